@@ -1,0 +1,84 @@
+//! Test controls: the replication engine held, stepped and drained; the clock moved.
+//!
+//! Only on a server started with them, which listens on the loopback interface only. Without them
+//! these addresses do not exist.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use serde_json::{Value, json};
+
+use crate::api::Http;
+use crate::api::native::fields::Fields;
+use crate::api::native::{json_answer, unwritable};
+use crate::domain::refusal::bad_request;
+use crate::operations::error::Error;
+
+/// Steps of one call at most, so that a call ends.
+const STEPS_MAX: i64 = 100_000;
+/// The longest a call may wait for the engine to run dry, in milliseconds.
+const DRAIN_MS_MAX: i64 = 600_000;
+
+/// Performs a control; None when the address is no control's.
+pub(crate) async fn perform(
+    http: &Http,
+    method: &str,
+    path: &str,
+    query: &str,
+) -> Option<Result<HttpResponse, Error>> {
+    if method != "POST" {
+        return None;
+    }
+    let answer = match path {
+        "/admin/replication/hold" => {
+            http.engine.hold();
+            Ok(json!({"held": true}))
+        }
+        "/admin/replication/release" => {
+            http.engine.release();
+            Ok(json!({"held": false}))
+        }
+        "/admin/replication/step" => step(http, query).await,
+        "/admin/replication/drain" => drain(http, query).await,
+        "/admin/clock/advance" => advance(http, query),
+        _ => return None,
+    };
+    Some(answer.and_then(|answer| {
+        Ok(json_answer(serde_json::to_vec(&answer).map_err(unwritable)?))
+    }))
+}
+
+/// `n` jobs to their outcomes, fewer when fewer are due.
+async fn step(http: &Http, query: &str) -> Result<Value, Error> {
+    let wanted = Fields::from_query(query)?.opt_int("n")?.unwrap_or(1);
+    if !(0..=STEPS_MAX).contains(&wanted) {
+        return Err(bad_request(format!("n must be between 0 and {STEPS_MAX}")).into());
+    }
+    let mut done = 0;
+    while done < wanted && Arc::clone(&http.engine).step().await? {
+        done += 1;
+    }
+    Ok(json!({"steps": done}))
+}
+
+/// Waits until no due job is left, at most `timeout` milliseconds.
+async fn drain(http: &Http, query: &str) -> Result<Value, Error> {
+    let timeout = Fields::from_query(query)?.opt_int("timeout")?.unwrap_or(30_000);
+    if !(0..=DRAIN_MS_MAX).contains(&timeout) {
+        return Err(bad_request(format!("timeout must be between 0 and {DRAIN_MS_MAX} ms")).into());
+    }
+    let timeout = Duration::from_millis(u64::try_from(timeout).unwrap_or_default());
+    Ok(json!({"drained": Arc::clone(&http.engine).drain(timeout).await?}))
+}
+
+/// Moves the clock `ms` forward.
+fn advance(http: &Http, query: &str) -> Result<Value, Error> {
+    let by_ms = Fields::from_query(query)?.int("ms")?;
+    if by_ms < 0 {
+        return Err(bad_request("ms must not be negative").into());
+    }
+    http.app.clock.advance(by_ms);
+    http.engine.look();
+    Ok(json!({"now": http.app.clock.now().0}))
+}

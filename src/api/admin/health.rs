@@ -1,0 +1,78 @@
+//! Whether the server lives, whether it should get work, and its figures.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::CONTENT_TYPE;
+
+use crate::api::Http;
+use crate::operations::replication_jobs::count_jobs;
+
+/// The process answers.
+pub(crate) fn healthz() -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body("{\"status\":\"ok\"}")
+}
+
+/// The server can keep what it is given: neither store is suspect and the catalog can be read.
+pub(crate) fn readyz(http: &Http) -> HttpResponse {
+    let app = &http.app;
+    let trouble = app
+        .catalog
+        .suspect()
+        .or_else(|| app.blobs.suspect())
+        .or_else(|| count_jobs(app).err().map(|error| error.to_string()));
+    match trouble {
+        None => HttpResponse::Ok()
+            .insert_header((CONTENT_TYPE, "application/json"))
+            .body("{\"status\":\"ready\"}"),
+        // The cause stands in the log; here it would be readable by anybody.
+        Some(_) => HttpResponse::ServiceUnavailable()
+            .insert_header((CONTENT_TYPE, "application/json"))
+            .body("{\"status\":\"storage failure, see the log\"}"),
+    }
+}
+
+/// All counters in the Prometheus text format.
+pub(crate) fn metrics(http: &Http) -> HttpResponse {
+    let app = &http.app;
+    let (metrics, figures, blobs) = (&app.metrics, app.catalog.figures(), &app.blob_metrics);
+    let counters = [
+        ("kiln_api_requests_total", metrics.requests_total.value()),
+        ("kiln_api_refusals_total", metrics.refusals_total.value()),
+        ("kiln_api_faults_total", metrics.faults_total.value()),
+        ("kiln_uploads_total", metrics.uploads_total.value()),
+        ("kiln_uploads_bytes_total", metrics.upload_bytes_total.value()),
+        ("kiln_downloads_total", metrics.downloads_total.value()),
+        ("kiln_catalog_commits_total", figures.commits.load(Ordering::Relaxed)),
+        ("kiln_catalog_bodies_total", figures.bodies.load(Ordering::Relaxed)),
+        ("kiln_replication_jobs_total", metrics.replication_jobs_total.value()),
+        ("kiln_replication_done_total", metrics.replication_done_total.value()),
+        ("kiln_replication_failed_total", metrics.replication_failed_total.value()),
+        ("kiln_replication_retries_total", metrics.replication_retries_total.value()),
+        ("kiln_replication_fenced_total", metrics.replication_fenced_total.value()),
+        ("kiln_sweep_blobs_total", metrics.swept_blobs_total.value()),
+        ("kiln_blobs_written_total", blobs.written_blobs.load(Ordering::Relaxed)),
+        ("kiln_blobs_written_bytes_total", blobs.written_bytes.load(Ordering::Relaxed)),
+        ("kiln_blobs_opened_total", blobs.opened_blobs.load(Ordering::Relaxed)),
+        ("kiln_blobs_removed_total", blobs.removed_blobs.load(Ordering::Relaxed)),
+        ("kiln_blobs_read_bytes_total", blobs.read_bytes.load(Ordering::Relaxed)),
+        ("kiln_blobs_failures_total", blobs.failures.load(Ordering::Relaxed)),
+    ];
+    let mut text = String::new();
+    for (name, value) in counters {
+        // Writing to a String cannot fail.
+        drop(writeln!(text, "# TYPE {name} counter\n{name} {value}"));
+    }
+    drop(writeln!(
+        text,
+        "# TYPE kiln_replication_skipped_total counter\n\
+         kiln_replication_skipped_total{{reason=\"large_metadata\"}} {}",
+        metrics.replication_skipped_large_metadata_total.value()
+    ));
+    drop(writeln!(text, "# TYPE kiln_replication_jobs gauge"));
+    for (state, count) in count_jobs(app).unwrap_or_default() {
+        drop(writeln!(text, "kiln_replication_jobs{{state=\"{}\"}} {count}", state.as_str()));
+    }
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4")).body(text)
+}

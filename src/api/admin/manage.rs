@@ -1,0 +1,129 @@
+//! Performs administration commands, for the admin listener and for the command line alike.
+
+use serde_json::{Value, json};
+
+use crate::api::admin::command::AdminCommand;
+use crate::api::native::unwritable;
+use crate::api::native::wire::ApiVersion;
+use crate::domain::ids::AccountId;
+use crate::domain::refusal::{Refusal, bad_request, shorten};
+use crate::operations::App;
+use crate::operations::accounts::{self, Operator};
+use crate::operations::buckets::bucket_named;
+use crate::operations::error::Error;
+use crate::operations::keys::{self, NewKey};
+use crate::operations::replication_jobs::{self, JobPage, JobQuery, RetryQuery};
+
+/// Commands speak the newest version.
+const VERSION: ApiVersion = ApiVersion(4);
+
+/// Performs one command and answers with the field names of B2.
+pub(crate) async fn perform(
+    app: &App,
+    operator: &Operator,
+    command: AdminCommand,
+) -> Result<Value, Error> {
+    match command {
+        AdminCommand::CreateAccount { name } => {
+            let made = accounts::create_account(app, &name, None).await?;
+            Ok(json!({
+                "accountId": made.id,
+                "applicationKey": made.secret.expose(),
+                "applicationKeyId": made.id,
+                "name": made.name,
+            }))
+        }
+        AdminCommand::ListAccounts => {
+            let listed = accounts::list_accounts(app)?;
+            let shown: Vec<Value> = listed
+                .iter()
+                .map(|account| {
+                    json!({
+                        "accountId": account.id,
+                        "buckets": account.buckets,
+                        "createdTimestamp": account.created_at.0,
+                        "name": account.name,
+                    })
+                })
+                .collect();
+            Ok(json!({"accounts": shown}))
+        }
+        AdminCommand::CreateKey {
+            account_id,
+            key_name,
+            capabilities,
+            bucket_names,
+            name_prefix,
+            valid_duration_in_seconds,
+        } => {
+            let account = account(app, account_id.as_deref())?;
+            let mut buckets = Vec::with_capacity(bucket_names.len());
+            for name in &bucket_names {
+                buckets.push(bucket_named(app, name)?.id.to_string());
+            }
+            let wanted = NewKey {
+                name: key_name,
+                capabilities,
+                buckets: (!buckets.is_empty()).then_some(buckets),
+                name_prefix,
+                duration_s: valid_duration_in_seconds,
+                version: VERSION.0,
+            };
+            let (key, secret) =
+                keys::create_key_as_operator(app, operator, account, wanted).await?;
+            Ok(serde_json::to_value(VERSION.key(&key, Some(&secret))).map_err(unwritable)?)
+        }
+        AdminCommand::ListKeys { account_id } => {
+            let account = account(app, account_id.as_deref())?;
+            let listed = keys::list_keys_as_operator(app, operator, account)?;
+            let shown: Vec<_> = listed.iter().map(|key| VERSION.key(key, None)).collect();
+            Ok(json!({"keys": shown}))
+        }
+        AdminCommand::DeleteKey { application_key_id } => {
+            let key = keys::delete_key_as_operator(app, operator, &application_key_id).await?;
+            Ok(serde_json::to_value(VERSION.key(&key, None)).map_err(unwritable)?)
+        }
+        AdminCommand::ListReplicationJobs { state, bucket_name, after, limit } => {
+            let query = JobQuery { state, bucket_name, after, limit };
+            Ok(render_jobs(&replication_jobs::list_jobs(app, operator, &query)?))
+        }
+        AdminCommand::RetryReplicationJobs { job_id, bucket_name, reason } => {
+            let query = RetryQuery { job_id, bucket_name, reason };
+            let retried = replication_jobs::retry_jobs(app, operator, query).await?;
+            Ok(json!({"retried": retried}))
+        }
+    }
+}
+
+fn account(app: &App, given: Option<&str>) -> Result<AccountId, Error> {
+    let Some(given) = given else { return accounts::first_account(app) };
+    let parsed = AccountId::parse(given);
+    parsed.ok_or_else(|| Refusal::into(bad_request(format!("no such account: {}", shorten(given)))))
+}
+
+fn render_jobs(page: &JobPage) -> Value {
+    let jobs: Vec<Value> = page
+        .jobs
+        .iter()
+        .map(|job| {
+            json!({
+                "attempts": job.attempts,
+                "destinationBucketId": job.destination,
+                "destinationBucketName": page.bucket_names.get(&job.destination),
+                "destinationFileId": job.dest_file_id,
+                "enqueuedTimestamp": job.enqueued_at.0,
+                "error": job.last_error,
+                "fileId": job.file_id,
+                "fileName": job.file_name,
+                "finishedTimestamp": job.finished_at.map(|at| at.0),
+                "jobId": job.id,
+                "origin": job.origin.as_str(),
+                "reason": job.last_reason,
+                "replicationRuleName": job.rule_name,
+                "sourceBucketName": page.bucket_names.get(&job.source_bucket),
+                "state": job.state.as_str(),
+            })
+        })
+        .collect();
+    json!({"jobs": jobs, "nextAfter": page.next_after})
+}

@@ -1,0 +1,100 @@
+//! Refusals and faults as answers, and the only place where they are logged.
+
+use std::error::Error as StdError;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+
+use crate::api::request_id::RequestId;
+use crate::domain::refusal::{Code, Refusal};
+use crate::metrics::Metrics;
+use crate::operations::error::{Error, Fault};
+
+/// The body of every error of the Native API.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'a str,
+    message: &'a str,
+    status: u16,
+}
+
+/// Where an answer goes and what it may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) id: RequestId,
+    /// HEAD requests get no body.
+    pub(crate) is_head: bool,
+    /// Wrong credentials at authorize are answered with a challenge.
+    pub(crate) is_authorize: bool,
+}
+
+/// Renders an error as Backblaze does.
+pub(crate) fn render(error: &Error, asked: Asked, metrics: &Metrics) -> HttpResponse {
+    match error {
+        Error::Refused(refusal) => {
+            metrics.refusals_total.one();
+            tracing::debug!(request.id = %asked.id, %refusal, "refused");
+            render_refusal(refusal, asked)
+        }
+        Error::Fault(fault) => {
+            metrics.faults_total.one();
+            log_fault(fault, asked.id);
+            render_refusal(&outward(fault, asked.id), asked)
+        }
+    }
+}
+
+/// What the caller is told of a fault: nothing of its inside.
+fn outward(fault: &Fault, id: RequestId) -> Refusal {
+    if fault.may_retry {
+        Refusal {
+            code: Code::ServiceUnavailable,
+            message: format!("temporarily unavailable, try again (request {id})").into(),
+            retry_after_s: Some(5),
+        }
+    } else {
+        Refusal {
+            code: Code::InternalError,
+            message: format!("an internal error occurred (request {id})").into(),
+            retry_after_s: None,
+        }
+    }
+}
+
+fn log_fault(fault: &Fault, id: RequestId) {
+    let mut chain = fault.to_string();
+    let mut cause = fault.source();
+    while let Some(inner) = cause {
+        chain.push_str(": ");
+        chain.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    tracing::error!(request.id = %id, "{chain}");
+}
+
+fn render_refusal(refusal: &Refusal, asked: Asked) -> HttpResponse {
+    let status = refusal.code.status();
+    let mut answer = HttpResponse::build(
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+    );
+    answer
+        .insert_header((CONTENT_TYPE, "application/json;charset=utf-8"))
+        .insert_header((CACHE_CONTROL, "max-age=0, no-cache, no-store"))
+        .insert_header(("X-Bz-Request-Id", asked.id.to_string()));
+    if let Some(seconds) = refusal.retry_after_s {
+        answer.insert_header((RETRY_AFTER, seconds.to_string()));
+    }
+    if asked.is_authorize && status == 401 {
+        answer.insert_header((WWW_AUTHENTICATE, "BASIC realm=\"authorize_account\""));
+    }
+    if asked.is_head {
+        return answer.finish();
+    }
+    let body = ErrorBody { code: refusal.code.as_str(), message: &refusal.message, status };
+    match serde_json::to_vec(&body) {
+        Ok(body) => answer.body(body),
+        Err(_) => answer.finish(),
+    }
+}

@@ -1,0 +1,207 @@
+//! Downloads by name and by id, and `b2_get_download_authorization`.
+
+use std::sync::Arc;
+
+use actix_web::body::SizedStream;
+use actix_web::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    RANGE,
+};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use serde_json::json;
+
+use crate::api::Http;
+use crate::api::native::fields::parse_query;
+use crate::api::native::{Call, Reply, authorization as token_header, fields, opt_caller, reply};
+use crate::api::request_id::RequestId;
+use crate::domain::file::HEADER_INFOS;
+use crate::domain::names::decode_text;
+use crate::domain::percent::encode;
+use crate::domain::range::Wanted;
+use crate::domain::refusal::{Refusal, no_such_file};
+use crate::operations::App;
+use crate::operations::authorize::{
+    DownloadAuthorization, OVERRIDES, Overrides, download_authorization,
+};
+use crate::operations::download::{
+    Content, Download, DownloadQuery, find_by_id, find_by_name, single_token,
+};
+use crate::operations::error::Error;
+
+pub(crate) async fn authorization(call: Call) -> Reply {
+    let fields = &call.fields;
+    let mut overrides = Overrides::new();
+    for (parameter, _) in OVERRIDES {
+        if let Some(value) = fields.opt_text(parameter)? {
+            overrides.insert(parameter.to_owned(), value.to_owned());
+        }
+    }
+    let wanted = DownloadAuthorization {
+        bucket: fields.text("bucketId")?.to_owned(),
+        prefix: fields.text("fileNamePrefix")?.to_owned(),
+        duration_s: fields.int("validDurationInSeconds")?,
+        overrides,
+    };
+    let prefix = wanted.prefix.clone();
+    let (bucket, token) = download_authorization(call.app(), &call.caller, wanted)?;
+    reply(&json!({"authorizationToken": token, "bucketId": bucket, "fileNamePrefix": prefix}))
+}
+
+/// The query parameters of a download that mean something.
+struct Parameters {
+    token: Option<String>,
+    file_id: Option<String>,
+    overrides: Overrides,
+}
+
+fn parameters(request: &HttpRequest) -> Result<Parameters, Refusal> {
+    let mut known = Parameters { token: None, file_id: None, overrides: Overrides::new() };
+    for (name, value) in parse_query(request.query_string())? {
+        match name.as_str() {
+            "Authorization" => known.token = Some(value),
+            "fileId" => known.file_id = Some(value),
+            _ if OVERRIDES.iter().any(|(parameter, _)| *parameter == name) => {
+                known.overrides.insert(name, value);
+            }
+            // Everything else is ignored: caches and browsers add parameters of their own.
+            _ => {}
+        }
+    }
+    Ok(known)
+}
+
+fn wanted_range(request: &HttpRequest) -> Wanted {
+    Wanted::parse(request.headers().get(RANGE).and_then(|value| value.to_str().ok()))
+}
+
+pub(crate) async fn by_name(
+    request: &HttpRequest,
+    http: &web::Data<Http>,
+    bucket: &str,
+    name: &str,
+    id: RequestId,
+) -> Result<HttpResponse, Error> {
+    let parameters = parameters(request)?;
+    let token = single_token(token_header(request)?, parameters.token.as_deref())?;
+    let bucket = decode_text(bucket.as_bytes(), "bucket name")?;
+    // Any text can be asked for; what could never be a name is simply not there.
+    let name = decode_text(name.as_bytes(), "file name")?;
+    if name.is_empty() {
+        return Err(no_such_file().into());
+    }
+    let query = DownloadQuery { range: wanted_range(request), overrides: parameters.overrides };
+    let download = find_by_name(&http.app, token, &bucket, &name, query)?;
+    answer(request, http, download, id).await
+}
+
+pub(crate) async fn by_id(
+    request: &HttpRequest,
+    payload: web::Payload,
+    http: &web::Data<Http>,
+    id: RequestId,
+) -> Result<HttpResponse, Error> {
+    let parameters = parameters(request)?;
+    let caller = opt_caller(request, http)?;
+    let file_id = if request.method() == Method::POST {
+        fields(request, payload, http).await?.text("fileId")?.to_owned()
+    } else {
+        parameters.file_id.ok_or_else(|| crate::domain::refusal::missing_field("fileId"))?
+    };
+    let query = DownloadQuery { range: wanted_range(request), overrides: parameters.overrides };
+    let download = find_by_id(&http.app, caller.as_ref(), &file_id, query)?;
+    answer(request, http, download, id).await
+}
+
+async fn answer(
+    request: &HttpRequest,
+    http: &web::Data<Http>,
+    download: Download,
+    id: RequestId,
+) -> Result<HttpResponse, Error> {
+    let is_head = request.method() == Method::HEAD;
+    let status = if download.is_partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let mut response = HttpResponse::build(status);
+    let length = download.range.len();
+    if is_head {
+        let nothing = stream::empty::<Result<Bytes, std::io::Error>>();
+        let mut head = response.body(SizedStream::new(length, nothing));
+        write_headers(head.headers_mut(), &download);
+        return Ok(head);
+    }
+    let mut response = match download.open(&http.app).await? {
+        Content::Inline(data) => response.body(data),
+        Content::Stored(reader) => {
+            let app = Arc::clone(&http.app);
+            response.body(SizedStream::new(length, Box::pin(bytes_of(reader, app, id))))
+        }
+    };
+    write_headers(response.headers_mut(), &download);
+    Ok(response)
+}
+
+/// The bytes of a reader. A damaged block ends the stream with an error before its last byte, and
+/// the connection with it: the client sees a short answer, never a wrong one.
+fn bytes_of(
+    reader: crate::operations::download::Reader,
+    app: Arc<App>,
+    id: RequestId,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    stream::unfold(Some(reader), move |reader| {
+        let app = Arc::clone(&app);
+        async move {
+            let mut reader = reader?;
+            match reader.next().await? {
+                Ok(chunk) => Some((Ok(chunk), Some(reader))),
+                Err(error) => {
+                    app.metrics.faults_total.one();
+                    tracing::error!(request.id = %id, %error, "read a blob");
+                    Some((Err(std::io::Error::other("the stored bytes cannot be read")), None))
+                }
+            }
+        }
+    })
+}
+
+fn write_headers(headers: &mut HeaderMap, download: &Download) {
+    let version = &download.version;
+    let mut put = |name: &str, value: &str| {
+        // Values were checked when they were stored; one that is no header value is left out.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::try_from(name), HeaderValue::from_str(value))
+        {
+            headers.insert(name, value);
+        }
+    };
+    put(ACCEPT_RANGES.as_str(), "bytes");
+    put(CONTENT_TYPE.as_str(), &version.content_type);
+    if download.is_partial {
+        let range = download.range;
+        let last = range.end.saturating_sub(1);
+        let text = format!("bytes {}-{last}/{}", range.start, version.size);
+        put(CONTENT_RANGE.as_str(), &text);
+    }
+    put("X-Bz-File-Id", &version.id().to_string());
+    put("X-Bz-File-Name", &encode(version.name.as_str()));
+    put("X-Bz-Content-Sha1", &version.sha1.to_string());
+    put("X-Bz-Upload-Timestamp", &version.upload_at.0.to_string());
+    if let Some(status) = version.replication {
+        put("X-Bz-Replication-Status", status.as_header());
+    }
+    if let Some(value) = &download.cache_control {
+        put(CACHE_CONTROL.as_str(), value);
+    }
+    for (name, value) in version.info.entries() {
+        match HEADER_INFOS.iter().find(|(info, _)| *info == name) {
+            Some((_, header)) => put(header, &value),
+            None => put(&format!("X-Bz-Info-{name}"), &encode(&value)),
+        }
+    }
+    for (parameter, header) in OVERRIDES {
+        if let Some(value) = download.overrides.get(parameter) {
+            put(header, value);
+        }
+    }
+}

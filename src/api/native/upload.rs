@@ -1,0 +1,135 @@
+//! `b2_get_upload_url` and the upload URLs it hands out.
+
+use actix_web::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING,
+};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+
+use crate::api::Http;
+use crate::api::body::with_idle_limit;
+use crate::api::native::wire::{ApiVersion, Reader};
+use crate::api::native::{Call, Reply, authorization, json_answer, reply};
+use crate::domain::content_type;
+use crate::domain::digest::Sha1Digest;
+use crate::domain::file::FileInfo;
+use crate::domain::names::FileName;
+use crate::domain::refusal::{
+    Code, Refusal, bad_auth_token, bad_request, missing_field, not_supported, refuse, shorten,
+};
+use crate::operations::authorize::{upload_pair, upload_ticket};
+use crate::operations::error::Error;
+use crate::operations::upload::{DeclaredSha1, NewFile, check_upload, upload};
+
+pub(crate) async fn upload_url(call: Call) -> Reply {
+    let bucket = call.fields.text("bucketId")?;
+    let pair = upload_pair(call.app(), &call.caller, bucket)?;
+    let url = format!(
+        "{}/b2api/v{}/b2_upload_file/{}/{}",
+        call.base_url, call.version.0, pair.bucket, pair.mark
+    );
+    reply(&json!({
+        "authorizationToken": pair.token, "bucketId": pair.bucket, "uploadUrl": url,
+    }))
+}
+
+pub(crate) async fn upload_file(
+    request: &HttpRequest,
+    payload: web::Payload,
+    http: &web::Data<Http>,
+    version: ApiVersion,
+    rest: &str,
+) -> Result<HttpResponse, Error> {
+    let (bucket, mark) = rest.split_once('/').unwrap_or((rest, ""));
+    let token = authorization(request)?.ok_or_else(bad_auth_token)?;
+    let ticket = upload_ticket(&http.app, token, bucket, mark)?;
+    let file = new_file(request.headers())?;
+    check_upload(&ticket, &file)?;
+    let body = with_idle_limit(payload, http.settings.idle_timeout);
+    let stored = upload(&http.app, &ticket, file, body).await?;
+    let reader = Reader { caller: &ticket.caller, version };
+    reply(&reader.file(&stored, false)).map(|json| json_answer(json))
+}
+
+/// Reads the headers of an upload.
+fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
+    refuse_later_features(headers)?;
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Err(bad_request("Transfer-Encoding is not allowed, send Content-Length"));
+    }
+    for forbidden in [CONTENT_ENCODING, CONTENT_RANGE] {
+        if headers.contains_key(&forbidden) {
+            return Err(bad_request(format!("header {forbidden} is not allowed on uploads")));
+        }
+    }
+    let name = headers.get("X-Bz-File-Name").ok_or_else(|| missing_header("X-Bz-File-Name"))?;
+    let name = FileName::decode(name.as_bytes())?;
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = match given {
+        None => return Err(missing_header("Content-Type")),
+        given => content_type::resolve(given, name.as_str())?,
+    };
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let body_bytes = length
+        .ok_or_else(|| missing_header("Content-Length"))?
+        .parse()
+        .map_err(|_| bad_request("Bad Content-Length"))?;
+    let infos = headers.iter().filter_map(|(header, value)| {
+        Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))
+    });
+    let info = FileInfo::from_headers(infos, &name)?;
+    Ok(NewFile { content_type, info, body_bytes, sha1: declared_sha1(headers)?, name })
+}
+
+fn missing_header(name: &str) -> Refusal {
+    Refusal { message: format!("Missing header: {name}").into(), ..missing_field(name) }
+}
+
+fn declared_sha1(headers: &HeaderMap) -> Result<DeclaredSha1, Refusal> {
+    let header = headers
+        .get("X-Bz-Content-Sha1")
+        .ok_or_else(|| missing_header("X-Bz-Content-Sha1"))?
+        .to_str()
+        .unwrap_or_default();
+    let wrong = || bad_request(format!("Bad X-Bz-Content-Sha1: '{}'", shorten(header)));
+    match header {
+        "hex_digits_at_end" => Ok(DeclaredSha1::AtEnd),
+        "do_not_verify" => Ok(DeclaredSha1::Unknown),
+        digits => match digits.strip_prefix("unverified:") {
+            Some(unverified) => {
+                Sha1Digest::parse(unverified).map(|_| DeclaredSha1::Unknown).ok_or_else(wrong)
+            }
+            None => Sha1Digest::parse(digits).map(DeclaredSha1::Is).ok_or_else(wrong),
+        },
+    }
+}
+
+/// Headers that ask for what is not there yet are refused, never ignored: the uploader would
+/// believe the file to be encrypted, or locked.
+fn refuse_later_features(headers: &HeaderMap) -> Result<(), Refusal> {
+    let has = |name: &str| headers.contains_key(name);
+    if let Some(mode) = headers.get("X-Bz-Server-Side-Encryption") {
+        if mode.as_bytes() == b"AES256" {
+            return Err(not_supported("server-side encryption"));
+        }
+        return Err(bad_request("Bad X-Bz-Server-Side-Encryption: it must be AES256"));
+    }
+    if headers.keys().any(|name| name.as_str().starts_with("x-bz-server-side-encryption-customer"))
+    {
+        return Err(not_supported("server-side encryption with customer keys"));
+    }
+    if ["X-Bz-File-Legal-Hold", "X-Bz-File-Retention-Mode", "X-Bz-File-Retention-Retain-Until-Timestamp"]
+        .into_iter()
+        .any(has)
+    {
+        // No bucket has file lock yet, so this is what Backblaze would answer too.
+        return Err(refuse(Code::BucketMissingFileLock, "The bucket is not file lock enabled"));
+    }
+    if has("X-Bz-Custom-Upload-Timestamp") {
+        return Err(refuse(
+            Code::CustomTimestampNotAllowed,
+            "Custom upload timestamps are not enabled for this account",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! The shapes of answers. Members are in alphabetical order, as on Backblaze's wire.
+//!
+//! Source: b2-native-api.md section 6; where clients need an odd member, it says which.
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::auth::caller::Caller;
+use crate::domain::bucket::Bucket;
+use crate::domain::capability::Capability;
+use crate::domain::digest::Md5Digest;
+use crate::domain::file::{Action, ContentSha1, FileVersion};
+use crate::domain::ids::{AccountId, BucketId, FileId};
+use crate::domain::key::{Key, Secret};
+use crate::domain::replication::{ReplicationConfiguration, ReplicationStatus};
+use crate::operations::list::{Entry, Page};
+
+/// The version in the path of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ApiVersion(pub(crate) u8);
+
+/// A value that only some callers may see.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Guarded<T> {
+    is_client_authorized_to_read: bool,
+    value: Option<T>,
+}
+
+impl<T> Guarded<T> {
+    fn shown_if(may: bool, value: Option<T>) -> Self {
+        Self { is_client_authorized_to_read: may, value: value.filter(|_| may) }
+    }
+}
+
+/// Retention of a file without a lock: b2sdk needs the object with its nulls, not null.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NoRetention {
+    mode: Option<&'static str>,
+    retain_until_timestamp: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct NoEncryption {
+    algorithm: Option<&'static str>,
+    mode: Option<&'static str>,
+}
+
+const NOT_ENCRYPTED: NoEncryption = NoEncryption { algorithm: None, mode: None };
+
+fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+fn lower_case<S: Serializer>(status: &Option<ReplicationStatus>, to: S) -> Result<S::Ok, S::Error> {
+    status.map(ReplicationStatus::as_str).serialize(to)
+}
+
+fn raw_json<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+    let raw: &RawValue = serde_json::from_str(text).map_err(serde::ser::Error::custom)?;
+    raw.serialize(to)
+}
+
+/// One file version. Hide markers leave out the three members about locks and encryption.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FileJson<'a> {
+    account_id: AccountId,
+    action: &'static str,
+    bucket_id: BucketId,
+    content_length: u64,
+    #[serde(serialize_with = "as_text")]
+    content_md5: Md5Digest,
+    content_sha1: ContentSha1,
+    content_type: &'a str,
+    file_id: FileId,
+    #[serde(serialize_with = "raw_json")]
+    file_info: &'a str,
+    file_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_retention: Option<Guarded<NoRetention>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    legal_hold: Option<Guarded<&'static str>>,
+    #[serde(serialize_with = "lower_case")]
+    replication_status: Option<ReplicationStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_side_encryption: Option<NoEncryption>,
+    /// Only in listings and hides of version 1: rclone reads no other length there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    upload_timestamp: i64,
+}
+
+/// A name that stands for all names below it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FolderJson<'a> {
+    account_id: AccountId,
+    action: &'static str,
+    bucket_id: BucketId,
+    content_length: u64,
+    content_md5: Option<&'static str>,
+    content_sha1: Option<&'static str>,
+    content_type: Option<&'static str>,
+    file_id: Option<&'static str>,
+    file_info: NoEntries,
+    file_name: &'a str,
+    replication_status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    upload_timestamp: i64,
+}
+
+#[derive(Serialize)]
+struct NoEntries {}
+
+/// Who will read an answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'c> {
+    pub(crate) caller: &'c Caller,
+    pub(crate) version: ApiVersion,
+}
+
+impl Reader<'_> {
+    /// A version as listings and hides show it, or as all other answers do.
+    pub(crate) fn file<'a>(self, file: &'a FileVersion, listed: bool) -> FileJson<'a> {
+        let is_upload = file.action == Action::Upload;
+        let may = |capability| self.caller.may(capability);
+        let retention = NoRetention { mode: None, retain_until_timestamp: None };
+        FileJson {
+            account_id: self.caller.account(),
+            action: file.action.as_str(),
+            bucket_id: file.bucket,
+            content_length: file.size,
+            content_md5: file.md5,
+            content_sha1: file.sha1,
+            content_type: &file.content_type,
+            file_id: file.id(),
+            file_info: file.info.as_json(),
+            file_name: file.name.as_str(),
+            file_retention: is_upload.then(|| {
+                Guarded::shown_if(may(Capability::ReadFileRetentions), Some(retention))
+            }),
+            legal_hold: is_upload
+                .then(|| Guarded::shown_if(may(Capability::ReadFileLegalHolds), None)),
+            replication_status: file.replication,
+            server_side_encryption: is_upload.then_some(NOT_ENCRYPTED),
+            size: (listed && self.version.0 == 1).then_some(file.size),
+            upload_timestamp: file.upload_at.0,
+        }
+    }
+
+    fn folder<'a>(self, bucket: BucketId, name: &'a str) -> FolderJson<'a> {
+        FolderJson {
+            account_id: self.caller.account(),
+            action: "folder",
+            bucket_id: bucket,
+            content_length: 0,
+            content_md5: None,
+            content_sha1: None,
+            content_type: None,
+            file_id: None,
+            file_info: NoEntries {},
+            file_name: name,
+            replication_status: None,
+            size: (self.version.0 == 1).then_some(0),
+            upload_timestamp: 0,
+        }
+    }
+
+    /// A page of a listing, written straight into its bytes: pages are long.
+    pub(crate) fn page(
+        self,
+        page: &Page,
+        bucket: BucketId,
+        with_ids: bool,
+    ) -> Result<Vec<u8>, serde_json::Error> {
+        let mut json = Vec::with_capacity(64 + page.entries.len() * 512);
+        json.extend_from_slice(b"{\"files\":[");
+        for (at, entry) in page.entries.iter().enumerate() {
+            if at > 0 {
+                json.push(b',');
+            }
+            match entry {
+                Entry::File(file) => serde_json::to_writer(&mut json, &self.file(file, true))?,
+                Entry::Folder(name) => {
+                    serde_json::to_writer(&mut json, &self.folder(bucket, name))?;
+                }
+            }
+        }
+        json.push(b']');
+        if with_ids {
+            json.extend_from_slice(b",\"nextFileId\":");
+            serde_json::to_writer(&mut json, &page.next_id)?;
+        }
+        json.extend_from_slice(b",\"nextFileName\":");
+        serde_json::to_writer(&mut json, &page.next_name)?;
+        json.push(b'}');
+        Ok(json)
+    }
+
+    pub(crate) fn bucket<'a>(self, bucket: &'a Bucket) -> BucketJson<'a> {
+        let may = |capability| self.caller.may(capability);
+        let settings = &bucket.settings;
+        let replication = Some(&settings.replication).filter(|both| !both.is_empty());
+        BucketJson {
+            account_id: bucket.account,
+            bucket_id: bucket.id,
+            bucket_info: &settings.bucket_info,
+            bucket_name: bucket.name.as_str(),
+            bucket_type: bucket.kind.as_str(),
+            cors_rules: [],
+            default_server_side_encryption: Guarded::shown_if(
+                may(Capability::ReadBucketEncryption),
+                Some(NOT_ENCRYPTED),
+            ),
+            file_lock_configuration: Guarded::shown_if(
+                may(Capability::ReadBucketRetentions),
+                Some(NoFileLock {
+                    default_retention: NoDefaultRetention { mode: None, period: None },
+                    is_file_lock_enabled: false,
+                }),
+            ),
+            lifecycle_rules: [],
+            options: ["s3"],
+            replication_configuration: Guarded::shown_if(
+                may(Capability::ReadBucketReplications),
+                replication,
+            ),
+            revision: bucket.revision,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NoDefaultRetention {
+    mode: Option<&'static str>,
+    period: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NoFileLock {
+    default_retention: NoDefaultRetention,
+    is_file_lock_enabled: bool,
+}
+
+/// A bucket. Every member is there in every version: b2sdk reads them all.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BucketJson<'a> {
+    account_id: AccountId,
+    bucket_id: BucketId,
+    bucket_info: &'a std::collections::BTreeMap<String, String>,
+    bucket_name: &'a str,
+    bucket_type: &'static str,
+    cors_rules: [(); 0],
+    default_server_side_encryption: Guarded<NoEncryption>,
+    file_lock_configuration: Guarded<NoFileLock>,
+    lifecycle_rules: [(); 0],
+    options: [&'static str; 1],
+    replication_configuration: Guarded<&'a ReplicationConfiguration>,
+    revision: i64,
+}
+
+/// An application key; the secret is there only in the answer that made it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct KeyJson<'a> {
+    account_id: AccountId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_key: Option<&'a str>,
+    application_key_id: &'a str,
+    /// Before version 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket_id: Option<Option<BucketId>>,
+    /// From version 4 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket_ids: Option<Option<&'a [BucketId]>>,
+    capabilities: Vec<&'static str>,
+    expiration_timestamp: Option<i64>,
+    key_name: &'a str,
+    name_prefix: Option<&'a str>,
+    options: [&'static str; 1],
+}
+
+impl ApiVersion {
+    pub(crate) fn key<'a>(self, key: &'a Key, secret: Option<&'a Secret>) -> KeyJson<'a> {
+        let buckets = key.buckets.as_deref();
+        let single = buckets.and_then(|ids| ids.first()).copied();
+        KeyJson {
+            account_id: key.account,
+            application_key: secret.map(Secret::expose),
+            application_key_id: key.id.as_str(),
+            bucket_id: (self.0 < 4).then_some(single),
+            bucket_ids: (self.0 >= 4).then_some(buckets),
+            capabilities: key.capabilities.names(),
+            expiration_timestamp: key.expires_at.map(|end| end.0),
+            key_name: &key.name,
+            name_prefix: key.name_prefix.as_deref(),
+            options: ["s3"],
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Proofs: who is calling, and what a secret or a token is worth.
+//!
+//! Kept here: tokens, sealing of secrets, comparison of secrets, the caller and the grant.
+//! Deliberately not here: storage; a proof is given the facts it needs. Operations call. The
+//! promise that would break first: nobody without the right reaches a bucket or a file.
+
+pub(crate) mod caller;
+pub(crate) mod sealing;
+pub(crate) mod token;

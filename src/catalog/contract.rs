@@ -1,0 +1,1 @@
+//! The suite every SQL engine must pass.

@@ -1,0 +1,44 @@
+//! The few words in which the SQL engines differ, as tokens inside statement texts.
+//!
+//! `{bytes}` type of byte strings · `{byte_order}` comparison of names byte by byte ·
+//! `{skip_locked}` suffix of a claiming select · `{clustered}` table kept in the order of its key.
+//! A further token needs a written decision.
+
+use std::borrow::Cow;
+
+/// The words of one engine.
+pub(crate) struct Dialect {
+    tokens: [(&'static str, &'static str); 4],
+}
+
+/// SQLite's words.
+pub(crate) const SQLITE: Dialect = Dialect {
+    tokens: [
+        ("{bytes}", "BLOB"),
+        ("{byte_order}", "COLLATE BINARY"),
+        ("{skip_locked}", ""),
+        ("{clustered}", "WITHOUT ROWID"),
+    ],
+};
+
+impl Dialect {
+    /// Replaces the tokens; a text without any is returned as it is.
+    pub(crate) fn render(&self, sql: &'static str) -> Cow<'static, str> {
+        if !sql.contains('{') {
+            return Cow::Borrowed(sql);
+        }
+        let replaced = self.tokens.iter().fold(sql.to_owned(), |text, (token, word)| text.replace(token, word));
+        Cow::Owned(replaced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_is_replaced() {
+        let text = SQLITE.render("a {bytes} {byte_order} {skip_locked} {clustered} b");
+        assert_eq!(text, "a BLOB COLLATE BINARY  WITHOUT ROWID b");
+    }
+}

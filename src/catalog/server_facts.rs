@@ -1,0 +1,38 @@
+//! Facts about this server: its instance id and the sealed keys its tokens are signed with.
+
+use crate::catalog::tx::{Error, Tx, Value, find};
+
+pub(crate) fn find_fact(tx: &mut dyn Tx, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    find(tx, "SELECT value FROM server_facts WHERE name = ?1", &[Value::Text(name)], |row| {
+        Ok(row.bytes(0)?.to_vec())
+    })
+}
+
+pub(crate) fn insert_fact(tx: &mut dyn Tx, name: &str, value: &[u8]) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO server_facts (name, value) VALUES (?1, ?2)",
+        &[Value::Text(name), Value::Bytes(value)],
+    )?;
+    Ok(())
+}
+
+/// Stores a fact, whether it was there before or not.
+pub(crate) fn put_fact(tx: &mut dyn Tx, name: &str, value: &[u8]) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO server_facts (name, value) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        &[Value::Text(name), Value::Bytes(value)],
+    )?;
+    Ok(())
+}
+
+/// Takes the next number of a counter.
+pub(crate) fn take_number(tx: &mut dyn Tx, counter: &str) -> Result<i64, Error> {
+    find(
+        tx,
+        "UPDATE counters SET next = next + 1 WHERE name = ?1 RETURNING next - 1",
+        &[Value::Text(counter)],
+        |row| row.int(0),
+    )?
+    .ok_or(Error::Unreadable { what: "counter" })
+}

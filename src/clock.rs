@@ -1,0 +1,87 @@
+//! Time, handed in: nothing else in the crate reads a clock.
+//!
+//! Two readings are kept apart. Wall time is what clients see and may jump; monotonic time orders
+//! leases and time-outs and never goes back.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::domain::time::Millis;
+
+/// Where the crate learns what time it is.
+pub(crate) trait Clock: Send + Sync {
+    /// Wall time in milliseconds since 1970.
+    fn now(&self) -> Millis;
+    /// Milliseconds since this clock was made; never decreases.
+    fn monotonic(&self) -> Millis;
+    /// Moves both readings forward by `by_ms`; used by the test controls only.
+    fn advance(&self, by_ms: i64);
+}
+
+/// The machine's clock, shifted by what the test controls added.
+pub(crate) struct SystemClock {
+    started: Instant,
+    shift_ms: AtomicI64,
+}
+
+impl SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), shift_ms: AtomicI64::new(0) }
+    }
+}
+
+fn whole_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    fn now(&self) -> Millis {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis(whole_millis(since_epoch) + self.shift_ms.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Millis {
+        Millis(whole_millis(self.started.elapsed()) + self.shift_ms.load(Ordering::Relaxed))
+    }
+
+    fn advance(&self, by_ms: i64) {
+        self.shift_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}
+
+/// A clock that stands still until a test moves it.
+#[cfg(test)]
+pub(crate) struct ManualClock {
+    wall_ms: AtomicI64,
+    monotonic_ms: AtomicI64,
+}
+
+#[cfg(test)]
+impl ManualClock {
+    pub(crate) fn at(wall: Millis) -> Self {
+        Self { wall_ms: AtomicI64::new(wall.0), monotonic_ms: AtomicI64::new(0) }
+    }
+
+    /// Moves the wall reading only, as a wrong time server would.
+    pub(crate) fn jump(&self, by_ms: i64) {
+        self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl Clock for ManualClock {
+    fn now(&self) -> Millis {
+        Millis(self.wall_ms.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Millis {
+        Millis(self.monotonic_ms.load(Ordering::Relaxed))
+    }
+
+    fn advance(&self, by_ms: i64) {
+        self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
+        self.monotonic_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}

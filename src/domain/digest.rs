@@ -1,0 +1,265 @@
+//! Digests of content: SHA-1 and MD5 for clients, CRC-32C per block for our own checks.
+
+use std::fmt;
+
+use crc_fast::{CrcAlgorithm, Digest as Crc};
+use md5::Md5;
+use sha1::{Digest as _, Sha1};
+
+/// Content is checked in blocks of this many bytes (ours: 1 MiB keeps the list of checks small).
+pub(crate) const CHECK_BLOCK_BYTES: u64 = 1024 * 1024;
+
+macro_rules! digest_value {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        pub(crate) struct $name(pub(crate) [u8; $bytes]);
+
+        impl $name {
+            /// Reads hex digits of either case.
+            pub(crate) fn parse(text: &str) -> Option<Self> {
+                let mut bytes = [0_u8; $bytes];
+                hex::decode_to_slice(text, &mut bytes).ok()?;
+                Some(Self(bytes))
+            }
+
+            pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut digits = [0_u8; $bytes * 2];
+                hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+                f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+digest_value!(
+    /// SHA-1, written as 40 lower-case hex digits.
+    Sha1Digest,
+    20
+);
+digest_value!(
+    /// MD5, written as 32 lower-case hex digits.
+    Md5Digest,
+    16
+);
+
+impl Sha1Digest {
+    /// SHA-1 of no bytes at all; Backblaze shows it on hide markers.
+    pub(crate) const OF_NOTHING: Self = Self([
+        0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18,
+        0x90, 0xaf, 0xd8, 0x07, 0x09,
+    ]);
+}
+
+impl Md5Digest {
+    /// MD5 of no bytes at all; Backblaze shows it on hide markers.
+    pub(crate) const OF_NOTHING: Self = Self([
+        0xd4, 0x1d, 0x8c, 0xd9, 0x8f, 0x00, 0xb2, 0x04, 0xe9, 0x80, 0x09, 0x98, 0xec, 0xf8, 0x42,
+        0x7e,
+    ]);
+}
+
+/// CRC-32C of each block of [`CHECK_BLOCK_BYTES`] (the last one may be shorter), four
+/// little-endian bytes a block.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct BlockChecks(pub(crate) Vec<u8>);
+
+impl BlockChecks {
+    fn of_block(&self, index: u64) -> Option<[u8; 4]> {
+        let start = usize::try_from(index.checked_mul(4)?).ok()?;
+        self.0.get(start..start.checked_add(4)?)?.try_into().ok()
+    }
+}
+
+/// All that is known of content once it has been read through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Digests {
+    pub(crate) size: u64,
+    pub(crate) sha1: Sha1Digest,
+    pub(crate) md5: Md5Digest,
+    pub(crate) checks: BlockChecks,
+}
+
+fn new_crc() -> Crc {
+    Crc::new(CrcAlgorithm::Crc32Iscsi)
+}
+
+fn crc_bytes(crc: &Crc) -> [u8; 4] {
+    u32::try_from(crc.finalize() & 0xffff_ffff).unwrap_or_default().to_le_bytes()
+}
+
+/// Computes all digests while content flows by.
+pub(crate) struct Hasher {
+    size: u64,
+    sha1: Sha1,
+    md5: Md5,
+    block: Crc,
+    checks: Vec<u8>,
+}
+
+impl Hasher {
+    pub(crate) fn new() -> Self {
+        Self { size: 0, sha1: Sha1::new(), md5: Md5::new(), block: new_crc(), checks: Vec::new() }
+    }
+
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
+        self.sha1.update(chunk);
+        self.md5.update(chunk);
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let room = CHECK_BLOCK_BYTES - self.size % CHECK_BLOCK_BYTES;
+            let taken = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at(taken);
+            self.block.update(now);
+            self.size += u64::try_from(taken).unwrap_or(u64::MAX);
+            if self.size.is_multiple_of(CHECK_BLOCK_BYTES) {
+                self.end_block();
+            }
+            rest = later;
+        }
+    }
+
+    fn end_block(&mut self) {
+        self.checks.extend_from_slice(&crc_bytes(&self.block));
+        self.block = new_crc();
+    }
+
+    pub(crate) fn finish(mut self) -> Digests {
+        if !self.size.is_multiple_of(CHECK_BLOCK_BYTES) {
+            self.end_block();
+        }
+        Digests {
+            size: self.size,
+            sha1: Sha1Digest(self.sha1.finalize().into()),
+            md5: Md5Digest(self.md5.finalize().into()),
+            checks: BlockChecks(self.checks),
+        }
+    }
+}
+
+/// Compares bytes that are read back with the checks kept when they were written.
+///
+/// Shape: fed in order, starting at any offset; only blocks seen whole are compared.
+pub(crate) struct Verifier {
+    checks: BlockChecks,
+    size: u64,
+    position: u64,
+    block: Crc,
+    block_seen_from_start: bool,
+}
+
+/// Bytes on the disk are not the bytes that were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt {
+    pub(crate) block: u64,
+}
+
+impl Verifier {
+    pub(crate) fn starting_at(offset: u64, size: u64, checks: BlockChecks) -> Self {
+        Self {
+            checks,
+            size,
+            position: offset,
+            block: new_crc(),
+            block_seen_from_start: offset.is_multiple_of(CHECK_BLOCK_BYTES),
+        }
+    }
+
+    pub(crate) fn update(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let index = self.position / CHECK_BLOCK_BYTES;
+            let block_end = ((index + 1) * CHECK_BLOCK_BYTES).min(self.size);
+            let room = block_end.saturating_sub(self.position);
+            if room == 0 {
+                return Err(Corrupt { block: index });
+            }
+            let taken = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at(taken);
+            self.block.update(now);
+            self.position += u64::try_from(taken).unwrap_or(u64::MAX);
+            if self.position == block_end {
+                self.compare(index)?;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, index: u64) -> Result<(), Corrupt> {
+        let seen = crc_bytes(&self.block);
+        let whole = self.block_seen_from_start;
+        self.block = new_crc();
+        self.block_seen_from_start = true;
+        if whole && self.checks.of_block(index) != Some(seen) {
+            return Err(Corrupt { block: index });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digests_of(bytes: &[u8]) -> Digests {
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    #[test]
+    fn digests_of_nothing_are_the_known_ones() {
+        let digests = digests_of(b"");
+        assert_eq!(digests.sha1, Sha1Digest::OF_NOTHING);
+        assert_eq!(digests.md5, Md5Digest::OF_NOTHING);
+        assert_eq!(digests.checks, BlockChecks::default());
+    }
+
+    #[test]
+    fn crc_is_crc32c() {
+        // The check value of CRC-32C for the nine digits, as in the catalogues of CRCs.
+        assert_eq!(digests_of(b"123456789").checks.0, 0xe306_9283_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_in_every_block() {
+        let size = CHECK_BLOCK_BYTES * 2 + 10;
+        let bytes: Vec<u8> = (0..size).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect();
+        let checks = digests_of(&bytes).checks;
+        let mut clean = Verifier::starting_at(0, size, checks.clone());
+        assert_eq!(clean.update(&bytes), Ok(()));
+        for position in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1;
+            let mut verifier = Verifier::starting_at(0, size, checks.clone());
+            assert!(verifier.update(&flipped).is_err(), "bit flipped at {position}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_starts_inside_a_block_checks_the_later_blocks() {
+        let size = CHECK_BLOCK_BYTES * 2;
+        let bytes = vec![7_u8; usize::try_from(size).unwrap_or(0)];
+        let checks = digests_of(&bytes).checks;
+        let mut verifier = Verifier::starting_at(5, size, checks);
+        let mut tail = bytes[5..].to_vec();
+        assert_eq!(verifier.update(&tail), Ok(()));
+        let last = tail.len() - 1;
+        tail[last] ^= 1;
+        let mut verifier = Verifier::starting_at(5, size, digests_of(&bytes).checks);
+        assert_eq!(verifier.update(&tail), Err(Corrupt { block: 1 }));
+    }
+}

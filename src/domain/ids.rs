@@ -1,0 +1,311 @@
+//! Identifiers. Each is a type of its own, so that a bucket id cannot stand where a file id belongs.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::domain::time::Millis;
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) struct $name([u8; $bytes]);
+
+        impl $name {
+            pub(crate) fn from_bytes(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
+
+            /// Accepts exactly the lower-case form that `Display` writes.
+            pub(crate) fn parse(text: &str) -> Option<Self> {
+                let mut bytes = [0_u8; $bytes];
+                let lower = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+                (lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut digits = [0_u8; $bytes * 2];
+                if hex::encode_to_slice(self.0, &mut digits).is_err() {
+                    return Err(fmt::Error);
+                }
+                f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// 12 lower-case hex digits; also the id of the account's master application key.
+    AccountId,
+    6
+);
+hex_id!(
+    /// 24 lower-case hex digits, never given out twice.
+    BucketId,
+    12
+);
+
+/// Id of an application key: the account id for the master key, else 25 characters
+/// (three digits, the account id, ten hex digits that count up). Sorted as text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub(crate) struct KeyId(String);
+
+impl KeyId {
+    pub(crate) fn numbered(account: AccountId, number: i64) -> Self {
+        Self(format!("{CLUSTER}{account}{number:010x}"))
+    }
+
+    pub(crate) fn master(account: AccountId) -> Self {
+        Self(account.to_string())
+    }
+
+    /// Any text a client may name a key by; whether such a key exists is the catalog's to say.
+    pub(crate) fn named(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The cluster digits that Backblaze puts in front of key ids and secrets; ours are always `000`.
+pub(crate) const CLUSTER: &str = "000";
+
+/// The number inside a file id: `1` or `2` as top hex digit (small or large file), then 60 bits
+/// that grow with time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileNumber(pub(crate) i64);
+
+impl fmt::Debug for FileNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "f{:016x}", self.0)
+    }
+}
+
+/// Name of one blob: 60 bits that grow with time, so that a sweep can look at recent ones only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BlobId(pub(crate) i64);
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl BlobId {
+    /// Accepts exactly what `Display` writes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = i64::from_str_radix(text, 16).ok()?;
+        (digits && Self(number).to_string() == text).then_some(Self(number))
+    }
+
+    /// The smallest id that can be drawn at or after a moment.
+    pub(crate) fn first_at(moment: Millis) -> Self {
+        Self((moment.0 - NUMBER_EPOCH_MS).max(0) << NUMBER_LOW_BITS)
+    }
+
+    /// When the id was drawn.
+    pub(crate) fn drawn_at(self) -> Millis {
+        Millis((self.0 >> NUMBER_LOW_BITS) + NUMBER_EPOCH_MS)
+    }
+}
+
+/// Id of a file version: opaque to clients, but it carries its bucket, its number and two times.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    pub(crate) bucket: BucketId,
+    pub(crate) number: FileNumber,
+    /// When the version was written here (seconds are kept).
+    pub(crate) written_at: Millis,
+    /// The version's upload timestamp; for a replica that of its source.
+    pub(crate) upload_at: Millis,
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "4_z{}_f{:016x}_d{}_m{}_c{CLUSTER}_v0000000_t0000_u{:014}",
+            self.bucket,
+            self.number.0,
+            self.written_at.day_digits(),
+            self.written_at.time_digits(),
+            self.upload_at.0
+        )
+    }
+}
+
+impl fmt::Debug for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for FileId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// What can be read out of a file id that a client sent. Only a comparison of the whole text with
+/// the stored version's id proves that the id is real.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimedFileId {
+    pub(crate) bucket: BucketId,
+    pub(crate) number: FileNumber,
+    pub(crate) upload_at: Millis,
+    pub(crate) text: String,
+}
+
+impl ClaimedFileId {
+    /// Reads the shape that `FileId` writes; None when it is anything else.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("4_z")?;
+        let mut fields = rest.split('_');
+        let bucket = BucketId::parse(fields.next()?)?;
+        let number = tagged(fields.next()?, 'f', 16, true)?;
+        tagged(fields.next()?, 'd', 8, false)?;
+        tagged(fields.next()?, 'm', 6, false)?;
+        tagged(fields.next()?, 'c', 3, false)?;
+        tagged(fields.next()?, 'v', 7, false)?;
+        tagged(fields.next()?, 't', 4, false)?;
+        let upload_at = tagged(fields.next()?, 'u', 14, false)?.parse().ok()?;
+        if fields.next().is_some() {
+            return None;
+        }
+        let number = FileNumber(i64::from_str_radix(number, 16).ok()?);
+        Some(Self { bucket, number, upload_at: Millis(upload_at), text: text.to_owned() })
+    }
+}
+
+fn tagged(field: &str, tag: char, digits: usize, hex: bool) -> Option<&str> {
+    let value = field.strip_prefix(tag)?;
+    let allowed = |b: u8| b.is_ascii_digit() || (hex && (b'a'..=b'f').contains(&b));
+    (value.len() == digits && value.bytes().all(allowed)).then_some(value)
+}
+
+/// 2020-01-01, the zero of the time in numbers: 41 bits of milliseconds last until 2089.
+const NUMBER_EPOCH_MS: i64 = 1_577_836_800_000;
+/// Bits below the time: six for a server number to come, thirteen that count within a millisecond.
+const NUMBER_LOW_BITS: u32 = 19;
+const SMALL_FILE_TAG: i64 = 0x1000_0000_0000_0000;
+
+/// Draws numbers that grow with time and never repeat within this process.
+pub(crate) struct Numbers(AtomicI64);
+
+impl Numbers {
+    /// Starts above `floor`, the largest number already in the catalog, so that a clock that
+    /// went back cannot make a number come again.
+    pub(crate) fn starting_above(floor: i64) -> Self {
+        Self(AtomicI64::new(floor & (SMALL_FILE_TAG - 1)))
+    }
+
+    fn draw(&self, now: Millis) -> i64 {
+        let by_time = (now.0 - NUMBER_EPOCH_MS).max(0) << NUMBER_LOW_BITS;
+        let previous = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(by_time.max(last + 1))
+            })
+            .unwrap_or(by_time);
+        by_time.max(previous + 1)
+    }
+
+    /// A number for a small file or a hide marker.
+    pub(crate) fn small_file(&self, now: Millis) -> FileNumber {
+        FileNumber(SMALL_FILE_TAG | self.draw(now))
+    }
+
+    pub(crate) fn blob(&self, now: Millis) -> BlobId {
+        BlobId(self.draw(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1_700_000_000_000);
+
+    #[test]
+    fn hex_ids_accept_only_their_own_form() {
+        assert!(AccountId::parse("d2e6b27577ea").is_some());
+        for wrong in ["", "d2e6b27577e", "D2E6B27577EA", "d2e6b27577eaf", "d2e6b27577eg"] {
+            assert_eq!(AccountId::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn file_ids_round_trip_and_stay_short() {
+        let numbers = Numbers::starting_above(0);
+        let bucket = BucketId::from_bytes([7; 12]);
+        let id = FileId {
+            bucket,
+            number: numbers.small_file(NOW),
+            written_at: NOW,
+            upload_at: Millis(5),
+        };
+        let text = id.to_string();
+        let claimed = ClaimedFileId::parse(&text).expect("our own form");
+        assert_eq!((claimed.bucket, claimed.number), (bucket, id.number));
+        assert!(text.contains("_f1"), "small files carry a leading 1: {text}");
+        assert!(text.len() <= 200);
+        for wrong in [text.to_uppercase(), format!("{text}_x1"), text.replace("_u", "_w")] {
+            assert_eq!(ClaimedFileId::parse(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_grow_even_when_the_clock_goes_back() {
+        let numbers = Numbers::starting_above(0);
+        let mut last = numbers.small_file(NOW);
+        for step in 0..20_000 {
+            let next = numbers.small_file(Millis(NOW.0 - step));
+            assert!(next > last);
+            last = next;
+        }
+        assert!(Numbers::starting_above(last.0).small_file(Millis(0)) > last);
+    }
+
+    #[test]
+    fn blob_ids_remember_when_they_were_drawn() {
+        let blob = Numbers::starting_above(0).blob(NOW);
+        assert_eq!(blob.drawn_at(), NOW);
+        assert_eq!(BlobId::parse(&blob.to_string()), Some(blob));
+        assert_eq!(BlobId::parse("+00000000000000f"), None);
+    }
+}

@@ -1,0 +1,20 @@
+//! The rules of B2 as pure code: same input, same answer.
+//!
+//! Kept here: names, ids, limits, capabilities, error codes, replication rules. Deliberately not
+//! here: input or output of any kind, clocks, randomness, storage, HTTP. Everybody may call it;
+//! it calls nobody. The promise that would break first: a value that exists is valid.
+
+pub(crate) mod blob;
+pub(crate) mod bucket;
+pub(crate) mod capability;
+pub(crate) mod content_type;
+pub(crate) mod digest;
+pub(crate) mod file;
+pub(crate) mod ids;
+pub(crate) mod key;
+pub(crate) mod names;
+pub(crate) mod percent;
+pub(crate) mod range;
+pub(crate) mod refusal;
+pub(crate) mod replication;
+pub(crate) mod time;

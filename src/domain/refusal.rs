@@ -1,0 +1,158 @@
+//! What a caller is told when the answer is no: the code table and the sentences.
+//!
+//! Codes, statuses and known texts are those of the B2 service (spec: b2-native-api.md section 3);
+//! the constructors are the vocabulary, so that one situation has one wording.
+
+use std::borrow::Cow;
+use std::fmt;
+
+macro_rules! codes {
+    ($($variant:ident, $code:literal, $status:literal;)*) => {
+        /// A code clients see, with the HTTP status that goes with it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code { $(
+            #[doc = $code]
+            $variant,
+        )* }
+
+        impl Code {
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            pub(crate) fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest, "bad_request", 400;
+    BadJson, "bad_json", 400;
+    BadBucketId, "bad_bucket_id", 400;
+    OutOfRange, "out_of_range", 400;
+    DuplicateBucketName, "duplicate_bucket_name", 400;
+    TooManyBuckets, "too_many_buckets", 400;
+    CannotDeleteNonEmptyBucket, "cannot_delete_non_empty_bucket", 400;
+    FileNotPresent, "file_not_present", 400;
+    NoSuchFile, "no_such_file", 400;
+    AlreadyHidden, "already_hidden", 400;
+    AuthTokenLimit, "auth_token_limit", 400;
+    BucketMissingFileLock, "bucket_missing_file_lock", 400;
+    MetadataExceeded, "metadata_exceeded", 400;
+    CustomTimestampNotAllowed, "custom_timestamp_not_allowed", 400;
+    UnsupportedVersion, "unsupported", 400;
+    BadAuthToken, "bad_auth_token", 401;
+    ExpiredAuthToken, "expired_auth_token", 401;
+    Unauthorized, "unauthorized", 401;
+    NotFound, "not_found", 404;
+    MethodNotAllowed, "method_not_allowed", 405;
+    RequestTimeout, "request_timeout", 408;
+    Conflict, "conflict", 409;
+    PayloadTooLarge, "bad_request", 413;
+    RangeNotSatisfiable, "range_not_satisfiable", 416;
+    TooManyRequests, "too_many_requests", 429;
+    InternalError, "internal_error", 500;
+    ServiceUnavailable, "service_unavailable", 503;
+}
+
+/// A no that the caller caused, or can do something about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    /// One sentence for a person; some clients compare it. Never a secret.
+    pub(crate) message: Cow<'static, str>,
+    /// Seconds after which trying again makes sense.
+    pub(crate) retry_after_s: Option<u32>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.message.is_empty() {
+            f.write_str(self.code.as_str())
+        } else {
+            write!(f, "{}: {}", self.code.as_str(), self.message)
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A refusal with a text of its own. The named constructors below come first.
+pub(crate) fn refuse(code: Code, message: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal { code, message: message.into(), retry_after_s: None }
+}
+
+pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Refusal {
+    refuse(Code::BadRequest, message)
+}
+
+/// b2sdk and blazer match this text (`Bucket <id> does not exist`).
+pub(crate) fn no_such_bucket(id: &dyn fmt::Display) -> Refusal {
+    refuse(Code::BadBucketId, format!("Bucket {id} does not exist"))
+}
+
+/// Backblaze leaves the message empty; b2sdk then names the key's restrictions itself.
+pub(crate) fn unauthorized() -> Refusal {
+    refuse(Code::Unauthorized, "")
+}
+
+pub(crate) fn bad_auth_token() -> Refusal {
+    refuse(Code::BadAuthToken, "")
+}
+
+pub(crate) fn expired_auth_token() -> Refusal {
+    refuse(Code::ExpiredAuthToken, "Authorization token has expired")
+}
+
+pub(crate) fn no_such_file() -> Refusal {
+    refuse(Code::NotFound, "File with such name does not exist.")
+}
+
+pub(crate) fn no_such_file_id(id: &str) -> Refusal {
+    refuse(Code::NotFound, format!("file_state_none: {id}"))
+}
+
+pub(crate) fn invalid_file_id(id: &str) -> Refusal {
+    bad_request(format!("Invalid fileId: {}", shorten(id)))
+}
+
+pub(crate) fn file_not_present(name: &str, id: &str) -> Refusal {
+    refuse(Code::FileNotPresent, format!("File not present: {name} {id}"))
+}
+
+/// b2sdk asserts the shape of this text, blazer its beginning.
+pub(crate) fn token_in_use(token: &str) -> Refusal {
+    refuse(Code::AuthTokenLimit, format!("more than one upload using auth token {token}"))
+}
+
+pub(crate) fn missing_field(field: &str) -> Refusal {
+    bad_request(format!("required field {field} is missing"))
+}
+
+pub(crate) fn null_field(field: &str) -> Refusal {
+    bad_request(format!("required field {field} cannot be null"))
+}
+
+pub(crate) fn wrong_type(field: &str, wanted: &str) -> Refusal {
+    bad_request(format!("field {field} must be {wanted}"))
+}
+
+/// Asked for something that kiln does not do yet: said clearly, never accepted silently.
+pub(crate) fn not_supported(what: &str) -> Refusal {
+    bad_request(format!("{what} is not supported by this server yet"))
+}
+
+pub(crate) fn unavailable(message: &'static str) -> Refusal {
+    Refusal { retry_after_s: Some(5), ..refuse(Code::ServiceUnavailable, message) }
+}
+
+/// Cuts what a client sent before it is repeated in a message.
+pub(crate) fn shorten(text: &str) -> &str {
+    let mut end = text.len().min(200);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,614 @@
+//! Where everything meets: opening a data folder, starting the server, stopping it in order.
+//!
+//! Start: settings, lock, sealing key, catalog (migrated), blobs (probed), account, workers,
+//! listeners last. Stop: listeners, requests in flight, workers, catalog.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App as WebApp, HttpServer, web};
+use serde_json::{Value, json};
+
+use crate::api::admin::command::AdminCommand;
+use crate::api::admin::manage;
+use crate::api::{Http, HttpSettings, admin, native};
+use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
+use crate::auth::token::Tokens;
+use crate::blobs::disk::{DiskOptions, DiskStore};
+use crate::blobs::metered::{BlobMetrics, MeteredStore};
+use crate::blobs::{self, BlobStore};
+use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
+use crate::catalog::{self, Catalog, blob_refs, files, server_facts};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, LargeMetadata, LogFormat};
+use crate::domain::ids::Numbers;
+use crate::domain::key::Secret;
+use crate::domain::replication::Leniency;
+use crate::entropy::{self, Entropy, OsEntropy};
+use crate::jobs::sweep::Sweep;
+use crate::metrics::Metrics;
+use crate::operations::accounts::{NewAccount, Operator, ensure_first_account};
+use crate::operations::error::Error as OperationError;
+use crate::operations::facts::Facts;
+use crate::operations::upload_slots::UploadSlots;
+use crate::operations::{App, Policy, Wake};
+use crate::outbound::{self, AdminRequest};
+use crate::replication::destination::Destination;
+use crate::replication::destination::local::Local;
+use crate::replication::{Engine, EngineOptions};
+
+/// How long requests in flight may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Where the first master application key is shown to the operator.
+const INITIAL_KEY_FILE: &str = "initial-key.env";
+/// Says where the running server can be reached; there only while it runs.
+const RUNNING_FILE: &str = "running.json";
+
+/// Why the server did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("{doing} {}: {source}", .path.display())]
+    Folder { doing: &'static str, path: PathBuf, #[source] source: io::Error },
+    #[error("another kiln is running on the data folder {}{}", .path.display(), .at)]
+    InUse { path: PathBuf, at: String },
+    #[error("the sealing key {} is missing: the secrets in this data folder cannot be opened without it; put the file back, or name it with --sealing-key-file", .0.display())]
+    SealingKeyMissing(PathBuf),
+    #[error("the sealing key {} must hold exactly {SEALING_KEY_BYTES} bytes", .0.display())]
+    SealingKeyLength(PathBuf),
+    #[error("open the catalog: {0}")]
+    Catalog(catalog::Error),
+    #[error("open the blob store: {}", chain(.0))]
+    Blobs(blobs::Error),
+    #[error("{}", operation_text(.0))]
+    Operation(OperationError),
+    #[error("listen on {address}: {source}")]
+    Listen { address: String, #[source] source: io::Error },
+    #[error("start the runtime: {0}")]
+    Runtime(io::Error),
+    /// Bytes or commits could not be made durable; the server stopped rather than go on.
+    #[error("storage failure: {0}; nothing was acknowledged after it. Check the disk, then start again")]
+    StorageFailure(String),
+}
+
+impl StartError {
+    pub(crate) fn is_storage_failure(&self) -> bool {
+        matches!(self, Self::StorageFailure(_))
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn operation_text(error: &OperationError) -> String {
+    match error {
+        OperationError::Refused(refusal) if !refusal.message.is_empty() => {
+            refusal.message.clone().into_owned()
+        }
+        other => chain(other),
+    }
+}
+
+impl From<OperationError> for StartError {
+    fn from(error: OperationError) -> Self {
+        Self::Operation(error)
+    }
+}
+
+/// A data folder that this process holds alone.
+pub(crate) struct Opened {
+    pub(crate) app: Arc<App>,
+    data_dir: PathBuf,
+    _lock: File,
+}
+
+/// What a test may put in the place of the real things.
+pub(crate) struct Parts {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// Wraps the blob store.
+    pub(crate) wrap_blobs: fn(Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
+}
+
+impl Parts {
+    fn real() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(OsEntropy::new()),
+            wrap_blobs: |blobs| blobs,
+        }
+    }
+}
+
+fn folder_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::Folder { doing, path, source }
+}
+
+fn sync_folder(path: &Path) -> Result<(), StartError> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(folder_error("sync the folder", path))
+}
+
+/// Writes a file that only its owner may read, durably, under its final name at once.
+fn write_private(path: &Path, content: &[u8]) -> Result<(), StartError> {
+    let fresh = path.with_extension("new");
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&fresh, path));
+    written.map_err(folder_error("write the file", path))?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => Ok(()),
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<(), StartError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(folder_error("make the data folder", path))?;
+    let real = path.canonicalize().map_err(folder_error("find the data folder", path))?;
+    match real.parent() {
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File, StartError> {
+    let path = data_dir.join("LOCK");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(folder_error("open the lock", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let at = running_endpoint(data_dir).map(|at| format!(", it answers at {at}"));
+            Err(StartError::InUse { path: data_dir.to_owned(), at: at.unwrap_or_default() })
+        }
+        Err(std::fs::TryLockError::Error(source)) => {
+            Err(StartError::Folder { doing: "lock", path, source })
+        }
+    }
+}
+
+fn running_fact(data_dir: &Path, name: &str) -> Option<String> {
+    let text = std::fs::read(data_dir.join(RUNNING_FILE)).ok()?;
+    let facts: Value = serde_json::from_slice(&text).ok()?;
+    facts.get(name)?.as_str().map(str::to_owned)
+}
+
+fn running_endpoint(data_dir: &Path) -> Option<String> {
+    running_fact(data_dir, "endpoint")
+}
+
+/// Reads the sealing key; a folder without a catalog gets a new one.
+fn sealing_key(
+    path: &Path,
+    is_new: bool,
+    entropy: &dyn Entropy,
+) -> Result<[u8; SEALING_KEY_BYTES], StartError> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            bytes.try_into().map_err(|_| StartError::SealingKeyLength(path.to_owned()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !is_new {
+                return Err(StartError::SealingKeyMissing(path.to_owned()));
+            }
+            let key = entropy::bytes(entropy);
+            write_private(path, &key)?;
+            Ok(key)
+        }
+        Err(error) => Err(folder_error("read the sealing key", path)(error)),
+    }
+}
+
+/// Opens the data folder of `config`, making it when it is not there.
+pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> {
+    let data_dir = &config.data_dir;
+    make_data_dir(data_dir)?;
+    let lock = lock(data_dir)?;
+    let catalog_path = data_dir.join("meta.db");
+    let is_new = !catalog_path
+        .try_exists()
+        .map_err(folder_error("look for the catalog", &catalog_path))?;
+    let key = sealing_key(&config.sealing_key_file, is_new, &*parts.entropy)?;
+    let sealer = Sealer::new(&key).map_err(|error| StartError::Operation(error.into()))?;
+    let options = SqliteOptions {
+        wal_pages_soft: u64::from(config.catalog.wal_pages_soft),
+        wal_pages_hard: u64::from(config.catalog.wal_pages_hard),
+        read_connections: config.catalog.read_connections,
+    };
+    let sqlite = Sqlite::open(&catalog_path, options).map_err(StartError::Catalog)?;
+    let catalog = Catalog::new(sqlite);
+    // SQLite does not say when the sync of its folder failed, so it is done again, and checked.
+    sync_folder(data_dir)?;
+    let inline_max = u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX);
+    let store = DiskStore::open(data_dir, DiskOptions { inline_max }, Arc::clone(&parts.clock));
+    let blob_metrics = Arc::new(BlobMetrics::default());
+    let metered = MeteredStore::new(
+        (parts.wrap_blobs)(store.map_err(StartError::Blobs)?),
+        Arc::clone(&blob_metrics),
+    );
+    let (tokens, instance) = server_secrets(&catalog, &sealer, &*parts.entropy)?;
+    let largest = catalog
+        .read(|tx| {
+            let file = files::largest_number(tx)? & 0x0fff_ffff_ffff_ffff;
+            Ok(file.max(blob_refs::largest_id(tx)?))
+        })
+        .map_err(|abort| StartError::Operation(abort.into()))?;
+    let app = App {
+        catalog,
+        blobs: Arc::new(metered),
+        clock: parts.clock,
+        entropy: parts.entropy,
+        numbers: Arc::new(Numbers::starting_above(largest)),
+        tokens,
+        sealer,
+        instance: instance.into(),
+        policy: policy(config),
+        facts: Facts::default(),
+        upload_slots: UploadSlots::default(),
+        wake: Wake::default(),
+        metrics: Arc::new(Metrics::default()),
+        blob_metrics,
+    };
+    Ok(Opened { app: Arc::new(app), data_dir: data_dir.clone(), _lock: lock })
+}
+
+fn policy(config: &Config) -> Policy {
+    let replication = &config.replication;
+    Policy {
+        buckets_max: i64::try_from(config.limits.buckets).unwrap_or(i64::MAX),
+        strict_v4_keys: config.auth.strict_v4_keys,
+        replication_leniency: Leniency {
+            accept_empty_rules: replication.accept_empty_rules,
+            accept_priority_zero: replication.accept_priority_zero,
+        },
+        copy_large_metadata: replication.large_metadata == LargeMetadata::Copy,
+    }
+}
+
+/// The keys that tokens are signed with and the id of this instance; made on the first start.
+fn server_secrets(
+    catalog: &Catalog,
+    sealer: &Sealer,
+    entropy: &dyn Entropy,
+) -> Result<(Tokens, String), StartError> {
+    const INSTANCE: &str = "instance_id";
+    let wrong = |error: catalog::Error| StartError::Operation(error.into());
+    let fact = |name: &str| -> Result<Vec<u8>, StartError> {
+        let known = catalog
+            .read(|tx| Ok(server_facts::find_fact(tx, name)?))
+            .map_err(|abort| StartError::Operation(abort.into()))?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let fresh = if name == INSTANCE {
+            hex::encode(entropy::bytes::<8>(entropy)).into_bytes()
+        } else {
+            sealer
+                .seal(name, &entropy::bytes::<32>(entropy), entropy)
+                .map_err(|error| StartError::Operation(error.into()))?
+        };
+        let (row_name, row) = (name.to_owned(), fresh.clone());
+        let written = catalog.write("make_server_fact", move |tx| {
+            Ok(server_facts::insert_fact(tx, &row_name, &row)?)
+        });
+        futures_executor(written).map_err(|abort| StartError::Operation(abort.into()))?;
+        Ok(fresh)
+    };
+    let tokens = Tokens::new(|kind| {
+        let name = format!("token_key.{}", kind.tag());
+        let sealed = fact(&name)?;
+        sealer.open(&name, &sealed).map_err(|error| StartError::Operation(error.into()))
+    })?;
+    let instance = String::from_utf8(fact(INSTANCE)?)
+        .map_err(|_| wrong(catalog::Error::Unreadable { what: "instance id" }))?;
+    Ok((tokens, instance))
+}
+
+/// Waits for a catalog write on a thread that has no runtime yet.
+fn futures_executor<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without drivers needs nothing from the system").block_on(future)
+}
+
+/// Runs the server until it is told to stop.
+pub(crate) fn serve(config: Config) -> Result<(), StartError> {
+    start_logging(&config);
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("kiln-worker")
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let opened = open(&config, Parts::real())?;
+    let first = workers.block_on(ensure_first_account(&opened.app, fixed_key(&config)))?;
+    if let (Some(account), None) = (&first, &config.master_key) {
+        write_initial_key(&opened.data_dir, account)?;
+    }
+    let outcome = actix_web::rt::System::new().block_on(run(&config, &opened, &workers, first));
+    opened.app.catalog.close();
+    workers.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn fixed_key(config: &Config) -> Option<(crate::domain::ids::AccountId, Secret)> {
+    config.master_key.clone()
+}
+
+fn start_logging(config: &Config) {
+    let level = config.log.level.as_str();
+    let filter = tracing_subscriber::EnvFilter::new(format!("{level},actix_server=warn,h2=warn,hyper=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A second subscriber in one process is a test's; the first one stays.
+    let started = match config.log.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+    };
+    drop(started);
+}
+
+fn write_initial_key(data_dir: &Path, account: &NewAccount) -> Result<(), StartError> {
+    let text = format!(
+        "B2_APPLICATION_KEY_ID={}\nB2_APPLICATION_KEY={}\n",
+        account.id,
+        account.secret.expose()
+    );
+    write_private(&data_dir.join(INITIAL_KEY_FILE), text.as_bytes())
+}
+
+/// Starts listeners and workers, waits for the end, stops them in order.
+async fn run(
+    config: &Config,
+    opened: &Opened,
+    workers: &tokio::runtime::Runtime,
+    first: Option<NewAccount>,
+) -> Result<(), StartError> {
+    let app = &opened.app;
+    let started_at = app.clock.now();
+    let options = EngineOptions {
+        workers: config.replication.workers,
+        target_max_inflight: config.replication.target_max_inflight,
+        mapping_grace_ms: config.replication.mapping_grace_ms,
+    };
+    let local: Arc<dyn Destination> = Arc::new(Local);
+    let engine = Engine::new(Arc::clone(app), options, local);
+    let grace_ms = i64::try_from(config.blobs.grace_s).unwrap_or(i64::MAX / 2000) * 1000;
+    let sweep = Sweep::new(Arc::clone(app), grace_ms);
+
+    let data = std::net::TcpListener::bind(config.listen);
+    let data = data.map_err(|source| listen_error(&config.listen, source))?;
+    let admin_socket = std::net::TcpListener::bind(config.admin_listen);
+    let admin_socket =
+        admin_socket.map_err(|source| listen_error(&config.admin_listen, source))?;
+    let address = |socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
+        format!("http://{}", socket.local_addr().unwrap_or(*wanted))
+    };
+    let endpoint = address(&data, &config.listen);
+    let admin_endpoint = address(&admin_socket, &config.admin_listen);
+    let http = web::Data::new(Http {
+        app: Arc::clone(app),
+        engine: engine.clone(),
+        settings: HttpSettings {
+            public_url: config.public_url.clone(),
+            endpoint: endpoint.clone(),
+            region: config.region.clone(),
+            part_bytes_recommended: config.limits.part_size_recommended,
+            part_bytes_min: config.limits.part_size_min,
+            idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
+            json_bytes_max: config.http.json_bytes_max,
+            test_controls: config.test_controls,
+        },
+    });
+    let data_http = http.clone();
+    let data_server = HttpServer::new(move || {
+        WebApp::new().app_data(data_http.clone()).default_service(web::to(native::serve))
+    })
+    .workers(config.http.workers)
+    .backlog(4096)
+    .tcp_nodelay(true)
+    .client_disconnect_timeout(Duration::from_secs(5))
+    .shutdown_timeout(DRAIN.as_secs())
+    .disable_signals()
+    .listen(data)
+    .map_err(|source| listen_error(&config.listen, source))?
+    .run();
+    let admin_server = HttpServer::new(move || {
+        WebApp::new().app_data(http.clone()).default_service(web::to(admin::serve))
+    })
+    .workers(1)
+    .client_disconnect_timeout(Duration::from_secs(5))
+    .shutdown_timeout(DRAIN.as_secs())
+    .disable_signals()
+    .listen(admin_socket)
+    .map_err(|source| listen_error(&config.admin_listen, source))?
+    .run();
+    let (data_handle, admin_handle) = (data_server.handle(), admin_server.handle());
+    let data_task = actix_web::rt::spawn(data_server);
+    let admin_task = actix_web::rt::spawn(admin_server);
+
+    let engine_task = workers.spawn(Arc::clone(&engine).run());
+    let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), started_at));
+    let ready = json!({
+        "accountId": crate::operations::accounts::first_account(app)?.to_string(),
+        "adminEndpoint": admin_endpoint,
+        "endpoint": endpoint,
+        "pid": std::process::id(),
+    });
+    let ready = serde_json::to_vec(&ready).unwrap_or_default();
+    let running_file = opened.data_dir.join(RUNNING_FILE);
+    write_private(&running_file, &ready)?;
+    if let Some(path) = &config.ready_file {
+        write_private(path, &ready)?;
+    }
+    greet(config, &endpoint, &admin_endpoint, first.as_ref());
+
+    let ended = wait_for_end(app).await;
+    tracing::info!("stopping: no new connections, requests in flight have 30 s");
+    futures_util::future::join(data_handle.stop(true), admin_handle.stop(true)).await;
+    sweep.stop();
+    // The engine and its tasks run on the workers' runtime; only the waiting is done here.
+    engine.stop(DRAIN).await;
+    let workers_ended = futures_util::future::join(engine_task, sweep_task);
+    drop(tokio::time::timeout(DRAIN, workers_ended).await);
+    drop((data_task, admin_task));
+    if let Err(error) = std::fs::remove_file(&running_file) {
+        tracing::warn!(%error, "remove {RUNNING_FILE}");
+    }
+    tracing::info!("stopped");
+    ended
+}
+
+fn listen_error(address: &std::net::SocketAddr, source: io::Error) -> StartError {
+    StartError::Listen { address: address.to_string(), source }
+}
+
+async fn sweep_from(sweep: Arc<Sweep>, started_at: crate::domain::time::Millis) {
+    match sweep.remove_orphans(started_at).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed bytes that a crash had left behind"),
+        Err(error) => tracing::warn!(%error, "look for bytes that a crash left behind"),
+    }
+    sweep.run().await;
+}
+
+/// Waits for a signal, or for a store that can no longer be trusted.
+async fn wait_for_end(app: &App) -> Result<(), StartError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
+    let mut look = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = look.tick() => {
+                if let Some(why) = app.catalog.suspect().or_else(|| app.blobs.suspect()) {
+                    return Err(StartError::StorageFailure(why));
+                }
+            }
+        }
+    }
+}
+
+/// Says where the server is and what to do next. Secrets go to a terminal only, never to a log.
+fn greet(config: &Config, endpoint: &str, admin_endpoint: &str, first: Option<&NewAccount>) {
+    let key_file = config.data_dir.join(INITIAL_KEY_FILE);
+    let mut text = format!(
+        "kiln {} is ready\n  data   {endpoint}\n  admin  {admin_endpoint}\n  folder {}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.data_dir.display()
+    );
+    if config.test_controls {
+        text.push_str("  TEST CONTROLS ARE ON: anybody on this machine can move the clock and hold replication\n");
+    }
+    if let Some(account) = first.filter(|_| config.master_key.is_none()) {
+        text.push_str("\nThis is a new data folder. Its master application key is in\n");
+        text.push_str(&format!("  {}\n", key_file.display()));
+        if io::stdout().is_terminal() {
+            text.push_str(&format!(
+                "  key id {}\n  key    {}\n",
+                account.id,
+                account.secret.expose()
+            ));
+        }
+        let url = config.public_url.as_deref().unwrap_or(endpoint);
+        text.push_str(&format!(
+            "\nNext, with Backblaze's own command line:\n  . {}\n  b2 account authorize --environment {url} \"$B2_APPLICATION_KEY_ID\" \"$B2_APPLICATION_KEY\"\n  b2 bucket create my-bucket allPrivate\n",
+            key_file.display()
+        ));
+    }
+    let mut stdout = io::stdout().lock();
+    // A closed terminal is no reason not to serve.
+    drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+}
+
+/// Why an administration command did not happen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    #[error("there is no data folder at {}: start kiln there first, or name another with --data-dir", .0.display())]
+    NoDataFolder(PathBuf),
+    #[error("a server runs on this data folder, but {} does not say where", .0.display())]
+    UnknownAddress(PathBuf),
+    #[error("a server runs on this data folder; asking it needs the master application key: set KILN_MASTER_KEY_ID and KILN_MASTER_KEY, or keep {}", .0.display())]
+    NoMasterKey(PathBuf),
+    #[error(transparent)]
+    Outbound(#[from] outbound::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{}", operation_text(.0))]
+    Operation(OperationError),
+}
+
+/// Performs a command: in the running server, or here when none runs on the data folder.
+pub(crate) fn administer(config: Config, command: AdminCommand) -> Result<Value, AdminError> {
+    let exists = config.data_dir.join("meta.db").try_exists().unwrap_or(false);
+    if !exists {
+        return Err(AdminError::NoDataFolder(config.data_dir));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    match open(&config, Parts::real()) {
+        Ok(opened) => {
+            let operator = Operator::of_data_folder();
+            let performed = runtime.block_on(manage::perform(&opened.app, &operator, command));
+            opened.app.catalog.close();
+            performed.map_err(AdminError::Operation)
+        }
+        Err(StartError::InUse { .. }) => {
+            let request = admin_request(&config, &command)?;
+            Ok(runtime.block_on(outbound::ask_admin(request))?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn admin_request(config: &Config, command: &AdminCommand) -> Result<AdminRequest, AdminError> {
+    let running = config.data_dir.join(RUNNING_FILE);
+    let endpoint = running_fact(&config.data_dir, "adminEndpoint")
+        .ok_or(AdminError::UnknownAddress(running))?;
+    let (key_id, secret) = match &config.master_key {
+        Some((id, secret)) => (id.to_string(), secret.clone()),
+        None => initial_key(&config.data_dir)?,
+    };
+    let (method, path, fields) = command.to_request();
+    Ok(AdminRequest { endpoint, method, path, fields, key_id, secret })
+}
+
+fn initial_key(data_dir: &Path) -> Result<(String, Secret), AdminError> {
+    let path = data_dir.join(INITIAL_KEY_FILE);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let value = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+    };
+    match (value("B2_APPLICATION_KEY_ID"), value("B2_APPLICATION_KEY")) {
+        (Some(id), Some(secret)) => Ok((id, Secret::new(secret))),
+        _ => Err(AdminError::NoMasterKey(path)),
+    }
+}

@@ -1,0 +1,6 @@
+//! Work that is due by itself, other than replication.
+//!
+//! Kept here: the sweep. Deliberately not here: anything a caller waits for. The house starts it.
+//! The promise that would break first: no bytes are removed that a version still shows.
+
+pub(crate) mod sweep;

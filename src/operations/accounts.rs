@@ -1,0 +1,134 @@
+//! Accounts and their master application keys.
+
+use crate::auth::sealing::{draw_secret, secrets_match};
+use crate::catalog::accounts::{self, Account};
+use crate::catalog::keys::{self, StoredKey};
+use crate::domain::capability::Capabilities;
+use crate::domain::ids::{AccountId, KeyId};
+use crate::domain::key::{Key, Secret};
+use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, unauthorized};
+use crate::entropy;
+use crate::operations::App;
+use crate::operations::error::Error;
+
+/// A new account with the only sight of its secret.
+#[derive(Clone, Debug)]
+pub(crate) struct NewAccount {
+    pub(crate) id: AccountId,
+    pub(crate) name: String,
+    pub(crate) secret: Secret,
+}
+
+fn master_key(account: AccountId, sealed_secret: Vec<u8>) -> StoredKey {
+    StoredKey {
+        key: Key {
+            id: KeyId::master(account),
+            account,
+            name: "master".to_owned(),
+            capabilities: Capabilities::all(),
+            buckets: None,
+            name_prefix: None,
+            expires_at: None,
+            is_master: true,
+            made_by_version: 1,
+        },
+        sealed_secret,
+    }
+}
+
+/// Makes an account and its master application key, with the given id and secret or drawn ones.
+pub(crate) async fn create_account(
+    app: &App,
+    name: &str,
+    fixed: Option<(AccountId, Secret)>,
+) -> Result<NewAccount, Error> {
+    if name.len() > 100 || name.chars().any(char::is_control) {
+        return Err(bad_request("an account name has at most 100 printable characters").into());
+    }
+    let (id, secret) = fixed.unwrap_or_else(|| {
+        let id = AccountId::from_bytes(entropy::bytes(&*app.entropy));
+        (id, draw_secret(&*app.entropy))
+    });
+    let owner = KeyId::master(id);
+    let sealed = app.sealer.seal(owner.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
+    let stored = master_key(id, sealed);
+    let now = app.clock.now();
+    let (row_name, answer_name) = (name.to_owned(), name.to_owned());
+    app.catalog
+        .write("create_account", move |tx| {
+            accounts::insert_account(tx, id, &row_name, now)?;
+            keys::insert_key(tx, &stored, now)?;
+            Ok(())
+        })
+        .await?;
+    Ok(NewAccount { id, name: answer_name, secret })
+}
+
+/// Makes sure that the first account has this id and this master key, as the operator fixed them.
+///
+/// Answers true when the account was made just now. Refuses when the data folder belongs to
+/// another account.
+pub(crate) async fn ensure_first_account(
+    app: &App,
+    fixed: Option<(AccountId, Secret)>,
+) -> Result<Option<NewAccount>, Error> {
+    let first = app.catalog.read(|tx| Ok(accounts::find_first_account(tx)?))?;
+    let Some(first) = first else {
+        return create_account(app, "", fixed).await.map(Some);
+    };
+    let Some((id, secret)) = fixed else { return Ok(None) };
+    if id != first {
+        return Err(bad_request(format!(
+            "the data folder belongs to account {first}, not to {id}: remove master_key_id or \
+             use another data folder"
+        ))
+        .into());
+    }
+    let key_id = KeyId::master(id);
+    let stored = app.catalog.read(|tx| Ok(keys::find_key(tx, &key_id)?))?;
+    let known = match &stored {
+        Some(stored) => app.sealer.open(key_id.as_str(), &stored.sealed_secret)?,
+        None => Vec::new(),
+    };
+    if !secrets_match(secret.expose().as_bytes(), &known) {
+        // The operator gave another secret: the old master key dies, as at Backblaze.
+        let sealed = app.sealer.seal(key_id.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
+        app.catalog
+            .write("set_master_key", move |tx| Ok(keys::set_secret(tx, &key_id, &sealed)?))
+            .await?;
+    }
+    Ok(None)
+}
+
+/// All accounts, oldest first.
+pub(crate) fn list_accounts(app: &App) -> Result<Vec<Account>, Error> {
+    Ok(app.catalog.read(|tx| Ok(accounts::list_accounts(tx)?))?)
+}
+
+/// The account made first.
+pub(crate) fn first_account(app: &App) -> Result<AccountId, Error> {
+    let first = app.catalog.read(|tx| Ok(accounts::find_first_account(tx)?))?;
+    first.ok_or_else(|| Refusal::from(unauthorized()).into())
+}
+
+/// Proof that somebody may administer the server: made from the first account's master key, or by
+/// whoever has the data folder open.
+pub(crate) struct Operator(());
+
+impl Operator {
+    /// For the process that holds the data folder.
+    pub(crate) fn of_data_folder() -> Self {
+        Self(())
+    }
+
+    /// Checks the first account's master application key.
+    pub(crate) fn with_key(app: &App, key_id: &str, secret: &str) -> Result<Self, Error> {
+        let authorized = super::authorize::authorize_account(app, key_id, secret, 4)?;
+        let key = &authorized.caller.key;
+        if key.is_master && key.account == first_account(app)? {
+            Ok(Self(()))
+        } else {
+            Err(bad_auth_token().into())
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Buckets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::auth::caller::{Caller, Grant};
+use crate::catalog::{Abort, Error as CatalogError, Tx, buckets, files};
+use crate::domain::bucket::{
+    Bucket, BucketSettings, BucketType, FIRST_REVISION, check_bucket_info,
+};
+use crate::domain::capability::Capability;
+use crate::domain::ids::BucketId;
+use crate::domain::names::{BucketName, fold_bucket_name};
+use crate::domain::refusal::{
+    Code, Refusal, bad_request, no_such_bucket, not_supported, refuse, unauthorized,
+};
+use crate::domain::replication::{ReplicationConfiguration, check_configuration};
+use crate::entropy;
+use crate::operations::App;
+use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
+use crate::operations::error::Error;
+use crate::operations::replication_rules;
+
+/// Features of later versions that a request asked for. Each is refused in words.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LaterFeatures {
+    pub(crate) file_lock: bool,
+    pub(crate) encryption: bool,
+    pub(crate) lifecycle_rules: bool,
+    pub(crate) cors_rules: bool,
+}
+
+impl LaterFeatures {
+    /// The right to ask comes before the answer that it is not there.
+    fn refuse(self, caller: &Caller) -> Result<(), Refusal> {
+        if self.file_lock {
+            caller.require(Capability::WriteBucketRetentions)?;
+        }
+        if self.encryption {
+            caller.require(Capability::WriteBucketEncryption)?;
+        }
+        let asked = [
+            (self.file_lock, "Object Lock"),
+            (self.encryption, "server-side encryption"),
+            (self.lifecycle_rules, "lifecycleRules"),
+            (self.cors_rules, "corsRules"),
+        ];
+        match asked.into_iter().find(|(asked, _)| *asked) {
+            Some((_, what)) => Err(not_supported(what)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a new bucket shall be.
+#[derive(Clone, Debug)]
+pub(crate) struct NewBucket {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) info: BTreeMap<String, String>,
+    pub(crate) replication: Option<ReplicationConfiguration>,
+    pub(crate) later: LaterFeatures,
+}
+
+/// Makes a bucket in the caller's account.
+pub(crate) async fn create_bucket(
+    app: &App,
+    caller: &Caller,
+    wanted: NewBucket,
+) -> Result<Bucket, Error> {
+    caller.require(Capability::WriteBuckets)?;
+    caller.require_unrestricted()?;
+    if wanted.replication.is_some() {
+        replication_rules::require_right(caller)?;
+    }
+    let name = BucketName::parse(&wanted.name)?;
+    let kind = BucketType::parse(&wanted.kind)?;
+    check_bucket_info(&wanted.info)?;
+    wanted.later.refuse(caller)?;
+    let replication = wanted.replication.unwrap_or_default();
+    let replication = check_configuration(replication, None, app.policy.replication_leniency)?;
+    let settings = BucketSettings { bucket_info: wanted.info, replication };
+    let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
+    let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);
+    let bucket = app
+        .catalog
+        .write("create_bucket", move |tx| {
+            if buckets::count_buckets(tx, account)? >= buckets_max {
+                return Err(refuse(
+                    Code::TooManyBuckets,
+                    format!("An account may have at most {buckets_max} buckets."),
+                )
+                .into());
+            }
+            let bucket = Bucket {
+                number: buckets::take_number(tx)?,
+                id,
+                account,
+                name: name.clone(),
+                kind,
+                revision: FIRST_REVISION,
+                settings: settings.clone(),
+            };
+            replication_rules::check_against_catalog(tx, &bucket, &settings.replication, now)?;
+            buckets::insert_bucket(tx, &bucket, now).map_err(|error| match error {
+                CatalogError::Conflict => Abort::Refused(refuse(
+                    Code::DuplicateBucketName,
+                    "Bucket name is already in use.",
+                )),
+                other => Abort::Catalog(other),
+            })?;
+            Ok(bucket)
+        })
+        .await?;
+    Ok(bucket)
+}
+
+/// What of a bucket shall change; None leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BucketChange {
+    pub(crate) kind: Option<String>,
+    pub(crate) info: Option<BTreeMap<String, String>>,
+    pub(crate) replication: Option<ReplicationConfiguration>,
+    pub(crate) if_revision_is: Option<i64>,
+    pub(crate) later: LaterFeatures,
+}
+
+/// Changes a bucket: all of it or nothing.
+pub(crate) async fn update_bucket(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    change: BucketChange,
+) -> Result<Bucket, Error> {
+    caller.require(Capability::WriteBuckets)?;
+    let id = parse_bucket_id(id)?;
+    caller.require_bucket(Capability::WriteBuckets, id)?;
+    if change.replication.is_some() {
+        replication_rules::require_right(caller)?;
+    }
+    let grant = Grant::for_bucket(
+        &caller.key,
+        Capability::WriteBuckets,
+        bucket_of_caller(app, caller, id)?,
+    )?;
+    let kind = change.kind.as_deref().map(BucketType::parse).transpose()?;
+    if let Some(info) = &change.info {
+        check_bucket_info(info)?;
+    }
+    change.later.refuse(caller)?;
+    let leniency = app.policy.replication_leniency;
+    let now = app.clock.now();
+    let id = grant.bucket.id;
+    let updated = app
+        .catalog
+        .write("update_bucket", move |tx| {
+            let mut bucket = existing(tx, id)?;
+            if change.if_revision_is.is_some_and(|wanted| wanted != bucket.revision) {
+                return Err(refuse(Code::Conflict, "simultaneous updates to bucket").into());
+            }
+            let before = bucket.settings.replication.clone();
+            if let Some(replication) = &change.replication {
+                let checked = check_configuration(replication.clone(), Some(id), leniency)?;
+                replication_rules::check_against_catalog(tx, &bucket, &checked, now)?;
+                bucket.settings.replication = checked;
+            }
+            bucket.kind = kind.unwrap_or(bucket.kind);
+            if let Some(info) = &change.info {
+                bucket.settings.bucket_info.clone_from(info);
+            }
+            bucket.revision += 1;
+            buckets::update_bucket(tx, &bucket)?;
+            replication_rules::follow_rule_change(tx, &bucket, before.rules(), now)?;
+            Ok(bucket)
+        })
+        .await?;
+    app.wake.replication.notify_one();
+    Ok(updated)
+}
+
+fn existing(tx: &mut dyn Tx, id: BucketId) -> Result<Bucket, Abort> {
+    buckets::find_by_id(tx, id)?.ok_or_else(|| no_such_bucket(&id).into())
+}
+
+/// Deletes an empty bucket; answers it with the revision after its last.
+pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Result<Bucket, Error> {
+    caller.require(Capability::DeleteBuckets)?;
+    let id = parse_bucket_id(id)?;
+    caller.require_bucket(Capability::DeleteBuckets, id)?;
+    let bucket = bucket_of_caller(app, caller, id)?;
+    let grant = Grant::for_bucket(&caller.key, Capability::DeleteBuckets, bucket)?;
+    let id = grant.bucket.id;
+    let now = app.clock.now();
+    let deleted = app
+        .catalog
+        .write("delete_bucket", move |tx| {
+            let mut bucket = existing(tx, id)?;
+            if files::has_versions(tx, bucket.number)? {
+                return Err(refuse(
+                    Code::CannotDeleteNonEmptyBucket,
+                    "Cannot delete non-empty bucket",
+                )
+                .into());
+            }
+            buckets::delete_bucket(tx, bucket.number)?;
+            crate::catalog::replication::supersede_scans(tx, id, now)?;
+            bucket.revision += 1;
+            Ok(bucket)
+        })
+        .await?;
+    Ok(deleted)
+}
+
+/// Which buckets a listing shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BucketFilter {
+    pub(crate) id: Option<String>,
+    pub(crate) name: Option<String>,
+    /// None shows the types a client can make.
+    pub(crate) types: Option<Vec<String>>,
+}
+
+/// Every type a client may ask for; only the first two exist here.
+const KNOWN_TYPES: [&str; 6] =
+    ["allPrivate", "allPublic", "restricted", "share", "shared", "snapshot"];
+
+fn check_types(types: &[String]) -> Result<(), Refusal> {
+    if types.is_empty() {
+        return Err(bad_request("bucketTypes must not be empty"));
+    }
+    if types.iter().any(|one| one == "all") {
+        if types.len() > 1 {
+            return Err(bad_request("bucketTypes: 'all' cannot be combined with other types"));
+        }
+        return Ok(());
+    }
+    match types.iter().find(|one| !KNOWN_TYPES.contains(&one.as_str())) {
+        Some(unknown) => Err(bad_request(format!(
+            "Invalid bucketType: {}",
+            crate::domain::refusal::shorten(unknown)
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Lists buckets in the order of their names.
+///
+/// A key restricted to buckets must name one it reaches. Version 1 knows an exception: without a
+/// filter it lists the one bucket of the key (spec: b2-native-api.md section 4.6).
+pub(crate) fn list_buckets(
+    app: &App,
+    caller: &Caller,
+    filter: &BucketFilter,
+    version: u8,
+) -> Result<Vec<Bucket>, Error> {
+    caller.require(Capability::ListBuckets)?;
+    if let Some(types) = &filter.types {
+        check_types(types)?;
+    }
+    let account = caller.account();
+    let all = app.catalog.read(|tx| Ok(buckets::list_buckets(tx, account)?))?;
+    let folded = filter.name.as_deref().map(fold_bucket_name);
+    let named = |bucket: &Bucket| {
+        filter.id.as_ref().is_none_or(|id| *id == bucket.id.to_string())
+            && folded.as_ref().is_none_or(|folded| *folded == bucket.name.folded())
+    };
+    let filtered = filter.id.is_some() || filter.name.is_some();
+    if let Some(reachable) = &caller.key.buckets {
+        let reachable: BTreeSet<&BucketId> = reachable.iter().collect();
+        let hit = all.iter().any(|bucket| named(bucket) && reachable.contains(&bucket.id));
+        let names_own_gone = filter
+            .id
+            .as_deref()
+            .and_then(BucketId::parse)
+            .is_some_and(|id| reachable.contains(&id) && filter.name.is_none());
+        let lone = version == 1 && reachable.len() == 1;
+        if (filtered && !hit && !names_own_gone) || (!filtered && !lone) {
+            return Err(unauthorized().into());
+        }
+    }
+    let shown = |bucket: &Bucket| {
+        named(bucket)
+            && caller.key.reaches_bucket(bucket.id)
+            && filter.types.as_ref().is_none_or(|types| {
+                types.iter().any(|one| one == "all" || one == bucket.kind.as_str())
+            })
+    };
+    Ok(all.into_iter().filter(shown).collect())
+}
+
+/// A bucket by its name, for operators.
+pub(crate) fn bucket_named(app: &App, name: &str) -> Result<Arc<Bucket>, Error> {
+    match app.facts.bucket_named(&app.catalog, name)? {
+        Some(known) => Ok(known.value),
+        None => Err(bad_request(format!("no bucket is named {name}")).into()),
+    }
+}

@@ -1,0 +1,230 @@
+//! Downloads, by name and by id.
+
+use bytes::Bytes;
+
+use crate::auth::caller::{Caller, Grant};
+use crate::blobs::{self, BlobReader};
+use crate::catalog::blob_refs::{self, StoredBlob};
+use crate::catalog::{Error as CatalogError, files};
+use crate::domain::bucket::{Bucket, BucketType};
+use crate::domain::capability::Capability;
+use crate::domain::digest::Verifier;
+use crate::domain::file::{Action, FileVersion};
+use crate::domain::ids::{BlobId, ClaimedFileId};
+use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
+use crate::domain::refusal::{
+    Code, Refusal, bad_request, invalid_file_id, no_such_file, no_such_file_id, refuse,
+    unauthorized,
+};
+use crate::operations::App;
+use crate::operations::authorize::{DownloadProof, Overrides, check_override, download_proof};
+use crate::operations::error::Error;
+use crate::operations::files::find_claimed;
+
+/// A file on its way out.
+pub(crate) struct Download {
+    pub(crate) version: FileVersion,
+    pub(crate) range: ByteRange,
+    /// False when the whole file is sent although nobody asked for a range.
+    pub(crate) is_partial: bool,
+    /// What the bucket says for files that say nothing themselves.
+    pub(crate) cache_control: Option<String>,
+    blob: StoredBlob,
+    pub(crate) overrides: Overrides,
+}
+
+/// The bytes of a download.
+pub(crate) enum Content {
+    Inline(Bytes),
+    Stored(Reader),
+}
+
+/// Bytes that are read from the blob store piece by piece.
+pub(crate) struct Reader(Box<dyn BlobReader>);
+
+impl Reader {
+    /// The next bytes, None at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        Some(self.0.next().await?.map_err(Error::from))
+    }
+}
+
+/// Which bytes of a file are wanted, and with which header overrides.
+#[derive(Clone, Debug)]
+pub(crate) struct DownloadQuery {
+    pub(crate) range: Wanted,
+    pub(crate) overrides: Overrides,
+}
+
+/// Finds the file that a name shows.
+pub(crate) fn find_by_name(
+    app: &App,
+    token: Option<&str>,
+    bucket_name: &str,
+    file_name: &str,
+    query: DownloadQuery,
+) -> Result<Download, Error> {
+    let proof = token.map(|token| download_proof(app, token)).transpose()?;
+    let Some(bucket) = app.facts.bucket_named(&app.catalog, bucket_name)? else {
+        return Err(no_such_file().into());
+    };
+    let bucket = bucket.value;
+    check_overrides(&query.overrides, proof.is_some())?;
+    let grant = match proof {
+        _ if bucket.kind == BucketType::AllPublic => Grant::public_read(bucket),
+        None => return Err(unauthorized().into()),
+        Some(DownloadProof::Account(caller)) => {
+            Grant::for_name(&caller.key, Capability::ReadFiles, bucket, file_name)?
+        }
+        Some(DownloadProof::Shared { prefix, bucket: shared, overrides }) => {
+            let covered = shared == bucket.id && file_name.starts_with(&prefix);
+            let same = overrides.iter().all(|(name, bound)| query.overrides.get(name) == Some(bound));
+            if !covered || !same {
+                return Err(unauthorized().into());
+            }
+            Grant::public_read(bucket)
+        }
+    };
+    let bucket = &grant.bucket;
+    let found = app.catalog.read(|tx| {
+        let Some(version) = files::find_head(tx, (bucket.number, bucket.id), file_name)? else {
+            return Ok(None);
+        };
+        let blob = version.blob.map(|id| blob_refs::find_blob(tx, id)).transpose()?.flatten();
+        Ok(Some((version, blob)))
+    })?;
+    let Some((version, blob)) = found else { return Err(no_such_file().into()) };
+    prepare(app, bucket, version, blob, query)
+}
+
+/// Finds a version by its id.
+pub(crate) fn find_by_id(
+    app: &App,
+    caller: Option<&Caller>,
+    file_id: &str,
+    query: DownloadQuery,
+) -> Result<Download, Error> {
+    let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
+    check_overrides(&query.overrides, caller.is_some())?;
+    let known = app.facts.bucket(&app.catalog, claimed.bucket)?;
+    let public = known.as_ref().is_some_and(|known| known.value.kind == BucketType::AllPublic);
+    if !public {
+        let caller = caller.ok_or_else(unauthorized)?;
+        caller.require_bucket(Capability::ReadFiles, claimed.bucket)?;
+    }
+    let absent = || no_such_file_id(file_id);
+    let bucket = known.ok_or_else(absent)?.value;
+    let found = app.catalog.read(|tx| {
+        let Some(version) = find_claimed(tx, &bucket, &claimed)? else { return Ok(None) };
+        let blob = version.blob.map(|id| blob_refs::find_blob(tx, id)).transpose()?.flatten();
+        Ok(Some((version, blob)))
+    })?;
+    let foreign = caller.is_some_and(|caller| caller.account() != bucket.account);
+    let Some((version, blob)) = found.filter(|_| public || !foreign) else {
+        return Err(absent().into());
+    };
+    let grant = match caller {
+        Some(caller) if !public => {
+            Grant::for_name(&caller.key, Capability::ReadFiles, bucket, version.name.as_str())?
+        }
+        _ => Grant::public_read(bucket),
+    };
+    if version.action != Action::Upload {
+        return Err(absent().into());
+    }
+    prepare(app, &grant.bucket, version, blob, query)
+}
+
+fn check_overrides(overrides: &Overrides, has_token: bool) -> Result<(), Refusal> {
+    if !overrides.is_empty() && !has_token {
+        return Err(unauthorized());
+    }
+    overrides.iter().try_for_each(|(parameter, value)| check_override(parameter, value))
+}
+
+fn prepare(
+    app: &App,
+    bucket: &Bucket,
+    version: FileVersion,
+    blob: Option<StoredBlob>,
+    query: DownloadQuery,
+) -> Result<Download, Error> {
+    let Some(blob) = blob.filter(|blob| blob.size == version.size) else {
+        return Err(CatalogError::Unreadable { what: "blob of a file version" }.into());
+    };
+    let range = query.range.clamp(version.size).map_err(|Unsatisfiable| {
+        refuse(Code::RangeNotSatisfiable, "The Range in the request is outside the size of the file.")
+    })?;
+    app.metrics.downloads_total.one();
+    Ok(Download {
+        range,
+        is_partial: query.range != Wanted::Whole,
+        cache_control: bucket.settings.cache_control().map(str::to_owned),
+        blob,
+        overrides: query.overrides,
+        version,
+    })
+}
+
+impl Download {
+    /// Opens the bytes. Small content is compared with its checks here, larger content while it
+    /// is read.
+    pub(crate) async fn open(&self, app: &App) -> Result<Content, Error> {
+        open_blob(app, &self.blob, self.range).await
+    }
+}
+
+fn slice_inline(id: BlobId, blob: &StoredBlob, data: &Bytes, range: ByteRange) -> Result<Bytes, blobs::Error> {
+    let missing = || blobs::Error::Missing(id);
+    if data.len() as u64 != blob.size {
+        return Err(missing());
+    }
+    Verifier::starting_at(0, blob.size, blob.checks.clone())
+        .update(data)
+        .map_err(|corrupt| blobs::Error::Damaged { id, corrupt })?;
+    let start = usize::try_from(range.start).map_err(|_| missing())?;
+    let end = usize::try_from(range.end).map_err(|_| missing())?;
+    if start > end || end > data.len() {
+        return Err(missing());
+    }
+    Ok(data.slice(start..end))
+}
+
+async fn open_blob(app: &App, blob: &StoredBlob, range: ByteRange) -> Result<Content, Error> {
+    match &blob.inline {
+        Some(data) => Ok(Content::Inline(slice_inline(blob.id, blob, data, range)?)),
+        None => {
+            let reader = app.blobs.open(blob.id, blob.size, range, blob.checks.clone()).await?;
+            Ok(Content::Stored(Reader(reader)))
+        }
+    }
+}
+
+/// Reads a blob through to its end and compares it with its checks: what a copy that shares the
+/// blob must know before it calls the copy good.
+pub(crate) async fn verify_blob(app: &App, blob: &StoredBlob) -> Result<(), Error> {
+    let mut read = 0_u64;
+    match open_blob(app, blob, ByteRange::whole(blob.size)).await? {
+        Content::Inline(data) => read = data.len() as u64,
+        Content::Stored(mut reader) => {
+            while let Some(chunk) = reader.next().await {
+                read += chunk?.len() as u64;
+            }
+        }
+    }
+    if read == blob.size { Ok(()) } else { Err(blobs::Error::Missing(blob.id).into()) }
+}
+
+/// Refuses two different tokens in one request: one of them would be ignored.
+pub(crate) fn single_token<'t>(
+    header: Option<&'t str>,
+    query: Option<&'t str>,
+) -> Result<Option<&'t str>, Refusal> {
+    match (header, query) {
+        (Some(one), Some(other)) if one != other => {
+            Err(bad_request("the Authorization header and query parameter differ"))
+        }
+        (Some(token), _) | (None, Some(token)) => Ok(Some(token)),
+        (None, None) => Ok(None),
+    }
+}

@@ -1,0 +1,121 @@
+//! Keys and buckets in memory, so that requests need not ask the catalog each time.
+//!
+//! Every entry belongs to an epoch of the configuration; the first look-up after a change drops
+//! them all. A change is answered only after its epoch has begun, so a caller always sees its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::catalog::{Abort, Catalog, Tx, buckets, config_versions, keys};
+use crate::domain::bucket::Bucket;
+use crate::domain::ids::{BucketId, KeyId};
+use crate::domain::key::Key;
+use crate::domain::names::fold_bucket_name;
+
+/// Entries kept of each kind; beyond that all are dropped and read again.
+const ENTRIES_MAX: usize = 10_000;
+
+/// A fact with the version of the configuration it was read from.
+#[derive(Debug)]
+pub(crate) struct Known<T> {
+    pub(crate) value: Arc<T>,
+    pub(crate) config_version: i64,
+}
+
+impl<T> Clone for Known<T> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), config_version: self.config_version }
+    }
+}
+
+#[derive(Default)]
+struct Entries {
+    epoch: u64,
+    keys: HashMap<KeyId, Known<Key>>,
+    buckets: HashMap<BucketId, Known<Bucket>>,
+    bucket_names: HashMap<String, Known<Bucket>>,
+}
+
+/// The cache.
+#[derive(Default)]
+pub(crate) struct Facts(RwLock<Entries>);
+
+impl Facts {
+    pub(crate) fn key(&self, catalog: &Catalog, id: &KeyId) -> Result<Option<Known<Key>>, Abort> {
+        self.look_up(
+            catalog,
+            |entries| entries.keys.get(id).cloned(),
+            |tx| Ok(keys::find_key(tx, id)?.map(|stored| stored.key)),
+            |entries, known| {
+                entries.keys.insert(id.clone(), known);
+            },
+        )
+    }
+
+    pub(crate) fn bucket(
+        &self,
+        catalog: &Catalog,
+        id: BucketId,
+    ) -> Result<Option<Known<Bucket>>, Abort> {
+        self.look_up(
+            catalog,
+            |entries| entries.buckets.get(&id).cloned(),
+            |tx| Ok(buckets::find_by_id(tx, id)?),
+            |entries, known| {
+                entries.buckets.insert(id, known);
+            },
+        )
+    }
+
+    /// Looks a bucket up by its name, without regard to case.
+    pub(crate) fn bucket_named(
+        &self,
+        catalog: &Catalog,
+        name: &str,
+    ) -> Result<Option<Known<Bucket>>, Abort> {
+        let folded = fold_bucket_name(name);
+        self.look_up(
+            catalog,
+            |entries| entries.bucket_names.get(&folded).cloned(),
+            |tx| Ok(buckets::find_by_name(tx, &folded)?),
+            |entries, known| {
+                entries.bucket_names.insert(folded.clone(), known);
+            },
+        )
+    }
+
+    fn look_up<T>(
+        &self,
+        catalog: &Catalog,
+        cached: impl Fn(&Entries) -> Option<Known<T>>,
+        stored: impl Fn(&mut dyn Tx) -> Result<Option<T>, Abort>,
+        keep: impl FnOnce(&mut Entries, Known<T>),
+    ) -> Result<Option<Known<T>>, Abort> {
+        let epoch = catalog.config_epoch();
+        {
+            let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if entries.epoch == epoch
+                && let Some(known) = cached(&entries)
+            {
+                return Ok(Some(known));
+            }
+        }
+        let found = catalog.read(|tx| {
+            let config_version = config_versions::current(tx)?;
+            Ok(stored(tx)?.map(|value| Known { value: Arc::new(value), config_version }))
+        })?;
+        if let Some(known) = &found {
+            let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let full = entries.keys.len() + entries.buckets.len() + entries.bucket_names.len()
+                >= ENTRIES_MAX;
+            if entries.epoch < epoch || full {
+                *entries = Entries { epoch, ..Entries::default() };
+            }
+            // What was read under an older epoch than the one others have reached is not kept.
+            if entries.epoch == epoch {
+                keep(&mut entries, known.clone());
+            }
+        }
+        Ok(found)
+    }
+}

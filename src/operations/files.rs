@@ -1,0 +1,161 @@
+//! Single versions: look at, hide, delete.
+
+use std::sync::Arc;
+
+use crate::auth::caller::{Caller, Grant};
+use crate::catalog::{Abort, Tx, blob_refs, buckets, files, replication};
+use crate::domain::bucket::Bucket;
+use crate::domain::capability::Capability;
+use crate::domain::digest::{Md5Digest, Sha1Digest};
+use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, HIDE_CONTENT_TYPE};
+use crate::domain::ids::ClaimedFileId;
+use crate::domain::names::FileName;
+use crate::domain::refusal::{
+    Code, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id, refuse, unauthorized,
+};
+use crate::operations::App;
+use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
+use crate::operations::error::Error;
+
+/// The stored version that a claimed id names; None unless the whole id is right.
+pub(crate) fn find_claimed(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    claimed: &ClaimedFileId,
+) -> Result<Option<FileVersion>, Abort> {
+    let found = files::find_by_number(tx, (bucket.number, bucket.id), claimed.number)?;
+    Ok(found.filter(|version| version.id().to_string() == claimed.text))
+}
+
+/// The bucket inside a file id, when the caller's key reaches it. None when it does not exist.
+fn bucket_of_id(
+    app: &App,
+    caller: &Caller,
+    capability: Capability,
+    claimed: &ClaimedFileId,
+) -> Result<Option<Arc<Bucket>>, Error> {
+    caller.require_bucket(capability, claimed.bucket)?;
+    let known = app.facts.bucket(&app.catalog, claimed.bucket)?;
+    Ok(known.map(|known| known.value).filter(|bucket| bucket.account == caller.account()))
+}
+
+/// One version, by its id.
+pub(crate) fn file_info(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+) -> Result<FileVersion, Error> {
+    caller.require(Capability::ReadFiles)?;
+    let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
+    let absent = || no_such_file_id(file_id);
+    let bucket = bucket_of_id(app, caller, Capability::ReadFiles, &claimed)?.ok_or_else(absent)?;
+    let version = app.catalog.read(|tx| find_claimed(tx, &bucket, &claimed))?.ok_or_else(absent)?;
+    Grant::for_name(&caller.key, Capability::ReadFiles, bucket, version.name.as_str())?;
+    Ok(version)
+}
+
+/// Hides a name: a marker becomes its newest version.
+pub(crate) async fn hide_file(
+    app: &App,
+    caller: &Caller,
+    bucket_id: &str,
+    file_name: &str,
+) -> Result<FileVersion, Error> {
+    caller.require(Capability::WriteFiles)?;
+    let id = parse_bucket_id(bucket_id)?;
+    caller.require_bucket(Capability::WriteFiles, id)?;
+    if !caller.key.reaches_name(file_name) {
+        return Err(unauthorized().into());
+    }
+    let name = FileName::parse(file_name)?;
+    let bucket = bucket_of_caller(app, caller, id)?;
+    let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name.as_str())?;
+    let now = app.clock.now();
+    let number = app.numbers.small_file(now);
+    let hidden = app
+        .catalog
+        .write("hide_file", move |tx| {
+            let bucket = buckets::find_by_id(tx, grant.bucket.id)?
+                .ok_or_else(|| no_such_bucket(&grant.bucket.id))?;
+            let newest = files::newest(tx, bucket.number, name.as_str())?;
+            let Some(place) = newest else {
+                return Err(refuse(
+                    Code::NoSuchFile,
+                    format!("File not present: {}", name.as_str()),
+                )
+                .into());
+            };
+            if place.action == Action::Hide {
+                return Err(refuse(
+                    Code::AlreadyHidden,
+                    format!("File already hidden: {}", name.as_str()),
+                )
+                .into());
+            }
+            let marker = FileVersion {
+                bucket: bucket.id,
+                number,
+                name: name.clone(),
+                action: Action::Hide,
+                upload_at: now.max(place.upload_at.plus(1)),
+                origin: number,
+                written_at: now,
+                size: 0,
+                sha1: ContentSha1::Verified(Sha1Digest::OF_NOTHING),
+                md5: Md5Digest::OF_NOTHING,
+                content_type: HIDE_CONTENT_TYPE.to_owned(),
+                info: FileInfo::default(),
+                blob: None,
+                replication: None,
+            };
+            files::insert_version(tx, bucket.number, &marker, newest)?;
+            Ok(marker)
+        })
+        .await?;
+    Ok(hidden)
+}
+
+/// Deletes one version. Its bytes go when nothing shows them any more.
+pub(crate) async fn delete_version(
+    app: &App,
+    caller: &Caller,
+    file_name: &str,
+    file_id: &str,
+    bypass_governance: bool,
+) -> Result<(), Error> {
+    caller.require(Capability::DeleteFiles)?;
+    if bypass_governance {
+        caller.require(Capability::BypassGovernance)?;
+    }
+    let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
+    let absent = file_not_present(
+        crate::domain::refusal::shorten(file_name),
+        crate::domain::refusal::shorten(file_id),
+    );
+    let bucket = bucket_of_id(app, caller, Capability::DeleteFiles, &claimed)?;
+    if !caller.key.reaches_name(file_name) {
+        return Err(unauthorized().into());
+    }
+    let Some(bucket) = bucket else { return Err(absent.into()) };
+    let grant = Grant::for_name(&caller.key, Capability::DeleteFiles, bucket, file_name)?;
+    let now = app.clock.now();
+    let file_name = file_name.to_owned();
+    app.catalog
+        .write("delete_file_version", move |tx| {
+            let bucket = &grant.bucket;
+            let version = find_claimed(tx, bucket, &claimed)?
+                .filter(|version| version.name.as_str() == file_name)
+                .ok_or_else(|| absent.clone())?;
+            files::delete_version(tx, bucket.number, &version)?;
+            if let Some(blob) = version.blob {
+                blob_refs::release(tx, blob, now)?;
+            }
+            if version.replication.is_some() {
+                replication::forget_source(tx, version.number, now)?;
+            }
+            Ok(())
+        })
+        .await?;
+    app.wake.sweep.notify_one();
+    Ok(())
+}

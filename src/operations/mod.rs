@@ -1,0 +1,76 @@
+//! Acts: what a caller can ask for, each a function `(app, caller, input) -> outcome`.
+//!
+//! Kept here: the rules of each act and its transaction, the only place from which callers change
+//! anything. Deliberately not here: HTTP, JSON, status numbers, and the workers that consume the
+//! rows written here. `api` and the workers call. The promise that would break first: an act has
+//! happened wholly and durably, or not at all.
+
+pub(crate) mod accounts;
+pub(crate) mod authorize;
+pub(crate) mod buckets;
+pub(crate) mod controls;
+pub(crate) mod download;
+pub(crate) mod error;
+pub(crate) mod facts;
+pub(crate) mod files;
+pub(crate) mod keys;
+pub(crate) mod list;
+pub(crate) mod replication_jobs;
+pub(crate) mod replication_rules;
+pub(crate) mod upload;
+pub(crate) mod upload_slots;
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::auth::sealing::Sealer;
+use crate::auth::token::Tokens;
+use crate::blobs::BlobStore;
+use crate::blobs::metered::BlobMetrics;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::domain::ids::Numbers;
+use crate::domain::replication::Leniency;
+use crate::entropy::Entropy;
+use crate::metrics::Metrics;
+use crate::operations::facts::Facts;
+use crate::operations::upload_slots::UploadSlots;
+
+/// Everything an act needs.
+pub(crate) struct App {
+    pub(crate) catalog: Catalog,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// Shared with transaction bodies, which must be free of borrows.
+    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) tokens: Tokens,
+    pub(crate) sealer: Sealer,
+    /// Names this data folder among others; part of the origin of replicas.
+    pub(crate) instance: Arc<str>,
+    pub(crate) policy: Policy,
+    pub(crate) facts: Facts,
+    pub(crate) upload_slots: UploadSlots,
+    pub(crate) wake: Wake,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) blob_metrics: Arc<BlobMetrics>,
+}
+
+/// What the operator may set about acts.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) buckets_max: i64,
+    /// Refuse keys that version 4 made for one bucket on older versions, as Backblaze does.
+    pub(crate) strict_v4_keys: bool,
+    pub(crate) replication_leniency: Leniency,
+    /// Replicate files whose metadata is too large for Backblaze to replicate.
+    pub(crate) copy_large_metadata: bool,
+}
+
+/// Tells workers to look; carries no data, so a lost wake-up costs time only.
+#[derive(Default)]
+pub(crate) struct Wake {
+    pub(crate) replication: Notify,
+    pub(crate) sweep: Notify,
+}

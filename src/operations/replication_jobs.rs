@@ -1,0 +1,149 @@
+//! What operators see of replication, and what they can do about failures.
+
+use std::collections::BTreeMap;
+
+use crate::catalog::replication::{self, Job, JobFilter};
+use crate::catalog::{Abort, buckets};
+use crate::domain::ids::BucketId;
+use crate::domain::replication::JobState;
+use crate::domain::refusal::{bad_request, shorten};
+use crate::operations::App;
+use crate::operations::accounts::Operator;
+use crate::operations::buckets::bucket_named;
+use crate::operations::error::Error;
+
+/// Which jobs a listing shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JobQuery {
+    pub(crate) state: Option<String>,
+    pub(crate) bucket_name: Option<String>,
+    pub(crate) after: Option<i64>,
+    pub(crate) limit: Option<usize>,
+}
+
+/// One page of jobs with the names of the buckets in them.
+#[derive(Clone, Debug)]
+pub(crate) struct JobPage {
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) bucket_names: BTreeMap<BucketId, String>,
+    pub(crate) next_after: Option<i64>,
+}
+
+/// Jobs of a page at most.
+const PAGE_MAX: usize = 1000;
+
+fn parse_state(text: &str) -> Result<JobState, Error> {
+    let known = JobState::ALL.map(JobState::as_str).join(", ");
+    JobState::parse(text).ok_or_else(|| {
+        bad_request(format!("unknown state {}: use one of {known}", shorten(text))).into()
+    })
+}
+
+/// Lists jobs, oldest first.
+pub(crate) fn list_jobs(
+    app: &App,
+    _operator: &Operator,
+    query: &JobQuery,
+) -> Result<JobPage, Error> {
+    let state = query.state.as_deref().map(parse_state).transpose()?;
+    let source_bucket =
+        query.bucket_name.as_deref().map(|name| bucket_named(app, name)).transpose()?;
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(bad_request(format!("limit must be between 1 and {PAGE_MAX}")).into());
+    }
+    let filter = JobFilter {
+        state,
+        source_bucket: source_bucket.map(|bucket| bucket.id),
+        reason: None,
+        after: query.after.unwrap_or(0),
+    };
+    let (mut jobs, bucket_names) = app.catalog.read(|tx| {
+        let wanted = i64::try_from(limit).unwrap_or(100) + 1;
+        let jobs = replication::list_jobs(tx, &filter, wanted)?;
+        let mut names = BTreeMap::new();
+        for id in jobs.iter().flat_map(|job| [job.source_bucket, job.destination]) {
+            if let std::collections::btree_map::Entry::Vacant(place) = names.entry(id)
+                && let Some(bucket) = buckets::find_by_id(tx, id)?
+            {
+                place.insert(bucket.name.as_str().to_owned());
+            }
+        }
+        Ok((jobs, names))
+    })?;
+    let more = jobs.len() > limit;
+    jobs.truncate(limit);
+    let next_after = if more { jobs.last().map(|job| job.id) } else { None };
+    Ok(JobPage { jobs, bucket_names, next_after })
+}
+
+/// How many jobs are in each state.
+pub(crate) fn count_jobs(app: &App) -> Result<Vec<(JobState, i64)>, Error> {
+    Ok(app.catalog.read(|tx| Ok(replication::count_by_state(tx)?))?)
+}
+
+/// Which failed jobs shall be tried again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RetryQuery {
+    pub(crate) job_id: Option<i64>,
+    pub(crate) bucket_name: Option<String>,
+    pub(crate) reason: Option<String>,
+}
+
+/// Makes failed jobs ready again and answers how many; their files are pending from then on.
+pub(crate) async fn retry_jobs(
+    app: &App,
+    _operator: &Operator,
+    query: RetryQuery,
+) -> Result<u64, Error> {
+    let source_bucket =
+        query.bucket_name.as_deref().map(|name| bucket_named(app, name)).transpose()?;
+    let now = app.clock.now();
+    if let Some(id) = query.job_id {
+        app.catalog
+            .write("retry_replication_job", move |tx| {
+                let job = replication::find_job(tx, id)?
+                    .ok_or_else(|| Abort::Refused(bad_request(format!("no such job: {id}"))))?;
+                if !replication::retry(tx, &job, now)? {
+                    return Err(bad_request(format!(
+                        "job {id} is {}, only failed jobs can be retried",
+                        job.state.as_str()
+                    ))
+                    .into());
+                }
+                Ok(())
+            })
+            .await?;
+        app.wake.replication.notify_one();
+        return Ok(1);
+    }
+    let mut filter = JobFilter {
+        state: Some(JobState::Failed),
+        source_bucket: source_bucket.map(|bucket| bucket.id),
+        reason: query.reason,
+        after: 0,
+    };
+    let mut retried = 0;
+    loop {
+        let batch_filter = filter.clone();
+        // In batches, so that a long list does not hold up the writers of the whole server.
+        let (last, reopened) = app
+            .catalog
+            .write("retry_replication_jobs", move |tx| {
+                let batch = replication::list_jobs(tx, &batch_filter, 500)?;
+                let mut reopened = 0;
+                for job in &batch {
+                    reopened += u64::from(replication::retry(tx, job, now)?);
+                }
+                Ok((batch.last().map(|job| job.id), reopened))
+            })
+            .await?;
+        retried += reopened;
+        match last {
+            Some(id) => filter.after = id,
+            None => break,
+        }
+    }
+    app.wake.replication.notify_one();
+    Ok(retried)
+}

@@ -1,0 +1,129 @@
+//! The checks before a job may do anything: who may read, who may write, and whether both still
+//! are there (replication.md A5, G1 to G9).
+//!
+//! Run twice: before any byte is touched, and again inside the transaction that writes the
+//! replica, so that a key deleted in between still stops it.
+
+use crate::catalog::blob_refs::{self, StoredBlob};
+use crate::catalog::replication::Job;
+use crate::catalog::{Abort, Tx, buckets, files, keys};
+use crate::domain::bucket::Bucket;
+use crate::domain::capability::Capability;
+use crate::domain::file::FileVersion;
+use crate::domain::ids::{AccountId, BucketId, KeyId};
+use crate::domain::key::Key;
+use crate::domain::replication::{Reason, mapped_key};
+use crate::domain::time::Millis;
+
+/// What a job that passed works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed {
+    pub(crate) source: FileVersion,
+    pub(crate) blob: StoredBlob,
+    pub(crate) destination: Bucket,
+}
+
+/// How long a missing mapping is waited for, in milliseconds; 0 fails at once, as Backblaze does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MappingGrace(pub(crate) i64);
+
+const SOURCE_RIGHTS: [Capability; 3] =
+    [Capability::ReadFiles, Capability::ReadFileLegalHolds, Capability::ReadFileRetentions];
+const DESTINATION_RIGHTS: [Capability; 3] =
+    [Capability::WriteFiles, Capability::WriteFileLegalHolds, Capability::WriteFileRetentions];
+
+/// The reasons a key can stop a job for, by the side it stands on.
+struct KeyReasons {
+    deleted: Reason,
+    expired: Reason,
+    no_right: Reason,
+    scope: Reason,
+    account: Reason,
+}
+
+const SOURCE_KEY: KeyReasons = KeyReasons {
+    deleted: Reason::SourceKeyDeleted,
+    expired: Reason::SourceKeyExpired,
+    no_right: Reason::SourceKeyNoRight,
+    scope: Reason::SourceKeyScope,
+    // A source key of another account cannot be configured; if it is there, it is not the key.
+    account: Reason::SourceKeyDeleted,
+};
+
+const DESTINATION_KEY: KeyReasons = KeyReasons {
+    deleted: Reason::DestKeyDeleted,
+    expired: Reason::DestKeyExpired,
+    no_right: Reason::DestKeyNoRight,
+    scope: Reason::DestKeyScope,
+    account: Reason::DestKeyAccount,
+};
+
+struct Needed<'n> {
+    account: AccountId,
+    bucket: BucketId,
+    name: &'n str,
+    rights: &'n [Capability],
+    now: Millis,
+}
+
+fn check_key(key: Option<Key>, needed: &Needed<'_>, reasons: &KeyReasons) -> Result<(), Reason> {
+    let key = key.ok_or(reasons.deleted)?;
+    if key.is_expired(needed.now) {
+        return Err(reasons.expired);
+    }
+    if key.account != needed.account {
+        return Err(reasons.account);
+    }
+    if !key.capabilities.has_all(needed.rights) {
+        return Err(reasons.no_right);
+    }
+    if !key.reaches_bucket(needed.bucket) || !key.reaches_name(needed.name) {
+        return Err(reasons.scope);
+    }
+    Ok(())
+}
+
+fn key(tx: &mut dyn Tx, id: &KeyId) -> Result<Option<Key>, Abort> {
+    Ok(keys::find_key(tx, id)?.map(|stored| stored.key))
+}
+
+/// Checks a job; the inner error is why it must not go on. The order is that of the gate numbers.
+pub(crate) fn check(
+    tx: &mut dyn Tx,
+    job: &Job,
+    now: Millis,
+    grace: MappingGrace,
+) -> Result<Result<Passed, Reason>, Abort> {
+    let Some(bucket) = buckets::find_by_id(tx, job.source_bucket)? else {
+        return Ok(Err(Reason::SourceDeleted));
+    };
+    let source = files::find_by_number(tx, (bucket.number, bucket.id), job.file_number)?;
+    let Some(source) = source else { return Ok(Err(Reason::SourceDeleted)) };
+    let blob = source.blob.map(|id| blob_refs::find_blob(tx, id)).transpose()?.flatten();
+    let Some(blob) = blob else { return Ok(Err(Reason::SourceCorrupt)) };
+    let name = source.name.as_str().to_owned();
+    let mut needed = Needed {
+        account: bucket.account,
+        bucket: bucket.id,
+        name: &name,
+        rights: &SOURCE_RIGHTS,
+        now,
+    };
+    if let Err(reason) = check_key(key(tx, &job.source_key)?, &needed, &SOURCE_KEY) {
+        return Ok(Err(reason));
+    }
+    let Some(destination) = buckets::find_by_id(tx, job.destination)? else {
+        return Ok(Err(Reason::DestBucketMissing));
+    };
+    let Some(mapped) = mapped_key(&destination.settings.replication, &job.source_key) else {
+        let young = now.0 - job.enqueued_at.0 < grace.0;
+        return Ok(Err(if young { Reason::MappingAwaited } else { Reason::MappingMissing }));
+    };
+    needed.account = destination.account;
+    needed.bucket = destination.id;
+    needed.rights = &DESTINATION_RIGHTS;
+    if let Err(reason) = check_key(key(tx, &mapped)?, &needed, &DESTINATION_KEY) {
+        return Ok(Err(reason));
+    }
+    Ok(Ok(Passed { source, blob, destination }))
+}

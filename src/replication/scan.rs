@@ -1,0 +1,102 @@
+//! Scans: jobs for files that were there before a rule (replication.md A9, C10).
+//!
+//! A scan belongs to a bucket and walks it once, in batches; each batch inserts its jobs and moves
+//! the cursor in one transaction, so a crash repeats nothing and skips nothing. A version uploaded
+//! meanwhile has its jobs from its own commit; the uniqueness of jobs absorbs the seam.
+
+use crate::catalog::replication::{self, JobOrigin, Scan};
+use crate::catalog::{Abort, Tx, buckets, files};
+use crate::domain::time::Millis;
+use crate::operations::App;
+use crate::operations::error::Error;
+use crate::operations::replication_rules::{Enqueued, enqueue};
+
+/// Versions of one batch.
+const BATCH: usize = 500;
+/// A scan pauses while so many of its jobs wait.
+const WAITING_MAX: i64 = 10_000;
+
+/// Takes every running scan one batch further; true when any did something.
+pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
+    let running = app.catalog.read(|tx| Ok(replication::list_running_scans(tx)?))?;
+    let mut advanced = false;
+    for scan in running {
+        let (now, copy_large) = (app.clock.now(), app.policy.copy_large_metadata);
+        let progress = app
+            .catalog
+            .write("replication_scan", move |tx| advance(tx, &scan, copy_large, now))
+            .await?;
+        advanced |= progress.moved;
+        app.metrics.replication_jobs_total.add(progress.enqueued);
+    }
+    Ok(advanced)
+}
+
+#[derive(Default)]
+struct Progress {
+    moved: bool,
+    enqueued: u64,
+}
+
+fn advance(
+    tx: &mut dyn Tx,
+    scan: &Scan,
+    copy_large_metadata: bool,
+    now: Millis,
+) -> Result<Progress, Abort> {
+    let mut scan = scan.clone();
+    let Some(bucket) = buckets::find_by_id(tx, scan.bucket)? else {
+        replication::supersede_scans(tx, scan.bucket, now)?;
+        return Ok(Progress { moved: true, enqueued: 0 });
+    };
+    if replication::count_waiting_scan_jobs(tx, scan.bucket, WAITING_MAX)? >= WAITING_MAX {
+        return Ok(Progress::default());
+    }
+    let batch = files::list_for_scan(tx, (bucket.number, bucket.id), scan.cursor.as_ref(), BATCH)?;
+    let mut enqueued = 0_u64;
+    for version in &batch {
+        scan.seen += 1;
+        match enqueue(tx, &bucket, version, JobOrigin::Scan, copy_large_metadata, now)? {
+            Enqueued::Jobs(made) => {
+                enqueued += made as u64;
+                scan.enqueued += i64::try_from(made).unwrap_or_default();
+                replication::refresh_status(tx, version.number)?;
+            }
+            Enqueued::Skipped(_) => scan.skipped += 1,
+            Enqueued::Nothing => {}
+        }
+    }
+    if let Some(last) = batch.last() {
+        scan.cursor = Some(files::ScanCursor {
+            name: last.name.as_str().to_owned(),
+            upload_at: last.upload_at,
+            origin: last.origin,
+        });
+    }
+    let finished = (batch.len() < BATCH).then_some(now);
+    replication::advance_scan(tx, &scan, finished)?;
+    Ok(Progress { moved: true, enqueued })
+}
+
+/// Starts the daily scan of every bucket that asks for existing files and has none running.
+pub(crate) async fn start_daily(app: &App) -> Result<(), Error> {
+    let now = app.clock.now();
+    app.catalog
+        .write("start_daily_scans", move |tx| {
+            let running = replication::list_running_scans(tx)?;
+            for bucket in buckets::list_all(tx)? {
+                let asks = bucket
+                    .settings
+                    .replication
+                    .rules()
+                    .iter()
+                    .any(|rule| rule.is_enabled && rule.include_existing_files);
+                if asks && !running.iter().any(|scan| scan.bucket == bucket.id) {
+                    replication::start_scan(tx, bucket.id, bucket.revision, now)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Which job goes next: deficit round robin over lanes, with bounds for targets.
+//!
+//! A lane is a target and a source bucket. Pure: it is told what is due and how much room there
+//! is, and answers what to claim. So one bucket with a million jobs cannot keep others waiting,
+//! and a dead target costs a healthy one nothing (replication.md C6).
+
+use std::collections::BTreeMap;
+
+use crate::catalog::replication::{Breaker, DueHead, JobOrigin};
+use crate::domain::time::Millis;
+
+/// Bytes a lane may carry before the next one has its turn.
+const QUANTUM_BYTES: u64 = 8 * 1024 * 1024;
+/// What a job costs beside its bytes.
+const JOB_COST_BYTES: u64 = 64 * 1024;
+/// Files from this size on may not take all the room there is.
+const LARGE_BYTES: u64 = 128 * 1024 * 1024;
+/// Of so many turns of a lane, one prefers jobs born in a scan.
+const TURNS_PER_SCAN: u64 = 4;
+/// Failures in a row that open the breaker of a target.
+pub(crate) const BREAKER_FAILURES: u32 = 5;
+const BREAKER_OPEN_MS_MAX: i64 = 300_000;
+
+/// How long a breaker stays open after so many failures in a row, before jitter.
+pub(crate) fn breaker_open_ms(failures: u32) -> Option<i64> {
+    let beyond = failures.checked_sub(BREAKER_FAILURES)?;
+    Some((1000_i64 << beyond.min(20)).min(BREAKER_OPEN_MS_MAX))
+}
+
+/// Room for more jobs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room {
+    /// Jobs that may start in all.
+    pub(crate) slots: usize,
+    /// Large files that may start in all.
+    pub(crate) large_slots: usize,
+    /// Jobs one target may have in flight.
+    pub(crate) target_max: usize,
+    /// Jobs in flight by target.
+    pub(crate) in_flight: BTreeMap<String, usize>,
+    pub(crate) breakers: Vec<Breaker>,
+    pub(crate) now: Millis,
+}
+
+impl Room {
+    fn of_target(&self, target: &str) -> usize {
+        let busy = self.in_flight.get(target).copied().unwrap_or_default();
+        let breaker = self.breakers.iter().find(|breaker| breaker.target == target);
+        let limit = match breaker {
+            Some(breaker) if breaker.open_until > self.now => 0,
+            // Half open: one real job finds out.
+            Some(breaker) if breaker.failures >= BREAKER_FAILURES => 1,
+            _ => self.target_max,
+        };
+        limit.saturating_sub(busy)
+    }
+
+    fn admits(&self, head: &DueHead) -> bool {
+        let large = head.size >= LARGE_BYTES;
+        let room = self.of_target(&head.target);
+        let kept_free = usize::from(large && self.target_max > 1);
+        self.slots > 0 && room > kept_free && (!large || self.large_slots > 0)
+    }
+
+    fn take(&mut self, head: &DueHead) {
+        self.slots -= 1;
+        if head.size >= LARGE_BYTES {
+            self.large_slots = self.large_slots.saturating_sub(1);
+        }
+        *self.in_flight.entry(head.target.clone()).or_default() += 1;
+    }
+}
+
+/// So many jobs of a lane shall be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) lane: String,
+    pub(crate) origin: JobOrigin,
+    pub(crate) count: usize,
+}
+
+/// Remembers whose turn it is.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduler {
+    /// The lane that was served last.
+    last: Option<String>,
+    /// Bytes that the lane served last may still carry in its turn.
+    credit: BTreeMap<String, u64>,
+    turns: BTreeMap<String, u64>,
+}
+
+impl Scheduler {
+    /// Answers what to claim now. `heads` are the first due jobs of all lanes that have any.
+    pub(crate) fn pick(&mut self, heads: &[DueHead], mut room: Room) -> Vec<Pick> {
+        let mut lanes: Vec<&str> = heads.iter().map(|head| head.lane.as_str()).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        self.credit.retain(|lane, _| lanes.binary_search(&lane.as_str()).is_ok());
+        self.turns.retain(|lane, _| lanes.binary_search(&lane.as_str()).is_ok());
+        let start = match &self.last {
+            // The lane served last goes on while it has credit left.
+            Some(last) if self.credit.get(last).is_some_and(|left| *left > 0) => {
+                lanes.partition_point(|lane| *lane < last.as_str())
+            }
+            Some(last) => lanes.partition_point(|lane| *lane <= last.as_str()),
+            None => 0,
+        };
+        let start = start.min(lanes.len());
+        lanes.rotate_left(start);
+        let mut picks: Vec<Pick> = Vec::new();
+        // Each round hands every lane a quantum; a lane whose first job is dear saves up.
+        while room.slots > 0 {
+            let waiting: Vec<&str> = lanes
+                .iter()
+                .copied()
+                .filter(|lane| self.choose(heads, lane).is_some_and(|head| room.admits(head)))
+                .collect();
+            if waiting.is_empty() {
+                break;
+            }
+            for lane in waiting {
+                self.serve(heads, lane, &mut room, &mut picks);
+            }
+        }
+        picks
+    }
+
+    /// The job of a lane that its turn prefers.
+    fn choose<'h>(&self, heads: &'h [DueHead], lane: &str) -> Option<&'h DueHead> {
+        let of = |origin| heads.iter().find(move |head| head.lane == lane && head.origin == origin);
+        let turn = self.turns.get(lane).copied().unwrap_or_default();
+        let scan_first = turn % TURNS_PER_SCAN == TURNS_PER_SCAN - 1;
+        let (upload, scan) = (of(JobOrigin::Upload), of(JobOrigin::Scan));
+        if scan_first { scan.or(upload) } else { upload.or(scan) }
+    }
+
+    fn serve(&mut self, heads: &[DueHead], lane: &str, room: &mut Room, picks: &mut Vec<Pick>) {
+        let goes_on = self.last.as_deref() == Some(lane);
+        let left = self.credit.get(lane).copied().unwrap_or_default();
+        let mut credit = if goes_on && left > 0 { left } else { left + QUANTUM_BYTES };
+        while let Some(head) = self.choose(heads, lane) {
+            let cost = head.size.saturating_add(JOB_COST_BYTES);
+            if !room.admits(head) || cost > credit {
+                break;
+            }
+            credit -= cost;
+            room.take(head);
+            *self.turns.entry(lane.to_owned()).or_default() += 1;
+            match picks.iter_mut().find(|pick| pick.lane == lane && pick.origin == head.origin) {
+                Some(pick) => pick.count += 1,
+                None => picks.push(Pick { lane: lane.to_owned(), origin: head.origin, count: 1 }),
+            }
+            self.last = Some(lane.to_owned());
+        }
+        self.credit.insert(lane.to_owned(), credit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lane: &str, target: &str, origin: JobOrigin, size: u64) -> DueHead {
+        DueHead { lane: lane.to_owned(), target: target.to_owned(), origin, size }
+    }
+
+    fn room(slots: usize, target_max: usize) -> Room {
+        Room { slots, large_slots: slots / 2, target_max, now: Millis(1000), ..Room::default() }
+    }
+
+    #[test]
+    fn replication_199_every_lane_has_its_turn_before_a_long_one_goes_on_for_ever() {
+        let lanes: Vec<DueHead> =
+            (0..1000).map(|n| head(&format!("lane{n:04}"), "t", JobOrigin::Upload, 1)).collect();
+        let mut scheduler = Scheduler::default();
+        let mut served = std::collections::BTreeSet::new();
+        let mut jobs = 0_usize;
+        // The room of one claim is small; the quantum of a lane is 127 jobs of this size.
+        while served.len() < lanes.len() {
+            for pick in scheduler.pick(&lanes, room(4, 4)) {
+                jobs += pick.count;
+                served.insert(pick.lane);
+            }
+            assert!(jobs <= lanes.len() * 130, "all lanes are served within one round");
+        }
+    }
+
+    #[test]
+    fn replication_200_a_target_never_has_more_in_flight_than_its_limit() {
+        let heads = [head("a", "t", JobOrigin::Upload, 1), head("b", "t", JobOrigin::Upload, 1)];
+        let mut busy = room(8, 4);
+        busy.in_flight.insert("t".to_owned(), 3);
+        let picks = Scheduler::default().pick(&heads, busy);
+        assert_eq!(picks.iter().map(|pick| pick.count).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn replication_198_a_full_target_does_not_hold_up_another() {
+        let heads = [head("a", "dead", JobOrigin::Upload, 1), head("b", "well", JobOrigin::Upload, 1)];
+        let mut busy = room(4, 4);
+        busy.in_flight.insert("dead".to_owned(), 4);
+        let picks = Scheduler::default().pick(&heads, busy);
+        assert_eq!(picks, [Pick { lane: "b".to_owned(), origin: JobOrigin::Upload, count: 4 }]);
+    }
+
+    #[test]
+    fn replication_194_196_an_open_breaker_admits_nothing_and_a_half_open_one_a_single_job() {
+        let heads = [head("a", "t", JobOrigin::Upload, 1)];
+        let breaker = |failures, open_until| Breaker {
+            target: "t".to_owned(),
+            failures,
+            open_until: Millis(open_until),
+        };
+        let picked = |breaker| {
+            let with = Room { breakers: vec![breaker], ..room(4, 4) };
+            Scheduler::default().pick(&heads, with).iter().map(|pick| pick.count).sum::<usize>()
+        };
+        assert_eq!(picked(breaker(5, 1001)), 0, "open");
+        assert_eq!(picked(breaker(5, 1000)), 1, "half open");
+        assert_eq!(picked(breaker(4, 0)), 4, "closed");
+        assert_eq!(breaker_open_ms(4), None);
+        assert_eq!(breaker_open_ms(5), Some(1000));
+        assert_eq!(breaker_open_ms(40), Some(300_000));
+    }
+
+    #[test]
+    fn replication_127_jobs_of_uploads_and_scans_go_three_to_one() {
+        let heads = [head("a", "t", JobOrigin::Upload, 1), head("a", "t", JobOrigin::Scan, 1)];
+        let picks = Scheduler::default().pick(&heads, room(8, 8));
+        let count = |origin| picks.iter().find(|pick| pick.origin == origin).map(|pick| pick.count);
+        assert_eq!((count(JobOrigin::Upload), count(JobOrigin::Scan)), (Some(6), Some(2)));
+    }
+
+    #[test]
+    fn replication_201_large_files_take_at_most_half_of_the_slots() {
+        let heads = [head("a", "t", JobOrigin::Upload, LARGE_BYTES)];
+        let picks = Scheduler::default().pick(&heads, room(8, 8));
+        assert_eq!(picks.iter().map(|pick| pick.count).sum::<usize>(), 4);
+        let one_left = Scheduler::default().pick(&heads, room(8, 1));
+        assert_eq!(one_left.len(), 1, "a target with one place takes large files too");
+    }
+}

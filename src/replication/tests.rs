@@ -1,0 +1,1 @@
+//! Step tests of the engine: see `docs/testing.md`.

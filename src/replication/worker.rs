@@ -1,0 +1,600 @@
+//! The engine itself: claim, check, carry, settle.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::catalog::replication::{self, Breaker, Job, Lease, Outcome};
+use crate::catalog::{Abort, Tx, blob_refs, files};
+use crate::domain::file::FileVersion;
+use crate::domain::ids::FileNumber;
+use crate::domain::replication::{
+    CRASHES_MAX, Consequence, JobState, Reason, ReplicationStatus, backoff_ms, crash_wait_ms,
+};
+use crate::domain::time::Millis;
+use crate::entropy;
+use crate::operations::App;
+use crate::operations::controls::EngineControls;
+use crate::operations::error::Error;
+use crate::replication::destination::local::failure;
+use crate::replication::destination::{Destination, Failure};
+use crate::replication::gate::{self, MappingGrace, Passed};
+use crate::replication::scan;
+use crate::replication::schedule::{Room, Scheduler, breaker_open_ms};
+
+/// How the engine is run.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineOptions {
+    /// Jobs in flight in all.
+    pub(crate) workers: usize,
+    /// Jobs in flight for one target.
+    pub(crate) target_max_inflight: usize,
+    pub(crate) mapping_grace_ms: i64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { workers: 8, target_max_inflight: 4, mapping_grace_ms: 0 }
+    }
+}
+
+/// A lease lasts this long unless it is renewed.
+const LEASE_MS: i64 = 60_000;
+/// An attempt that has no outcome after this long is given up.
+const STALL_MS: i64 = 60_000;
+/// The engine looks at least this often, in case a wake-up was lost.
+const POLL: Duration = Duration::from_millis(500);
+/// Lost jobs taken back in one transaction.
+const RECLAIM_BATCH: i64 = 256;
+
+struct InFlight {
+    target: String,
+    size: u64,
+    give_up_at: Millis,
+    renew_at: Millis,
+    job: Job,
+    abort: Option<AbortHandle>,
+}
+
+#[derive(Default)]
+struct State {
+    scheduler: Scheduler,
+    in_flight: BTreeMap<i64, InFlight>,
+    next_midnight: Option<Millis>,
+}
+
+/// The engine.
+pub(crate) struct Engine {
+    app: Arc<App>,
+    options: EngineOptions,
+    destination: Arc<dyn Destination>,
+    /// Names this run of the process in leases; those of other runs are lost.
+    owner: String,
+    state: Mutex<State>,
+    held: AtomicBool,
+    stopping: AtomicBool,
+    /// A job ended, or the engine was told to stop.
+    changed: Notify,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        app: Arc<App>,
+        options: EngineOptions,
+        destination: Arc<dyn Destination>,
+    ) -> Arc<Self> {
+        let owner = hex::encode(entropy::bytes::<8>(&*app.entropy));
+        Arc::new(Self {
+            app,
+            options,
+            destination,
+            owner,
+            state: Mutex::default(),
+            held: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs until [`Engine::stop`]: an endless sequence of steps, each idempotent.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut failures = 0_u32;
+        while !self.stopping.load(Ordering::SeqCst) {
+            let worked = if self.held.load(Ordering::SeqCst) {
+                Ok(false)
+            } else {
+                self.round().await
+            };
+            match worked {
+                Ok(true) => failures = 0,
+                Ok(false) => {
+                    failures = 0;
+                    self.wait().await;
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 || failures.is_multiple_of(10) {
+                        tracing::warn!(%error, failures, "replication cannot look for work");
+                    }
+                    self.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self) {
+        let woken = async {
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = self.app.wake.replication.notified() => {}
+            }
+        };
+        // A wake-up that was lost costs one poll interval, nothing else.
+        drop(tokio::time::timeout(POLL, woken).await);
+    }
+
+    /// Stops claiming and waits for what is in flight; what takes too long is left to its lease.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.changed.notify_one();
+        let ended = async {
+            while !self.state().in_flight.is_empty() {
+                self.changed.notified().await;
+            }
+        };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            let mut state = self.state();
+            for left in std::mem::take(&mut state.in_flight).into_values() {
+                if let Some(abort) = left.abort {
+                    abort.abort();
+                }
+            }
+        }
+    }
+
+    /// One look: take back lost jobs, advance scans, start what is due. True when there may be
+    /// more to do at once.
+    async fn round(self: &Arc<Self>) -> Result<bool, Error> {
+        self.give_up_stalled().await?;
+        self.reclaim().await?;
+        self.start_daily_scans().await?;
+        let scanned = scan::advance_all(&self.app).await?;
+        let slots = self.options.workers.saturating_sub(self.state().in_flight.len());
+        let claimed = self.claim(slots).await?;
+        let started = claimed.len();
+        for job in claimed {
+            self.start(job);
+        }
+        Ok(scanned || started > 0)
+    }
+
+    /// Runs at most one job to its outcome, on the caller's time; for tests and test controls.
+    pub(crate) async fn step_once(self: &Arc<Self>) -> Result<bool, Error> {
+        self.reclaim().await?;
+        self.start_daily_scans().await?;
+        while scan::advance_all(&self.app).await? {}
+        let Some(job) = self.claim(1).await?.into_iter().next() else { return Ok(false) };
+        self.enter(&job, None);
+        Arc::clone(self).attempt(job).await;
+        Ok(true)
+    }
+
+    /// Works until no due job is left or `timeout` has passed; answers whether all is done.
+    pub(crate) async fn run_dry(self: &Arc<Self>, timeout: Duration) -> Result<bool, Error> {
+        let all = async {
+            loop {
+                if self.held.load(Ordering::SeqCst) {
+                    while self.step_once().await? {}
+                } else {
+                    self.changed.notify_one();
+                }
+                if self.is_idle()? {
+                    return Ok(true);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(timeout, all).await.unwrap_or(Ok(false))
+    }
+
+    fn is_idle(&self) -> Result<bool, Error> {
+        if !self.state().in_flight.is_empty() {
+            return Ok(false);
+        }
+        let now = self.app.clock.now();
+        let (due, scans) = self.app.catalog.read(|tx| {
+            let due = replication::next_due_at(tx)?.is_some_and(|at| at <= now);
+            Ok((due, !replication::list_running_scans(tx)?.is_empty()))
+        })?;
+        Ok(!due && !scans)
+    }
+
+    async fn start_daily_scans(&self) -> Result<(), Error> {
+        let now = self.app.clock.now();
+        let due = {
+            let mut state = self.state();
+            let due = state.next_midnight.is_some_and(|midnight| midnight <= now);
+            if due || state.next_midnight.is_none() {
+                state.next_midnight = Some(now.next_midnight());
+            }
+            due
+        };
+        if due { scan::start_daily(&self.app).await } else { Ok(()) }
+    }
+
+    /// Takes back jobs whose worker vanished.
+    async fn reclaim(&self) -> Result<(), Error> {
+        let monotonic = self.app.clock.monotonic();
+        let owner = self.owner.clone();
+        let lost = {
+            let owner = owner.clone();
+            self.app.catalog.read(move |tx| {
+                Ok(replication::list_lost(tx, &owner, monotonic, RECLAIM_BATCH)?)
+            })?
+        };
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let now = self.app.clock.now();
+        self.app
+            .catalog
+            .write("replication_reclaim", move |tx| {
+                for job in replication::list_lost(tx, &owner, monotonic, RECLAIM_BATCH)? {
+                    take_back(tx, &job, now)?;
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn claim(&self, slots: usize) -> Result<Vec<Job>, Error> {
+        if slots == 0 {
+            return Ok(Vec::new());
+        }
+        let now = self.app.clock.now();
+        let (heads, breakers) = self.app.catalog.read(|tx| {
+            Ok((replication::due_heads(tx, now)?, replication::list_breakers(tx)?))
+        })?;
+        if heads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let picks = {
+            let mut state = self.state();
+            let mut in_flight = BTreeMap::new();
+            for flight in state.in_flight.values() {
+                *in_flight.entry(flight.target.clone()).or_insert(0) += 1;
+            }
+            let large = state.in_flight.values().filter(|f| f.size >= 128 * 1024 * 1024).count();
+            let room = Room {
+                slots,
+                large_slots: (self.options.workers / 2).max(1).saturating_sub(large),
+                target_max: self.options.target_max_inflight,
+                in_flight,
+                breakers,
+                now,
+            };
+            state.scheduler.pick(&heads, room)
+        };
+        if picks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lease = Lease {
+            owner: self.owner.clone(),
+            until: self.app.clock.monotonic().plus(LEASE_MS),
+        };
+        let claimed = self
+            .app
+            .catalog
+            .write("replication_claim", move |tx| {
+                let mut jobs = Vec::new();
+                for pick in &picks {
+                    let count = i64::try_from(pick.count).unwrap_or(1);
+                    jobs.extend(replication::claim(tx, &pick.lane, pick.origin, now, &lease, count)?);
+                }
+                Ok(jobs)
+            })
+            .await?;
+        Ok(claimed)
+    }
+
+    fn enter(&self, job: &Job, abort: Option<AbortHandle>) {
+        let monotonic = self.app.clock.monotonic();
+        let flight = InFlight {
+            target: job.target.clone(),
+            size: job.size,
+            give_up_at: monotonic.plus(STALL_MS),
+            renew_at: monotonic.plus(LEASE_MS / 3),
+            job: job.clone(),
+            abort,
+        };
+        self.state().in_flight.insert(job.id, flight);
+    }
+
+    fn start(self: &Arc<Self>, job: Job) {
+        self.enter(&job, None);
+        let id = job.id;
+        let task = tokio::spawn(Arc::clone(self).attempt(job));
+        if let Some(flight) = self.state().in_flight.get_mut(&id) {
+            flight.abort = Some(task.abort_handle());
+        }
+    }
+
+    /// Ends attempts that have no outcome for too long and renews the leases of the others.
+    async fn give_up_stalled(&self) -> Result<(), Error> {
+        let monotonic = self.app.clock.monotonic();
+        let (stalled, renewing) = {
+            let mut state = self.state();
+            let ids: Vec<i64> = state
+                .in_flight
+                .iter()
+                .filter(|(_, flight)| flight.give_up_at <= monotonic)
+                .map(|(id, _)| *id)
+                .collect();
+            let stalled: Vec<InFlight> =
+                ids.into_iter().filter_map(|id| state.in_flight.remove(&id)).collect();
+            let mut renewing = Vec::new();
+            for flight in state.in_flight.values_mut().filter(|f| f.renew_at <= monotonic) {
+                flight.renew_at = monotonic.plus(LEASE_MS / 3);
+                renewing.push(flight.job.clone());
+            }
+            (stalled, renewing)
+        };
+        for flight in stalled {
+            if let Some(abort) = flight.abort {
+                abort.abort();
+            }
+            let text = format!("no outcome for {} s", STALL_MS / 1000);
+            self.end(&flight.job, Err(Failure { reason: Reason::Timeout, text })).await?;
+        }
+        if !renewing.is_empty() {
+            let lease = Lease { owner: self.owner.clone(), until: monotonic.plus(LEASE_MS) };
+            self.app
+                .catalog
+                .write("replication_renew", move |tx| {
+                    for job in &renewing {
+                        replication::extend(tx, job, &lease)?;
+                    }
+                    Ok(())
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// One attempt at a claimed job, whatever happens inside.
+    async fn attempt(self: Arc<Self>, job: Job) {
+        let carried = AssertUnwindSafe(self.carry(&job)).catch_unwind().await;
+        let ended = match carried {
+            Ok(outcome) => self.end(&job, outcome).await,
+            Err(_) => {
+                tracing::error!(job.id = job.id, "a replication worker panicked");
+                self.lose(&job).await
+            }
+        };
+        if let Err(error) = ended {
+            // The lease runs out by itself, and the job is taken back then.
+            tracing::warn!(job.id = job.id, %error, "the outcome of a job cannot be written");
+        }
+        self.state().in_flight.remove(&job.id);
+        self.changed.notify_one();
+    }
+
+    async fn carry(&self, job: &Job) -> Result<Passed, Failure> {
+        let now = self.app.clock.now();
+        let grace = MappingGrace(self.options.mapping_grace_ms);
+        let checked = self.app.catalog.read(|tx| gate::check(tx, job, now, grace));
+        let passed = checked
+            .map_err(|abort| failure(&Error::from(abort)))?
+            .map_err(|reason| Failure { reason, text: String::new() })?;
+        self.destination.carry(&self.app, &passed).await?;
+        Ok(passed)
+    }
+
+    /// Writes what became of an attempt.
+    async fn end(&self, job: &Job, carried: Result<Passed, Failure>) -> Result<(), Error> {
+        let failed = match carried {
+            Ok(_) => match self.settle_done(job).await? {
+                Ok(settled) => {
+                    self.count_fenced(settled);
+                    if settled {
+                        self.app.metrics.replication_done_total.one();
+                        self.note_target(job, None).await?;
+                    }
+                    return Ok(());
+                }
+                Err(reason) => Failure { reason, text: String::new() },
+            },
+            Err(failure) => failure,
+        };
+        let now = self.app.clock.now();
+        let outcome = match failed.reason.consequence() {
+            Consequence::Fail => {
+                Outcome::Ended { state: JobState::Failed, reason: failed.reason }
+            }
+            Consequence::Cancel => {
+                Outcome::Ended { state: JobState::Cancelled, reason: failed.reason }
+            }
+            Consequence::Retry => Outcome::Again {
+                reason: failed.reason,
+                error: failed.text.clone(),
+                at: now.plus(backoff_ms(job.attempts + 1, self.jitter_per_mille())),
+            },
+        };
+        match &outcome {
+            Outcome::Again { .. } => self.app.metrics.replication_retries_total.one(),
+            Outcome::Ended { state: JobState::Failed, .. } => {
+                self.app.metrics.replication_failed_total.one();
+                tracing::warn!(
+                    job.id = job.id,
+                    file.id = %job.file_id,
+                    rule = %job.rule_name,
+                    reason = failed.reason.as_str(),
+                    "replication failed"
+                );
+            }
+            Outcome::Ended { .. } | Outcome::Done { .. } => {}
+        }
+        let (job_row, owner) = (job.clone(), self.owner.clone());
+        let settled = self
+            .app
+            .catalog
+            .write("replication_settle", move |tx| {
+                Ok(replication::settle(tx, &job_row, &owner, &outcome, now)?)
+            })
+            .await?;
+        self.count_fenced(settled);
+        if settled && failed.reason.blames_target() {
+            self.note_target(job, Some(failed.reason)).await?;
+        }
+        Ok(())
+    }
+
+    fn count_fenced(&self, settled: bool) {
+        if !settled {
+            self.app.metrics.replication_fenced_total.one();
+        }
+    }
+
+    fn jitter_per_mille(&self) -> u32 {
+        let drawn = u16::from_le_bytes(entropy::bytes(&*self.app.entropy));
+        500 + u32::from(drawn) * 500 / u32::from(u16::MAX)
+    }
+
+    /// The replica, its origin and the outcome, in one transaction. The inner error is a check that
+    /// no longer holds; false means that the lease was lost, and nothing was written.
+    async fn settle_done(&self, job: &Job) -> Result<Result<bool, Reason>, Error> {
+        let now = self.app.clock.now();
+        let number = self.app.numbers.small_file(now);
+        let grace = MappingGrace(self.options.mapping_grace_ms);
+        let origin = format!("{}.{}", self.app.instance, job.file_id);
+        let (job, owner) = (job.clone(), self.owner.clone());
+        let settled = self
+            .app
+            .catalog
+            .write("replication_done", move |tx| {
+                let passed = match gate::check(tx, &job, now, grace)? {
+                    Ok(passed) => passed,
+                    Err(reason) => return Ok(Err(reason)),
+                };
+                let known = replication::find_replica(tx, job.destination, &origin)?;
+                let is_new = known.is_none();
+                let replica = replica_of(&passed, number, now);
+                let dest_file_id = known.unwrap_or_else(|| replica.id().to_string());
+                let done = Outcome::Done { dest_file_id: dest_file_id.clone() };
+                // The fence comes first: without the lease nothing may be written.
+                if !replication::settle(tx, &job, &owner, &done, now)? {
+                    return Ok(Ok(false));
+                }
+                if is_new {
+                    write_replica(tx, &passed, &replica, &origin)?;
+                }
+                Ok(Ok(true))
+            })
+            .await?;
+        Ok(settled)
+    }
+
+    /// A worker vanished with the job: it is taken back at once.
+    async fn lose(&self, job: &Job) -> Result<(), Error> {
+        let (job, now) = (job.clone(), self.app.clock.now());
+        self.app
+            .catalog
+            .write("replication_reclaim", move |tx| Ok(take_back(tx, &job, now)?))
+            .await?;
+        Ok(())
+    }
+
+    /// Keeps the circuit breaker of a job's target: `failed` counts, a success closes it.
+    async fn note_target(&self, job: &Job, failed: Option<Reason>) -> Result<(), Error> {
+        let target = job.target.clone();
+        let known = self.app.catalog.read(|tx| {
+            let breakers = replication::list_breakers(tx)?;
+            Ok(breakers.into_iter().find(|breaker| breaker.target == target))
+        })?;
+        if failed.is_none() && known.is_none() {
+            return Ok(());
+        }
+        let failures = match (failed, &known) {
+            (None, _) => 0,
+            (Some(_), known) => known.as_ref().map_or(0, |breaker| breaker.failures) + 1,
+        };
+        // Between 80 and 120 per cent, so that targets do not all come back at once.
+        let spread = i64::from(self.jitter_per_mille()) * 400 / 500 + 400;
+        let open_ms = breaker_open_ms(failures).map_or(0, |ms| ms * spread / 1000);
+        let breaker =
+            Breaker { target, failures, open_until: self.app.clock.now().plus(open_ms) };
+        self.app
+            .catalog
+            .write("replication_breaker", move |tx| Ok(replication::put_breaker(tx, &breaker)?))
+            .await?;
+        Ok(())
+    }
+}
+
+impl EngineControls for Engine {
+    fn hold(&self) {
+        self.held.store(true, Ordering::SeqCst);
+    }
+
+    fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+        self.changed.notify_one();
+    }
+
+    fn look(&self) {
+        self.changed.notify_one();
+    }
+
+    fn step(self: Arc<Self>) -> BoxFuture<'static, Result<bool, Error>> {
+        async move { self.step_once().await }.boxed()
+    }
+
+    fn drain(self: Arc<Self>, timeout: Duration) -> BoxFuture<'static, Result<bool, Error>> {
+        async move { self.run_dry(timeout).await }.boxed()
+    }
+}
+
+fn take_back(tx: &mut dyn Tx, job: &Job, now: Millis) -> Result<(), crate::catalog::Error> {
+    let crashes = job.crashes + 1;
+    let at = now.plus(crash_wait_ms(crashes));
+    replication::reclaim(tx, job, at, crashes >= CRASHES_MAX, now)
+}
+
+/// The version that a replica is: everything as in the source but its id.
+fn replica_of(passed: &Passed, number: FileNumber, now: Millis) -> FileVersion {
+    FileVersion {
+        bucket: passed.destination.id,
+        number,
+        written_at: now,
+        replication: Some(ReplicationStatus::Replica),
+        ..passed.source.clone()
+    }
+}
+
+fn write_replica(
+    tx: &mut dyn Tx,
+    passed: &Passed,
+    replica: &FileVersion,
+    origin: &str,
+) -> Result<(), Abort> {
+    let bucket = passed.destination.number;
+    let newest = files::newest(tx, bucket, replica.name.as_str())?;
+    if !blob_refs::hold(tx, passed.blob.id)? {
+        return Err(crate::catalog::Error::Unreadable { what: "blob of a file version" }.into());
+    }
+    files::insert_version(tx, bucket, replica, newest)?;
+    replication::insert_replica(tx, passed.destination.id, origin, &replica.id().to_string())?;
+    Ok(())
+}
