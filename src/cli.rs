@@ -281,7 +281,7 @@ fn run(
         || Config::load(last_of(&matches), &surroundings.environment, surroundings.default_file);
     match line.action.unwrap_or(Action::Serve) {
         Action::Serve => match load() {
-            Ok(config) => serve(config, err),
+            Ok(config) => serve(&config, err),
             Err(error) => misconfigured(err, &error),
         },
         Action::Config(ConfigAction::Show(form)) => {
@@ -302,7 +302,7 @@ fn run(
     }
 }
 
-fn serve(config: Config, err: &mut dyn Write) -> Ending {
+fn serve(config: &Config, err: &mut dyn Write) -> Ending {
     match house::serve(config) {
         Ok(()) => Ending::Done,
         Err(error) => {
@@ -781,7 +781,7 @@ mod tests {
         }
         for line in ["account list", "key list", "replication jobs", "version"] {
             assert!(parse(&format!("{line} --http-workers 3 --data-dir x")).is_ok(), "{line}");
-            assert!(parse(&format!("--native-strict-fields {line}")).is_ok(), "{line}");
+            assert!(parse(&format!("--auth-strict-v4-keys {line}")).is_ok(), "{line}");
         }
     }
 

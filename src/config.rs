@@ -58,7 +58,6 @@ pub(crate) struct Config {
     pub(crate) blobs: Blobs,
     pub(crate) catalog: Catalog,
     pub(crate) auth: Auth,
-    pub(crate) native: Native,
     pub(crate) replication: Replication,
 }
 
@@ -114,12 +113,6 @@ pub(crate) struct Catalog {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Auth {
     pub(crate) strict_v4_keys: bool,
-}
-
-/// How strictly native calls are taken.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Native {
-    pub(crate) strict_fields: bool,
 }
 
 /// The replication engine.
@@ -253,7 +246,6 @@ impl Draft {
             blobs: Blobs::default(),
             catalog: Catalog::default(),
             auth: Auth::default(),
-            native: Native::default(),
             replication: Replication::default(),
         };
         Self {
@@ -333,7 +325,7 @@ struct Group {
     heading: &'static str,
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 8] = [
     Group { section: "", heading: "Server settings" },
     Group { section: "log", heading: "Log settings" },
     Group { section: "http", heading: "HTTP settings" },
@@ -341,7 +333,6 @@ const GROUPS: [Group; 9] = [
     Group { section: "blobs", heading: "Blob settings" },
     Group { section: "catalog", heading: "Catalog settings" },
     Group { section: "auth", heading: "Key settings" },
-    Group { section: "native", heading: "Native API settings" },
     Group { section: "replication", heading: "Replication settings" },
 ];
 
@@ -456,9 +447,6 @@ settings! {
 
     "auth.strict_v4_keys", Switch, Text("false"), config.auth.strict_v4_keys = switch,
     "Refuse keys made through v4 for one bucket on v1 to v3 calls, as Backblaze does";
-
-    "native.strict_fields", Switch, Text("false"), config.native.strict_fields = switch,
-    "Refuse JSON fields that a call does not know, to find typing errors in clients";
 
     "replication.accept_empty_rules", Switch, Text("false"),
     config.replication.accept_empty_rules = switch,
@@ -1145,7 +1133,6 @@ mod tests {
         ("catalog.wal_pages_soft", &["1", "63999"], &["0", "64000"]),
         ("catalog.wal_pages_hard", &["4001", "10000000"], &["4000", "10000001"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
-        ("native.strict_fields", &["true"], &["2"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
         ("replication.accept_priority_zero", &["true"], &["2"]),
         ("replication.large_metadata", &["skip", "copy"], &["drop"]),
@@ -1212,7 +1199,7 @@ mod tests {
         assert_eq!((config.blobs.inline_max, config.blobs.grace_s), (16_384, 60));
         assert_eq!(config.catalog.read_connections, 8);
         assert_eq!((config.catalog.wal_pages_soft, config.catalog.wal_pages_hard), (4000, 64_000));
-        assert!(!config.auth.strict_v4_keys && !config.native.strict_fields);
+        assert!(!config.auth.strict_v4_keys);
         let replication = config.replication;
         assert!(!replication.accept_empty_rules && !replication.accept_priority_zero);
         assert_eq!(replication.large_metadata, LargeMetadata::Skip);
@@ -1247,9 +1234,9 @@ mod tests {
         let on = Places::none().file("insecure_http = true\n");
         assert!(on.config().unwrap().insecure_http);
         assert!(!on.flag("--insecure-http=false").config().unwrap().insecure_http);
-        let bare = Places::none().flag("--native-strict-fields").flag("--region").flag("x");
+        let bare = Places::none().flag("--auth-strict-v4-keys").flag("--region").flag("x");
         let config = bare.config().unwrap();
-        assert!(config.native.strict_fields && config.region == "x");
+        assert!(config.auth.strict_v4_keys && config.region == "x");
     }
 
     #[test]

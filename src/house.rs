@@ -52,7 +52,12 @@ const RUNNING_FILE: &str = "running.json";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error("{doing} {}: {source}", .path.display())]
-    Folder { doing: &'static str, path: PathBuf, #[source] source: io::Error },
+    Folder {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("another kiln is running on the data folder {}{}", .path.display(), .at)]
     InUse { path: PathBuf, at: String },
     #[error("the sealing key {} is missing: the secrets in this data folder cannot be opened without it; put the file back, or name it with --sealing-key-file", .0.display())]
@@ -66,11 +71,17 @@ pub(crate) enum StartError {
     #[error("{}", operation_text(.0))]
     Operation(OperationError),
     #[error("listen on {address}: {source}")]
-    Listen { address: String, #[source] source: io::Error },
+    Listen {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("start the runtime: {0}")]
     Runtime(io::Error),
     /// Bytes or commits could not be made durable; the server stopped rather than go on.
-    #[error("storage failure: {0}; nothing was acknowledged after it. Check the disk, then start again")]
+    #[error(
+        "storage failure: {0}; nothing was acknowledged after it. Check the disk, then start again"
+    )]
     StorageFailure(String),
 }
 
@@ -209,9 +220,7 @@ fn sealing_key(
     entropy: &dyn Entropy,
 ) -> Result<[u8; SEALING_KEY_BYTES], StartError> {
     match std::fs::read(path) {
-        Ok(bytes) => {
-            bytes.try_into().map_err(|_| StartError::SealingKeyLength(path.to_owned()))
-        }
+        Ok(bytes) => bytes.try_into().map_err(|_| StartError::SealingKeyLength(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !is_new {
                 return Err(StartError::SealingKeyMissing(path.to_owned()));
@@ -230,9 +239,8 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     make_data_dir(data_dir)?;
     let lock = lock(data_dir)?;
     let catalog_path = data_dir.join("meta.db");
-    let is_new = !catalog_path
-        .try_exists()
-        .map_err(folder_error("look for the catalog", &catalog_path))?;
+    let is_new =
+        !catalog_path.try_exists().map_err(folder_error("look for the catalog", &catalog_path))?;
     let key = sealing_key(&config.sealing_key_file, is_new, &*parts.entropy)?;
     let sealer = Sealer::new(&key).map_err(|error| StartError::Operation(error.into()))?;
     let options = SqliteOptions {
@@ -336,32 +344,29 @@ fn futures_executor<F: Future>(future: F) -> F::Output {
 }
 
 /// Runs the server until it is told to stop.
-pub(crate) fn serve(config: Config) -> Result<(), StartError> {
-    start_logging(&config);
+pub(crate) fn serve(config: &Config) -> Result<(), StartError> {
+    start_logging(config);
     let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("kiln-worker")
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let opened = open(&config, Parts::real())?;
-    let first = workers.block_on(ensure_first_account(&opened.app, fixed_key(&config)))?;
+    let opened = open(config, Parts::real())?;
+    let first = workers.block_on(ensure_first_account(&opened.app, config.master_key.clone()))?;
     if let (Some(account), None) = (&first, &config.master_key) {
         write_initial_key(&opened.data_dir, account)?;
     }
-    let outcome = actix_web::rt::System::new().block_on(run(&config, &opened, &workers, first));
+    let outcome = actix_web::rt::System::new().block_on(run(config, &opened, &workers, first));
     opened.app.catalog.close();
     workers.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-fn fixed_key(config: &Config) -> Option<(crate::domain::ids::AccountId, Secret)> {
-    config.master_key.clone()
-}
-
 fn start_logging(config: &Config) {
     let level = config.log.level.as_str();
-    let filter = tracing_subscriber::EnvFilter::new(format!("{level},actix_server=warn,h2=warn,hyper=warn"));
+    let filter =
+        tracing_subscriber::EnvFilter::new(format!("{level},actix_server=warn,h2=warn,hyper=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second subscriber in one process is a test's; the first one stays.
     let started = match config.log.format {
@@ -402,8 +407,7 @@ async fn run(
     let data = std::net::TcpListener::bind(config.listen);
     let data = data.map_err(|source| listen_error(&config.listen, source))?;
     let admin_socket = std::net::TcpListener::bind(config.admin_listen);
-    let admin_socket =
-        admin_socket.map_err(|source| listen_error(&config.admin_listen, source))?;
+    let admin_socket = admin_socket.map_err(|source| listen_error(&config.admin_listen, source))?;
     let address = |socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
         format!("http://{}", socket.local_addr().unwrap_or(*wanted))
     };
@@ -411,7 +415,7 @@ async fn run(
     let admin_endpoint = address(&admin_socket, &config.admin_listen);
     let http = web::Data::new(Http {
         app: Arc::clone(app),
-        engine: engine.clone(),
+        engine: Arc::<Engine>::clone(&engine),
         settings: HttpSettings {
             public_url: config.public_url.clone(),
             endpoint: endpoint.clone(),
@@ -527,19 +531,19 @@ fn greet(config: &Config, endpoint: &str, admin_endpoint: &str, first: Option<&N
     }
     if let Some(account) = first.filter(|_| config.master_key.is_none()) {
         text.push_str("\nThis is a new data folder. Its master application key is in\n");
-        text.push_str(&format!("  {}\n", key_file.display()));
+        text.push_str("  ");
+        text.push_str(&key_file.display().to_string());
+        text.push('\n');
         if io::stdout().is_terminal() {
-            text.push_str(&format!(
-                "  key id {}\n  key    {}\n",
-                account.id,
-                account.secret.expose()
-            ));
+            let shown = format!("  key id {}\n  key    {}\n", account.id, account.secret.expose());
+            text.push_str(&shown);
         }
         let url = config.public_url.as_deref().unwrap_or(endpoint);
-        text.push_str(&format!(
+        let next = format!(
             "\nNext, with Backblaze's own command line:\n  . {}\n  b2 account authorize --environment {url} \"$B2_APPLICATION_KEY_ID\" \"$B2_APPLICATION_KEY\"\n  b2 bucket create my-bucket allPrivate\n",
             key_file.display()
-        ));
+        );
+        text.push_str(&next);
     }
     let mut stdout = io::stdout().lock();
     // A closed terminal is no reason not to serve.

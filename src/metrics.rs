@@ -23,18 +23,18 @@ impl Counter {
 /// The counters of the whole server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    pub(crate) requests_total: Counter,
-    pub(crate) refusals_total: Counter,
-    pub(crate) faults_total: Counter,
-    pub(crate) uploads_total: Counter,
-    pub(crate) upload_bytes_total: Counter,
-    pub(crate) downloads_total: Counter,
-    pub(crate) replication_jobs_total: Counter,
-    pub(crate) replication_skipped_large_metadata_total: Counter,
-    pub(crate) replication_done_total: Counter,
-    pub(crate) replication_failed_total: Counter,
-    pub(crate) replication_retries_total: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) refusals: Counter,
+    pub(crate) faults: Counter,
+    pub(crate) uploads: Counter,
+    pub(crate) upload_bytes: Counter,
+    pub(crate) downloads: Counter,
+    pub(crate) replication_jobs: Counter,
+    pub(crate) replication_skipped_large_metadata: Counter,
+    pub(crate) replication_done: Counter,
+    pub(crate) replication_failed: Counter,
+    pub(crate) replication_retries: Counter,
     /// Outcomes that came too late because the lease had been taken over.
-    pub(crate) replication_fenced_total: Counter,
-    pub(crate) swept_blobs_total: Counter,
+    pub(crate) replication_fenced: Counter,
+    pub(crate) swept_blobs: Counter,
 }

@@ -14,7 +14,11 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the server at {endpoint} does not answer: {source}")]
-    Unreachable { endpoint: String, #[source] source: reqwest::Error },
+    Unreachable {
+        endpoint: String,
+        #[source]
+        source: reqwest::Error,
+    },
     /// The server said no.
     #[error("{message}")]
     Refused { status: u16, message: String },
@@ -45,7 +49,8 @@ pub(crate) async fn ask_admin(request: AdminRequest) -> Result<Value, Error> {
         .map_err(unreachable)?;
     let mut url = format!("{endpoint}{path}");
     if method == "GET" && !fields.is_empty() {
-        let pairs: Vec<String> = fields.iter().map(|(name, value)| query_pair(name, value)).collect();
+        let pairs: Vec<String> =
+            fields.iter().map(|(name, value)| query_pair(name, value)).collect();
         url = format!("{url}?{}", pairs.join("&"));
     }
     let verb = reqwest::Method::from_bytes(method.as_bytes()).unwrap_or(reqwest::Method::POST);

@@ -12,6 +12,10 @@
     reason = "figures are estimates: counts become floats to be divided, and quantiles and sizes \
               computed as floats become places again"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures with the machine's own clock, and waits for other processes"
+)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program that prints")]
 #![expect(clippy::float_arithmetic, reason = "rates and ratios are what it is for")]
 

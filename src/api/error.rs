@@ -34,12 +34,12 @@ pub(crate) struct Asked {
 pub(crate) fn render(error: &Error, asked: Asked, metrics: &Metrics) -> HttpResponse {
     match error {
         Error::Refused(refusal) => {
-            metrics.refusals_total.one();
+            metrics.refusals.one();
             tracing::debug!(request.id = %asked.id, %refusal, "refused");
             render_refusal(refusal, asked)
         }
         Error::Fault(fault) => {
-            metrics.faults_total.one();
+            metrics.faults.one();
             log_fault(fault, asked.id);
             render_refusal(&outward(fault, asked.id), asked)
         }

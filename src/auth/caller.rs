@@ -37,7 +37,11 @@ impl Caller {
 
     /// Refuses a caller whose key does not reach the bucket id. Comes before the question whether
     /// such a bucket exists, so that a restricted key learns nothing about others.
-    pub(crate) fn require_bucket(&self, capability: Capability, bucket: BucketId) -> Result<(), Refusal> {
+    pub(crate) fn require_bucket(
+        &self,
+        capability: Capability,
+        bucket: BucketId,
+    ) -> Result<(), Refusal> {
         self.require(capability)?;
         if self.key.reaches_bucket(bucket) { Ok(()) } else { Err(unauthorized()) }
     }

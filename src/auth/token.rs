@@ -90,7 +90,12 @@ impl Tokens {
 
     /// Reads a token of `kind`. Anything that this server did not sign as such is
     /// `bad_auth_token`; a genuine one past its end is `expired_auth_token`.
-    pub(crate) fn check(&self, kind: TokenKind, token: &str, now: Millis) -> Result<Claims, Refusal> {
+    pub(crate) fn check(
+        &self,
+        kind: TokenKind,
+        token: &str,
+        now: Millis,
+    ) -> Result<Claims, Refusal> {
         let claims = self.read(kind, token).ok_or_else(bad_auth_token)?;
         if claims.expires_at <= now {
             return Err(expired_auth_token());
@@ -151,7 +156,8 @@ mod tests {
     #[test]
     fn reliability_a16_a18_an_altered_token_is_refused() {
         for token in [issue(TokenKind::Account, b""), issue(TokenKind::Download, b"{\"a\":1}")] {
-            let kind = if token.contains("acct") { TokenKind::Account } else { TokenKind::Download };
+            let kind =
+                if token.contains("acct") { TokenKind::Account } else { TokenKind::Download };
             assert!(tokens().check(kind, &token, Millis(1)).is_ok());
             assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
             for at in 0..token.len() {
@@ -161,8 +167,13 @@ mod tests {
                 assert!(tokens().check(kind, &altered, Millis(1)).is_err(), "byte {at}");
             }
             for altered in [
-                token.to_uppercase(), format!("{token} "), format!("{token}_"), format!("{token}{token}"),
-                format!(" {token}"), token[1..].to_owned(), String::new(),
+                token.to_uppercase(),
+                format!("{token} "),
+                format!("{token}_"),
+                format!("{token}{token}"),
+                format!(" {token}"),
+                token[1..].to_owned(),
+                String::new(),
             ] {
                 assert!(tokens().check(kind, &altered, Millis(1)).is_err(), "{altered}");
             }

@@ -39,7 +39,11 @@ pub(crate) enum Error {
     Suspect(String),
     /// Anything else the operating system said.
     #[error("{doing}")]
-    Io { doing: &'static str, #[source] source: std::io::Error },
+    Io {
+        doing: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// A place for blobs.
@@ -61,7 +65,11 @@ pub(crate) trait BlobStore: Send + Sync {
     fn remove(&self, id: BlobId) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Ids of at most `limit` stored blobs greater than `after`, ascending.
-    fn list(&self, after: Option<BlobId>, limit: usize) -> BoxFuture<'_, Result<Vec<BlobId>, Error>>;
+    fn list(
+        &self,
+        after: Option<BlobId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlobId>, Error>>;
 
     /// Why the store takes no more writes, when an earlier failure made it suspect.
     fn suspect(&self) -> Option<String>;

@@ -83,11 +83,8 @@ pub(crate) fn find_blob(tx: &mut dyn Tx, id: BlobId) -> Result<Option<StoredBlob
           WHERE b.blob_id = ?1",
         &[Value::Int(id.0)],
         |row| {
-            let inline = if row.int(2)? == 0 {
-                Some(Bytes::copy_from_slice(row.bytes(3)?))
-            } else {
-                None
-            };
+            let inline =
+                if row.int(2)? == 0 { Some(Bytes::copy_from_slice(row.bytes(3)?)) } else { None };
             Ok(StoredBlob {
                 id,
                 size: u64::try_from(row.int(0)?)
@@ -132,9 +129,10 @@ pub(crate) fn forget(tx: &mut dyn Tx, id: BlobId) -> Result<(), Error> {
 
 /// Whether the catalog knows the blob at all.
 pub(crate) fn is_known(tx: &mut dyn Tx, id: BlobId) -> Result<bool, Error> {
-    let found = find(tx, "SELECT refs FROM blobs WHERE blob_id = ?1", &[Value::Int(id.0)], |row| {
-        row.int(0)
-    })?;
+    let found =
+        find(tx, "SELECT refs FROM blobs WHERE blob_id = ?1", &[Value::Int(id.0)], |row| {
+            row.int(0)
+        })?;
     Ok(found.is_some())
 }
 

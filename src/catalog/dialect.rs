@@ -27,7 +27,10 @@ impl Dialect {
         if !sql.contains('{') {
             return Cow::Borrowed(sql);
         }
-        let replaced = self.tokens.iter().fold(sql.to_owned(), |text, (token, word)| text.replace(token, word));
+        let replaced = self
+            .tokens
+            .iter()
+            .fold(sql.to_owned(), |text, (token, word)| text.replace(token, word));
         Cow::Owned(replaced)
     }
 }

@@ -21,9 +21,10 @@ pub(crate) fn insert_key(
 ) -> Result<(), Error> {
     let key = &stored.key;
     let capabilities = key.capabilities.names().join(",");
-    let buckets = key.buckets.as_ref().map(|buckets| {
-        buckets.iter().map(BucketId::to_string).collect::<Vec<_>>().join(",")
-    });
+    let buckets = key
+        .buckets
+        .as_ref()
+        .map(|buckets| buckets.iter().map(BucketId::to_string).collect::<Vec<_>>().join(","));
     tx.execute(
         "INSERT INTO keys (key_id, account_id, name, sealed_secret, capabilities, bucket_ids,
                            name_prefix, expires_at_ms, is_master, made_by_version, created_at_ms)
@@ -57,12 +58,8 @@ macro_rules! key_columns {
 
 fn stored_key(row: &dyn Row) -> Result<StoredKey, Error> {
     let unreadable = |what| Error::Unreadable { what };
-    let capabilities: Option<Capabilities> = row
-        .text(3)?
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(Capability::parse)
-        .collect();
+    let capabilities: Option<Capabilities> =
+        row.text(3)?.split(',').filter(|name| !name.is_empty()).map(Capability::parse).collect();
     let buckets = match row.opt_text(4)? {
         None => None,
         Some(list) => Some(

@@ -129,9 +129,10 @@ where
             (_, Some(Err(abort))) => Err(abort),
             (Err(error), _) => Err(Abort::Catalog(error)),
             (Ok(()), Some(done)) => done,
-            (Ok(()), None) => {
-                Err(Abort::Catalog(Error::Engine(format!("{} ended without an outcome", self.name))))
-            }
+            (Ok(()), None) => Err(Abort::Catalog(Error::Engine(format!(
+                "{} ended without an outcome",
+                self.name
+            )))),
         };
         // Nobody listening means that the caller went away; the commit stands all the same.
         drop(self.answer.send(answer));

@@ -496,11 +496,7 @@ pub(crate) fn insert_replica(
     tx.execute(
         "INSERT INTO replication_origins (dest_bucket_id, origin, dest_file_id)
          VALUES (?1, ?2, ?3)",
-        &[
-            Value::Text(&destination.to_string()),
-            Value::Text(origin),
-            Value::Text(dest_file_id),
-        ],
+        &[Value::Text(&destination.to_string()), Value::Text(origin), Value::Text(dest_file_id)],
     )?;
     Ok(())
 }

@@ -107,11 +107,7 @@ impl Sqlite {
                 move || checkpoint_loop(&checkpointer, &shared, &nudged)
             })?,
         ];
-        Ok(Arc::new(Self {
-            shared,
-            queue: Mutex::new(Some(queue)),
-            threads: Mutex::new(threads),
-        }))
+        Ok(Arc::new(Self { shared, queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) }))
     }
 
     fn reader(&self) -> Result<Connection, Error> {
@@ -210,8 +206,7 @@ fn open_writer(path: &Path) -> Result<Connection, Error> {
 
 fn open_reader(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
-        Connection::open_with_flags(path, flags).map_err(|error| engine(&error))?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| engine(&error))?;
     connection.pragma_update(None, "cache_size", -8_192).map_err(|error| engine(&error))?;
     prepare_connection(&connection)?;
     Ok(connection)
@@ -221,9 +216,7 @@ fn open_reader(path: &Path) -> Result<Connection, Error> {
 /// durability hangs on two of them.
 fn prepare_connection(connection: &Connection) -> Result<(), Error> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    connection
-        .busy_timeout(std::time::Duration::from_secs(10))
-        .map_err(|error| engine(&error))?;
+    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(|error| engine(&error))?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(|error| engine(&error))?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(|error| engine(&error))?;
     let read_back = |name: &str| -> Result<String, Error> {
@@ -274,7 +267,7 @@ fn write_loop(
             checkpoint(&connection, shared, "PASSIVE");
         }
         // A nudge that is still waiting serves as well.
-        drop(nudge.try_send(()));
+        nudge.try_send(()).unwrap_or_default();
     }
     checkpoint(&connection, shared, "TRUNCATE");
     if let Err((_, error)) = connection.close() {
@@ -370,7 +363,7 @@ fn checkpoint_loop(connection: &Connection, shared: &Shared, nudged: &Receiver<(
             checkpoint(connection, shared, "PASSIVE");
         }
         // Measuring costs a little; a nudge in every hundredth of a second is enough.
-        drop(nudged.recv_timeout(std::time::Duration::from_millis(10)));
+        nudged.recv_timeout(std::time::Duration::from_millis(10)).unwrap_or_default();
     }
 }
 
@@ -431,7 +424,11 @@ impl Tx for SqliteTx<'_> {
     }
 }
 
-fn run_cached(connection: &Connection, sql: &'static str, params: &[Value<'_>]) -> Result<(), Error> {
+fn run_cached(
+    connection: &Connection,
+    sql: &'static str,
+    params: &[Value<'_>],
+) -> Result<(), Error> {
     SqliteTx { connection, config_changed: false }.execute(sql, params).map(|_| ())
 }
 

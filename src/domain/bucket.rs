@@ -71,7 +71,9 @@ pub(crate) fn check_bucket_info(info: &BTreeMap<String, String>) -> Result<(), R
             return Err(bad_request(format!("Bad bucketInfo name: '{}'", shorten(name))));
         }
         if name.to_ascii_lowercase().starts_with("b2-") {
-            return Err(bad_request(format!("bucketInfo names starting with 'b2-' are reserved: {name}")));
+            return Err(bad_request(format!(
+                "bucketInfo names starting with 'b2-' are reserved: {name}"
+            )));
         }
     }
     if info.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > 10_000 {
@@ -112,8 +114,12 @@ mod tests {
     #[test]
     fn the_stored_form_of_settings_stays_readable() {
         let stored = r#"{"bucketInfo":{"a":"b"},"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
-        let settings: BucketSettings = serde_json::from_str(stored).expect("stored by an earlier version");
+        let settings: BucketSettings =
+            serde_json::from_str(stored).expect("stored by an earlier version");
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), stored);
-        assert_eq!(serde_json::from_str::<BucketSettings>("{}").expect("all defaults"), BucketSettings::default());
+        assert_eq!(
+            serde_json::from_str::<BucketSettings>("{}").expect("all defaults"),
+            BucketSettings::default()
+        );
     }
 }

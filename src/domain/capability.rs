@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_set_holds_what_was_put_in() {
-        let set: Capabilities = [Capability::ReadFiles, Capability::WriteKeys].into_iter().collect();
+        let set: Capabilities =
+            [Capability::ReadFiles, Capability::WriteKeys].into_iter().collect();
         assert!(set.has(Capability::ReadFiles) && !set.has(Capability::WriteFiles));
         assert!(!set.has_all(&[Capability::ReadFiles, Capability::ListFiles]));
     }

@@ -113,7 +113,11 @@ pub(crate) fn resolve(given: Option<&str>, file_name: &str) -> Result<String, Re
     if given.len() > 1024 || !given.bytes().all(|b| (32..127).contains(&b)) {
         return Err(bad_request(format!("Bad Content-Type: '{}'", shorten(given))));
     }
-    if given.eq_ignore_ascii_case(AUTO) { Ok(by_extension(file_name)) } else { Ok(given.to_owned()) }
+    if given.eq_ignore_ascii_case(AUTO) {
+        Ok(by_extension(file_name))
+    } else {
+        Ok(given.to_owned())
+    }
 }
 
 fn by_extension(file_name: &str) -> String {

@@ -16,13 +16,6 @@ macro_rules! digest_value {
         pub(crate) struct $name(pub(crate) [u8; $bytes]);
 
         impl $name {
-            /// Reads hex digits of either case.
-            pub(crate) fn parse(text: &str) -> Option<Self> {
-                let mut bytes = [0_u8; $bytes];
-                hex::decode_to_slice(text, &mut bytes).ok()?;
-                Some(Self(bytes))
-            }
-
             pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
@@ -56,6 +49,13 @@ digest_value!(
 );
 
 impl Sha1Digest {
+    /// Reads hex digits of either case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0_u8; 20];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
     /// SHA-1 of no bytes at all; Backblaze shows it on hide markers.
     pub(crate) const OF_NOTHING: Self = Self([
         0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18,

@@ -179,7 +179,9 @@ fn check_info_name(name: &str) -> Result<String, Refusal> {
     let name = name.to_ascii_lowercase();
     let known = HEADER_INFOS.iter().any(|(info, _)| *info == name);
     if name.starts_with("b2-") && !known {
-        return Err(bad_request(format!("file info names starting with 'b2-' are reserved: {name}")));
+        return Err(bad_request(format!(
+            "file info names starting with 'b2-' are reserved: {name}"
+        )));
     }
     Ok(name)
 }
@@ -317,10 +319,14 @@ mod tests {
 
     #[test]
     fn native_171_content_disposition_must_follow_the_grammar() {
-        for right in ["attachment", "attachment; filename=a.txt", "inline; filename=\"a \\\" b\"; x=y"] {
+        for right in
+            ["attachment", "attachment; filename=a.txt", "inline; filename=\"a \\\" b\"; x=y"]
+        {
             assert!(check_header_value("Content-Disposition", right).is_ok(), "{right}");
         }
-        for wrong in ["*bad", "", "attachment; filename", "attachment; filename=\"open", "a b", "a\r\nb"] {
+        for wrong in
+            ["*bad", "", "attachment; filename", "attachment; filename=\"open", "a b", "a\r\nb"]
+        {
             assert!(check_header_value("Content-Disposition", wrong).is_err(), "{wrong}");
         }
     }

@@ -238,9 +238,7 @@ impl Numbers {
         let by_time = (now.0 - NUMBER_EPOCH_MS).max(0) << NUMBER_LOW_BITS;
         let previous = self
             .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-                Some(by_time.max(last + 1))
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(by_time.max(last + 1)))
             .unwrap_or(by_time);
         by_time.max(previous + 1)
     }

@@ -196,7 +196,15 @@ mod tests {
         for right in ["abcdef", "A-b.c9", &"x".repeat(63)] {
             assert!(BucketName::parse(right).is_ok(), "{right}");
         }
-        for wrong in ["abcde", &"x".repeat(64), "under_score", "b2-bucket", "B2-bucket", "caf\u{e9}bar", "1.2.3.4"] {
+        for wrong in [
+            "abcde",
+            &"x".repeat(64),
+            "under_score",
+            "b2-bucket",
+            "B2-bucket",
+            "caf\u{e9}bar",
+            "1.2.3.4",
+        ] {
             assert!(BucketName::parse(wrong).is_err(), "{wrong}");
         }
     }

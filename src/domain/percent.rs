@@ -48,7 +48,9 @@ pub(crate) fn encode(text: &str) -> String {
         } else {
             encoded.push('%');
             for nibble in [byte >> 4, byte & 15] {
-                encoded.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase());
+                encoded.push(
+                    char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase(),
+                );
             }
         }
     }

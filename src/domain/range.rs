@@ -25,7 +25,10 @@ impl ByteRange {
 pub(crate) enum Wanted {
     Whole,
     /// `bytes=first-last`, `last` included.
-    From { first: u64, last: Option<u64> },
+    From {
+        first: u64,
+        last: Option<u64>,
+    },
     /// `bytes=-count`.
     Last(u64),
 }
@@ -107,7 +110,9 @@ mod tests {
 
     #[test]
     fn anything_else_asks_for_the_whole() {
-        for header in ["", "bytes=", "bytes=-", "bytes=5-2", "bytes=1-2,4-5", "items=1-2", "bytes=+1-2"] {
+        for header in
+            ["", "bytes=", "bytes=-", "bytes=5-2", "bytes=1-2,4-5", "items=1-2", "bytes=+1-2"]
+        {
             assert_eq!(cut(header, 10), Ok((0, 10)), "{header}");
         }
         assert_eq!(Wanted::parse(None).clamp(0), Ok(ByteRange::whole(0)));

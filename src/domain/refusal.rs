@@ -11,7 +11,7 @@ macro_rules! codes {
         /// A code clients see, with the HTTP status that goes with it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Code { $(
-            #[doc = $code]
+            #[doc = concat!("`", $code, "`")]
             $variant,
         )* }
 
@@ -52,7 +52,6 @@ codes! {
     Conflict, "conflict", 409;
     PayloadTooLarge, "bad_request", 413;
     RangeNotSatisfiable, "range_not_satisfiable", 416;
-    TooManyRequests, "too_many_requests", 429;
     InternalError, "internal_error", 500;
     ServiceUnavailable, "service_unavailable", 503;
 }
@@ -142,10 +141,6 @@ pub(crate) fn wrong_type(field: &str, wanted: &str) -> Refusal {
 /// Asked for something that kiln does not do yet: said clearly, never accepted silently.
 pub(crate) fn not_supported(what: &str) -> Refusal {
     bad_request(format!("{what} is not supported by this server yet"))
-}
-
-pub(crate) fn unavailable(message: &'static str) -> Refusal {
-    Refusal { retry_after_s: Some(5), ..refuse(Code::ServiceUnavailable, message) }
 }
 
 /// Cuts what a client sent before it is repeated in a message.

@@ -59,7 +59,8 @@ pub(crate) struct ReplicationRule {
     pub(crate) include_existing_files: bool,
     pub(crate) is_enabled: bool,
     pub(crate) priority: i64,
-    pub(crate) replication_rule_name: String,
+    #[serde(rename = "replicationRuleName")]
+    pub(crate) name: String,
 }
 
 impl ReplicationRule {
@@ -119,12 +120,12 @@ fn check_rules(
         return Err(bad_request("a bucket may have at most 2 replication rules"));
     }
     for (at, rule) in rules.iter().enumerate() {
-        let name = &rule.replication_rule_name;
+        let name = &rule.name;
         let allowed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if !allowed || !(6..=64).contains(&name.len()) {
             return Err(bad_request(format!("invalid replicationRuleName: {}", shorten(name))));
         }
-        if rules.iter().take(at).any(|earlier| earlier.replication_rule_name == *name) {
+        if rules.iter().take(at).any(|earlier| earlier.name == *name) {
             return Err(bad_request(format!("duplicate replicationRuleName: {name}")));
         }
         let lowest = i64::from(!leniency.accept_priority_zero);
@@ -302,10 +303,8 @@ pub(crate) enum Reason {
     InternalPoison,
     SourceDeleted,
     MappingAwaited,
-    DestUnavailable,
     Timeout,
     DiskFull,
-    DbBusy,
     IoError,
 }
 
@@ -338,10 +337,8 @@ impl Reason {
             Self::InternalPoison => "internal_poison",
             Self::SourceDeleted => "source_deleted",
             Self::MappingAwaited => "mapping_awaited",
-            Self::DestUnavailable => "dest_unavailable",
             Self::Timeout => "timeout",
             Self::DiskFull => "disk_full",
-            Self::DbBusy => "db_busy",
             Self::IoError => "io_error",
         }
     }
@@ -349,19 +346,16 @@ impl Reason {
     pub(crate) fn consequence(self) -> Consequence {
         match self {
             Self::SourceDeleted => Consequence::Cancel,
-            Self::MappingAwaited
-            | Self::DestUnavailable
-            | Self::Timeout
-            | Self::DiskFull
-            | Self::DbBusy
-            | Self::IoError => Consequence::Retry,
+            Self::MappingAwaited | Self::Timeout | Self::DiskFull | Self::IoError => {
+                Consequence::Retry
+            }
             _ => Consequence::Fail,
         }
     }
 
     /// Whether the target as a whole seems ill, so that other jobs for it should wait too.
     pub(crate) fn blames_target(self) -> bool {
-        matches!(self, Self::DestUnavailable | Self::Timeout)
+        matches!(self, Self::Timeout)
     }
 }
 
@@ -386,7 +380,10 @@ pub(crate) fn crash_wait_ms(crashes: u32) -> i64 {
 pub(crate) const CRASHES_MAX: u32 = 5;
 
 /// Who a source key is, for the mapping at the destination.
-pub(crate) fn mapped_key(configuration: &ReplicationConfiguration, source: &KeyId) -> Option<KeyId> {
+pub(crate) fn mapped_key(
+    configuration: &ReplicationConfiguration,
+    source: &KeyId,
+) -> Option<KeyId> {
     let destination = configuration.as_replication_destination.as_ref()?;
     destination.source_to_destination_key_mapping.get(source.as_str()).map(|to| KeyId::named(to))
 }
@@ -404,7 +401,7 @@ mod tests {
             include_existing_files: false,
             is_enabled: true,
             priority,
-            replication_rule_name: name.to_owned(),
+            name: name.to_owned(),
         }
     }
 
@@ -482,10 +479,7 @@ mod tests {
     #[test]
     fn replication_62_63_64_one_winner_for_each_destination() {
         let names = |rules: &[ReplicationRule], file: &str| -> Vec<String> {
-            winning_rules(rules, file, false)
-                .iter()
-                .map(|rule| rule.replication_rule_name.clone())
-                .collect()
+            winning_rules(rules, file, false).iter().map(|rule| rule.name.clone()).collect()
         };
         let apart = [rule("rule-one", "a", "", 1), rule("rule-two", "b", "", 2)];
         assert_eq!(names(&apart, "x"), ["rule-one", "rule-two"]);

@@ -79,7 +79,7 @@ impl Sweep {
                     Ok(())
                 })
                 .await?;
-            self.app.metrics.swept_blobs_total.add(removed);
+            self.app.metrics.swept_blobs.add(removed);
         }
         Ok(removed)
     }

@@ -6,7 +6,7 @@ use crate::catalog::keys::{self, StoredKey};
 use crate::domain::capability::Capabilities;
 use crate::domain::ids::{AccountId, KeyId};
 use crate::domain::key::{Key, Secret};
-use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, unauthorized};
+use crate::domain::refusal::{bad_auth_token, bad_request, unauthorized};
 use crate::entropy;
 use crate::operations::App;
 use crate::operations::error::Error;
@@ -108,7 +108,7 @@ pub(crate) fn list_accounts(app: &App) -> Result<Vec<Account>, Error> {
 /// The account made first.
 pub(crate) fn first_account(app: &App) -> Result<AccountId, Error> {
     let first = app.catalog.read(|tx| Ok(accounts::find_first_account(tx)?))?;
-    first.ok_or_else(|| Refusal::from(unauthorized()).into())
+    first.ok_or_else(|| unauthorized().into())
 }
 
 /// Proof that somebody may administer the server: made from the first account's master key, or by

@@ -38,9 +38,8 @@ pub(crate) fn authorize_account(
 ) -> Result<Authorized, Error> {
     let now = app.clock.now();
     let id = KeyId::named(key_id);
-    let (stored, config_version) = app.catalog.read(|tx| {
-        Ok((keys::find_key(tx, &id)?, config_versions::current(tx)?))
-    })?;
+    let (stored, config_version) =
+        app.catalog.read(|tx| Ok((keys::find_key(tx, &id)?, config_versions::current(tx)?)))?;
     let Some(stored) = stored else { return Err(bad_auth_token().into()) };
     let known = app.sealer.open(id.as_str(), &stored.sealed_secret)?;
     if !secrets_match(secret.as_bytes(), &known) || stored.key.is_expired(now) {
@@ -107,8 +106,7 @@ pub(crate) fn bucket_of_caller(
 
 /// Reads a bucket id that a caller sent. One that has not the form of an id names no bucket.
 pub(crate) fn parse_bucket_id(text: &str) -> Result<BucketId, Refusal> {
-    BucketId::parse(text)
-        .ok_or_else(|| no_such_bucket(&crate::domain::refusal::shorten(text)))
+    BucketId::parse(text).ok_or_else(|| no_such_bucket(&crate::domain::refusal::shorten(text)))
 }
 
 /// An upload URL and its token.
@@ -173,13 +171,7 @@ pub(crate) fn upload_ticket(
         return Err(no_such_bucket(&bucket).into());
     };
     let config_version = known.config_version.min(caller.config_version);
-    Ok(UploadTicket {
-        caller,
-        bucket: known.value,
-        config_version,
-        nonce,
-        token: token.to_owned(),
-    })
+    Ok(UploadTicket { caller, bucket: known.value, config_version, nonce, token: token.to_owned() })
 }
 
 /// Header values that a download authorization binds, by the name of their query parameter.
@@ -252,7 +244,8 @@ pub(crate) fn download_authorization(
         prefix: wanted.prefix,
         overrides: wanted.overrides,
     };
-    let scope = serde_json::to_vec(&scope).map_err(|_| bad_request("fileNamePrefix is unusable"))?;
+    let scope =
+        serde_json::to_vec(&scope).map_err(|_| bad_request("fileNamePrefix is unusable"))?;
     let token = app.tokens.issue(TokenKind::Download, &caller.key.id, end, &scope, &*app.entropy);
     Ok((grant.bucket.id, token))
 }
@@ -269,7 +262,11 @@ pub(crate) fn check_override(parameter: &str, value: &str) -> Result<(), Refusal
 pub(crate) enum DownloadProof {
     Account(Caller),
     /// The key that issued the token still exists; the token says how far it goes.
-    Shared { prefix: String, bucket: BucketId, overrides: Overrides },
+    Shared {
+        prefix: String,
+        bucket: BucketId,
+        overrides: Overrides,
+    },
 }
 
 /// Reads the token of a download by name.

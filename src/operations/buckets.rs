@@ -21,32 +21,34 @@ use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
 use crate::operations::error::Error;
 use crate::operations::replication_rules;
 
-/// Features of later versions that a request asked for. Each is refused in words.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LaterFeatures {
-    pub(crate) file_lock: bool,
-    pub(crate) encryption: bool,
-    pub(crate) lifecycle_rules: bool,
-    pub(crate) cors_rules: bool,
+/// A feature of later versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaterFeature {
+    FileLock,
+    Encryption,
+    LifecycleRules,
+    CorsRules,
 }
+
+/// Features of later versions that a request asked for. Each is refused in words.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LaterFeatures(pub(crate) Vec<LaterFeature>);
 
 impl LaterFeatures {
     /// The right to ask comes before the answer that it is not there.
-    fn refuse(self, caller: &Caller) -> Result<(), Refusal> {
-        if self.file_lock {
-            caller.require(Capability::WriteBucketRetentions)?;
+    fn refuse(&self, caller: &Caller) -> Result<(), Refusal> {
+        for feature in &self.0 {
+            match feature {
+                LaterFeature::FileLock => caller.require(Capability::WriteBucketRetentions)?,
+                LaterFeature::Encryption => caller.require(Capability::WriteBucketEncryption)?,
+                LaterFeature::LifecycleRules | LaterFeature::CorsRules => {}
+            }
         }
-        if self.encryption {
-            caller.require(Capability::WriteBucketEncryption)?;
-        }
-        let asked = [
-            (self.file_lock, "Object Lock"),
-            (self.encryption, "server-side encryption"),
-            (self.lifecycle_rules, "lifecycleRules"),
-            (self.cors_rules, "corsRules"),
-        ];
-        match asked.into_iter().find(|(asked, _)| *asked) {
-            Some((_, what)) => Err(not_supported(what)),
+        match self.0.first() {
+            Some(LaterFeature::FileLock) => Err(not_supported("Object Lock")),
+            Some(LaterFeature::Encryption) => Err(not_supported("server-side encryption")),
+            Some(LaterFeature::LifecycleRules) => Err(not_supported("lifecycleRules")),
+            Some(LaterFeature::CorsRules) => Err(not_supported("corsRules")),
             None => Ok(()),
         }
     }

@@ -78,7 +78,8 @@ pub(crate) fn find_by_name(
         }
         Some(DownloadProof::Shared { prefix, bucket: shared, overrides }) => {
             let covered = shared == bucket.id && file_name.starts_with(&prefix);
-            let same = overrides.iter().all(|(name, bound)| query.overrides.get(name) == Some(bound));
+            let same =
+                overrides.iter().all(|(name, bound)| query.overrides.get(name) == Some(bound));
             if !covered || !same {
                 return Err(unauthorized().into());
             }
@@ -153,9 +154,12 @@ fn prepare(
         return Err(CatalogError::Unreadable { what: "blob of a file version" }.into());
     };
     let range = query.range.clamp(version.size).map_err(|Unsatisfiable| {
-        refuse(Code::RangeNotSatisfiable, "The Range in the request is outside the size of the file.")
+        refuse(
+            Code::RangeNotSatisfiable,
+            "The Range in the request is outside the size of the file.",
+        )
     })?;
-    app.metrics.downloads_total.one();
+    app.metrics.downloads.one();
     Ok(Download {
         range,
         is_partial: query.range != Wanted::Whole,
@@ -174,7 +178,12 @@ impl Download {
     }
 }
 
-fn slice_inline(id: BlobId, blob: &StoredBlob, data: &Bytes, range: ByteRange) -> Result<Bytes, blobs::Error> {
+fn slice_inline(
+    id: BlobId,
+    blob: &StoredBlob,
+    data: &Bytes,
+    range: ByteRange,
+) -> Result<Bytes, blobs::Error> {
     let missing = || blobs::Error::Missing(id);
     if data.len() as u64 != blob.size {
         return Err(missing());
@@ -191,13 +200,11 @@ fn slice_inline(id: BlobId, blob: &StoredBlob, data: &Bytes, range: ByteRange) -
 }
 
 async fn open_blob(app: &App, blob: &StoredBlob, range: ByteRange) -> Result<Content, Error> {
-    match &blob.inline {
-        Some(data) => Ok(Content::Inline(slice_inline(blob.id, blob, data, range)?)),
-        None => {
-            let reader = app.blobs.open(blob.id, blob.size, range, blob.checks.clone()).await?;
-            Ok(Content::Stored(Reader(reader)))
-        }
+    if let Some(data) = &blob.inline {
+        return Ok(Content::Inline(slice_inline(blob.id, blob, data, range)?));
     }
+    let reader = app.blobs.open(blob.id, blob.size, range, blob.checks.clone()).await?;
+    Ok(Content::Stored(Reader(reader)))
 }
 
 /// Reads a blob through to its end and compares it with its checks: what a copy that shares the

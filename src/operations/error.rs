@@ -53,6 +53,10 @@ impl From<blobs::Error> for Error {
 
 impl From<Unsealable> for Error {
     fn from(error: Unsealable) -> Self {
-        Self::Fault(Fault { doing: "open a sealed secret", may_retry: false, source: Box::new(error) })
+        Self::Fault(Fault {
+            doing: "open a sealed secret",
+            may_retry: false,
+            source: Box::new(error),
+        })
     }
 }

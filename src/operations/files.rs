@@ -40,11 +40,7 @@ fn bucket_of_id(
 }
 
 /// One version, by its id.
-pub(crate) fn file_info(
-    app: &App,
-    caller: &Caller,
-    file_id: &str,
-) -> Result<FileVersion, Error> {
+pub(crate) fn file_info(app: &App, caller: &Caller, file_id: &str) -> Result<FileVersion, Error> {
     caller.require(Capability::ReadFiles)?;
     let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
     let absent = || no_such_file_id(file_id);

@@ -67,9 +67,8 @@ fn check(wanted: &NewKey) -> Result<Checked, Refusal> {
         }
         Some(ids) => {
             check_bucket_key(capabilities)?;
-            let parse = |id: &String| {
-                BucketId::parse(id).ok_or_else(|| no_such_bucket(&shorten(id)))
-            };
+            let parse =
+                |id: &String| BucketId::parse(id).ok_or_else(|| no_such_bucket(&shorten(id)));
             let ids = ids.iter().map(parse).collect::<Result<BTreeSet<_>, _>>()?;
             Some(ids.into_iter().collect())
         }
@@ -114,8 +113,7 @@ async fn create_key_in(
         })
         .await?;
     let secret = draw_secret(&*app.entropy);
-    let sealed_secret =
-        app.sealer.seal(id.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
+    let sealed_secret = app.sealer.seal(id.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
     let key = Key {
         id,
         account,
@@ -163,7 +161,9 @@ pub(crate) fn list_keys(
         None | Some(0) => 100,
         Some(count @ 1..=10_000) => count,
         Some(count) => {
-            return Err(refuse(Code::OutOfRange, format!("maxKeyCount out of range: {count}")).into());
+            return Err(
+                refuse(Code::OutOfRange, format!("maxKeyCount out of range: {count}")).into()
+            );
         }
     };
     list_keys_in(app, caller.account(), from, limit, version)
@@ -187,9 +187,8 @@ fn list_keys_in(
 ) -> Result<KeyPage, Error> {
     let now = app.clock.now();
     let wanted = usize::try_from(limit).unwrap_or(100);
-    let shown = |key: &Key| {
-        version >= 4 || key.buckets.as_ref().is_none_or(|buckets| buckets.len() <= 1)
-    };
+    let shown =
+        |key: &Key| version >= 4 || key.buckets.as_ref().is_none_or(|buckets| buckets.len() <= 1);
     let mut from = from.to_owned();
     let mut listed: Vec<Key> = Vec::new();
     loop {
@@ -228,7 +227,9 @@ async fn delete_key_in(app: &App, account: Option<AccountId>, id: &str) -> Resul
     let deleted = app
         .catalog
         .write("delete_key", move |tx| {
-            let absent = || Abort::Refused(bad_request(format!("Key not present: {}", shorten(id.as_str()))));
+            let absent = || {
+                Abort::Refused(bad_request(format!("Key not present: {}", shorten(id.as_str()))))
+            };
             let stored = keys::find_key(tx, &id)?.ok_or_else(absent)?;
             if account.is_some_and(|account| account != stored.key.account) {
                 return Err(absent());

@@ -54,9 +54,7 @@ pub(crate) fn page_size(max_count: Option<i64>) -> Result<usize, Refusal> {
     match max_count {
         None | Some(0) => Ok(PAGE_DEFAULT),
         Some(count @ 1..=PAGE_MAX) => Ok(usize::try_from(count).unwrap_or(PAGE_DEFAULT)),
-        Some(count) => {
-            Err(refuse(Code::OutOfRange, format!("maxFileCount out of range: {count}")))
-        }
+        Some(count) => Err(refuse(Code::OutOfRange, format!("maxFileCount out of range: {count}"))),
     }
 }
 
@@ -106,9 +104,7 @@ pub(crate) async fn list_versions(
         (Some(_), None) => {
             return Err(bad_request("startFileId requires startFileName").into());
         }
-        (Some(id), Some(_)) => {
-            Some(ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id))?)
-        }
+        (Some(id), Some(_)) => Some(ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id))?),
         (None, _) => None,
     };
     let page = app
@@ -142,12 +138,8 @@ fn version_start(
     Ok(Start::Version { name, upload_at, origin })
 }
 
-type Walk<'w> = dyn FnMut(
-        &mut dyn Tx,
-        &Start,
-        &mut dyn FnMut(FileVersion) -> bool,
-    ) -> Result<(), Abort>
-    + 'w;
+type Walk<'w> =
+    dyn FnMut(&mut dyn Tx, &Start, &mut dyn FnMut(FileVersion) -> bool) -> Result<(), Abort> + 'w;
 
 /// Folds names into folders and rows into a page.
 struct Folder<'q> {

@@ -150,7 +150,7 @@ pub(crate) fn enqueue(
             file_id: &file_id,
             file_name: version.name.as_str(),
             source_key: &source.source_application_key_id,
-            rule_name: &rule.replication_rule_name,
+            rule_name: &rule.name,
             origin,
             size: version.size,
         };

@@ -170,15 +170,15 @@ fn compare_sha1(
 }
 
 fn count(app: &App, version: &FileVersion, enqueued: Enqueued) {
-    app.metrics.uploads_total.one();
-    app.metrics.upload_bytes_total.add(version.size);
+    app.metrics.uploads.one();
+    app.metrics.upload_bytes.add(version.size);
     match enqueued {
         Enqueued::Jobs(made) => {
-            app.metrics.replication_jobs_total.add(made as u64);
+            app.metrics.replication_jobs.add(made as u64);
             app.wake.replication.notify_one();
         }
         Enqueued::Skipped(Ineligible::LargeMetadata) => {
-            app.metrics.replication_skipped_large_metadata_total.one();
+            app.metrics.replication_skipped_large_metadata.one();
         }
         Enqueued::Nothing | Enqueued::Skipped(_) => {}
     }
@@ -205,8 +205,7 @@ impl Commit {
         let bucket = reread.as_ref().unwrap_or(&self.bucket);
         let newest = files::newest(tx, bucket.number, self.file.name.as_str())?;
         // Versions of a name must have strictly growing times, whatever the clock does.
-        let upload_at =
-            newest.map_or(self.now, |newest| self.now.max(newest.upload_at.plus(1)));
+        let upload_at = newest.map_or(self.now, |newest| self.now.max(newest.upload_at.plus(1)));
         let mut version = FileVersion {
             bucket: bucket.id,
             number: self.number,

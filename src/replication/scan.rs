@@ -27,7 +27,7 @@ pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
             .write("replication_scan", move |tx| advance(tx, &scan, copy_large, now))
             .await?;
         advanced |= progress.moved;
-        app.metrics.replication_jobs_total.add(progress.enqueued);
+        app.metrics.replication_jobs.add(progress.enqueued);
     }
     Ok(advanced)
 }

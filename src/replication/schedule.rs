@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn replication_198_a_full_target_does_not_hold_up_another() {
-        let heads = [head("a", "dead", JobOrigin::Upload, 1), head("b", "well", JobOrigin::Upload, 1)];
+        let heads =
+            [head("a", "dead", JobOrigin::Upload, 1), head("b", "well", JobOrigin::Upload, 1)];
         let mut busy = room(4, 4);
         busy.in_flight.insert("dead".to_owned(), 4);
         let picks = Scheduler::default().pick(&heads, busy);

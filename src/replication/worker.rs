@@ -111,11 +111,8 @@ impl Engine {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut failures = 0_u32;
         while !self.stopping.load(Ordering::SeqCst) {
-            let worked = if self.held.load(Ordering::SeqCst) {
-                Ok(false)
-            } else {
-                self.round().await
-            };
+            let worked =
+                if self.held.load(Ordering::SeqCst) { Ok(false) } else { self.round().await };
             match worked {
                 Ok(true) => failures = 0,
                 Ok(false) => {
@@ -239,9 +236,9 @@ impl Engine {
         let owner = self.owner.clone();
         let lost = {
             let owner = owner.clone();
-            self.app.catalog.read(move |tx| {
-                Ok(replication::list_lost(tx, &owner, monotonic, RECLAIM_BATCH)?)
-            })?
+            self.app
+                .catalog
+                .read(move |tx| Ok(replication::list_lost(tx, &owner, monotonic, RECLAIM_BATCH)?))?
         };
         if lost.is_empty() {
             return Ok(());
@@ -264,9 +261,10 @@ impl Engine {
             return Ok(Vec::new());
         }
         let now = self.app.clock.now();
-        let (heads, breakers) = self.app.catalog.read(|tx| {
-            Ok((replication::due_heads(tx, now)?, replication::list_breakers(tx)?))
-        })?;
+        let (heads, breakers) = self
+            .app
+            .catalog
+            .read(|tx| Ok((replication::due_heads(tx, now)?, replication::list_breakers(tx)?)))?;
         if heads.is_empty() {
             return Ok(Vec::new());
         }
@@ -290,10 +288,8 @@ impl Engine {
         if picks.is_empty() {
             return Ok(Vec::new());
         }
-        let lease = Lease {
-            owner: self.owner.clone(),
-            until: self.app.clock.monotonic().plus(LEASE_MS),
-        };
+        let lease =
+            Lease { owner: self.owner.clone(), until: self.app.clock.monotonic().plus(LEASE_MS) };
         let claimed = self
             .app
             .catalog
@@ -301,7 +297,14 @@ impl Engine {
                 let mut jobs = Vec::new();
                 for pick in &picks {
                     let count = i64::try_from(pick.count).unwrap_or(1);
-                    jobs.extend(replication::claim(tx, &pick.lane, pick.origin, now, &lease, count)?);
+                    jobs.extend(replication::claim(
+                        tx,
+                        &pick.lane,
+                        pick.origin,
+                        now,
+                        &lease,
+                        count,
+                    )?);
                 }
                 Ok(jobs)
             })
@@ -376,12 +379,11 @@ impl Engine {
     /// One attempt at a claimed job, whatever happens inside.
     async fn attempt(self: Arc<Self>, job: Job) {
         let carried = AssertUnwindSafe(self.carry(&job)).catch_unwind().await;
-        let ended = match carried {
-            Ok(outcome) => self.end(&job, outcome).await,
-            Err(_) => {
-                tracing::error!(job.id = job.id, "a replication worker panicked");
-                self.lose(&job).await
-            }
+        let ended = if let Ok(outcome) = carried {
+            self.end(&job, outcome).await
+        } else {
+            tracing::error!(job.id = job.id, "a replication worker panicked");
+            self.lose(&job).await
         };
         if let Err(error) = ended {
             // The lease runs out by itself, and the job is taken back then.
@@ -409,7 +411,7 @@ impl Engine {
                 Ok(settled) => {
                     self.count_fenced(settled);
                     if settled {
-                        self.app.metrics.replication_done_total.one();
+                        self.app.metrics.replication_done.one();
                         self.note_target(job, None).await?;
                     }
                     return Ok(());
@@ -420,9 +422,7 @@ impl Engine {
         };
         let now = self.app.clock.now();
         let outcome = match failed.reason.consequence() {
-            Consequence::Fail => {
-                Outcome::Ended { state: JobState::Failed, reason: failed.reason }
-            }
+            Consequence::Fail => Outcome::Ended { state: JobState::Failed, reason: failed.reason },
             Consequence::Cancel => {
                 Outcome::Ended { state: JobState::Cancelled, reason: failed.reason }
             }
@@ -433,9 +433,9 @@ impl Engine {
             },
         };
         match &outcome {
-            Outcome::Again { .. } => self.app.metrics.replication_retries_total.one(),
+            Outcome::Again { .. } => self.app.metrics.replication_retries.one(),
             Outcome::Ended { state: JobState::Failed, .. } => {
-                self.app.metrics.replication_failed_total.one();
+                self.app.metrics.replication_failed.one();
                 tracing::warn!(
                     job.id = job.id,
                     file.id = %job.file_id,
@@ -463,7 +463,7 @@ impl Engine {
 
     fn count_fenced(&self, settled: bool) {
         if !settled {
-            self.app.metrics.replication_fenced_total.one();
+            self.app.metrics.replication_fenced.one();
         }
     }
 
@@ -533,8 +533,7 @@ impl Engine {
         // Between 80 and 120 per cent, so that targets do not all come back at once.
         let spread = i64::from(self.jitter_per_mille()) * 400 / 500 + 400;
         let open_ms = breaker_open_ms(failures).map_or(0, |ms| ms * spread / 1000);
-        let breaker =
-            Breaker { target, failures, open_until: self.app.clock.now().plus(open_ms) };
+        let breaker = Breaker { target, failures, open_until: self.app.clock.now().plus(open_ms) };
         self.app
             .catalog
             .write("replication_breaker", move |tx| Ok(replication::put_breaker(tx, &breaker)?))

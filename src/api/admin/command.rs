@@ -41,7 +41,9 @@ pub(crate) enum AdminCommand {
         account_id: Option<String>,
     },
     #[serde(rename_all = "camelCase")]
-    DeleteKey { application_key_id: String },
+    DeleteKey {
+        application_key_id: String,
+    },
     #[serde(rename_all = "camelCase")]
     ListReplicationJobs {
         /// `ready`, `leased`, `done`, `failed` or `cancelled`; None means all.
@@ -152,11 +154,7 @@ mod tests {
                 after: Some(5),
                 limit: None,
             },
-            AdminCommand::RetryReplicationJobs {
-                job_id: Some(1),
-                bucket_name: None,
-                reason: None,
-            },
+            AdminCommand::RetryReplicationJobs { job_id: Some(1), bucket_name: None, reason: None },
         ];
         for command in commands {
             let (method, path, mut fields) = command.to_request();

@@ -44,9 +44,9 @@ pub(crate) async fn perform(
         "/admin/clock/advance" => advance(http, query),
         _ => return None,
     };
-    Some(answer.and_then(|answer| {
-        Ok(json_answer(serde_json::to_vec(&answer).map_err(unwritable)?))
-    }))
+    Some(
+        answer.and_then(|answer| Ok(json_answer(serde_json::to_vec(&answer).map_err(unwritable)?))),
+    )
 }
 
 /// `n` jobs to their outcomes, fewer when fewer are due.

@@ -38,20 +38,20 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
     let app = &http.app;
     let (metrics, figures, blobs) = (&app.metrics, app.catalog.figures(), &app.blob_metrics);
     let counters = [
-        ("kiln_api_requests_total", metrics.requests_total.value()),
-        ("kiln_api_refusals_total", metrics.refusals_total.value()),
-        ("kiln_api_faults_total", metrics.faults_total.value()),
-        ("kiln_uploads_total", metrics.uploads_total.value()),
-        ("kiln_uploads_bytes_total", metrics.upload_bytes_total.value()),
-        ("kiln_downloads_total", metrics.downloads_total.value()),
+        ("kiln_api_requests_total", metrics.requests.value()),
+        ("kiln_api_refusals_total", metrics.refusals.value()),
+        ("kiln_api_faults_total", metrics.faults.value()),
+        ("kiln_uploads_total", metrics.uploads.value()),
+        ("kiln_uploads_bytes_total", metrics.upload_bytes.value()),
+        ("kiln_downloads_total", metrics.downloads.value()),
         ("kiln_catalog_commits_total", figures.commits.load(Ordering::Relaxed)),
         ("kiln_catalog_bodies_total", figures.bodies.load(Ordering::Relaxed)),
-        ("kiln_replication_jobs_total", metrics.replication_jobs_total.value()),
-        ("kiln_replication_done_total", metrics.replication_done_total.value()),
-        ("kiln_replication_failed_total", metrics.replication_failed_total.value()),
-        ("kiln_replication_retries_total", metrics.replication_retries_total.value()),
-        ("kiln_replication_fenced_total", metrics.replication_fenced_total.value()),
-        ("kiln_sweep_blobs_total", metrics.swept_blobs_total.value()),
+        ("kiln_replication_jobs_total", metrics.replication_jobs.value()),
+        ("kiln_replication_done_total", metrics.replication_done.value()),
+        ("kiln_replication_failed_total", metrics.replication_failed.value()),
+        ("kiln_replication_retries_total", metrics.replication_retries.value()),
+        ("kiln_replication_fenced_total", metrics.replication_fenced.value()),
+        ("kiln_sweep_blobs_total", metrics.swept_blobs.value()),
         ("kiln_blobs_written_total", blobs.written_blobs.load(Ordering::Relaxed)),
         ("kiln_blobs_written_bytes_total", blobs.written_bytes.load(Ordering::Relaxed)),
         ("kiln_blobs_opened_total", blobs.opened_blobs.load(Ordering::Relaxed)),
@@ -59,20 +59,26 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
         ("kiln_blobs_read_bytes_total", blobs.read_bytes.load(Ordering::Relaxed)),
         ("kiln_blobs_failures_total", blobs.failures.load(Ordering::Relaxed)),
     ];
-    let mut text = String::new();
+    let mut text = format!(
+        "# TYPE kiln_info gauge\nkiln_info{{version=\"{}\",region=\"{}\"}} 1\n",
+        env!("CARGO_PKG_VERSION"),
+        http.settings.region
+    );
     for (name, value) in counters {
         // Writing to a String cannot fail.
-        drop(writeln!(text, "# TYPE {name} counter\n{name} {value}"));
+        writeln!(text, "# TYPE {name} counter\n{name} {value}").unwrap_or_default();
     }
-    drop(writeln!(
+    writeln!(
         text,
         "# TYPE kiln_replication_skipped_total counter\n\
          kiln_replication_skipped_total{{reason=\"large_metadata\"}} {}",
-        metrics.replication_skipped_large_metadata_total.value()
-    ));
-    drop(writeln!(text, "# TYPE kiln_replication_jobs gauge"));
+        metrics.replication_skipped_large_metadata.value()
+    )
+    .unwrap_or_default();
+    writeln!(text, "# TYPE kiln_replication_jobs gauge").unwrap_or_default();
     for (state, count) in count_jobs(app).unwrap_or_default() {
-        drop(writeln!(text, "kiln_replication_jobs{{state=\"{}\"}} {count}", state.as_str()));
+        writeln!(text, "kiln_replication_jobs{{state=\"{}\"}} {count}", state.as_str())
+            .unwrap_or_default();
     }
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4")).body(text)
 }

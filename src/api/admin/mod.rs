@@ -12,15 +12,13 @@ use serde_json::{Map, Value};
 
 use crate::api::Http;
 use crate::api::admin::command::AdminCommand;
+use crate::api::body::read_small;
 use crate::api::error::{Asked, render};
 use crate::api::native::account::basic_credentials;
 use crate::api::native::fields::{parse_json, parse_query};
 use crate::api::native::{authorization, json_answer, unwritable};
-use crate::api::body::read_small;
 use crate::api::request_id::RequestId;
-use crate::domain::refusal::{
-    Code, Refusal, bad_auth_token, bad_request, refuse, shorten,
-};
+use crate::domain::refusal::{Code, Refusal, bad_auth_token, bad_request, refuse, shorten};
 use crate::operations::accounts::Operator;
 use crate::operations::error::Error;
 
@@ -76,8 +74,7 @@ async fn dispatch(
         let text = format!("no such address: {}", shorten(path));
         return Err(refuse(Code::NotFound, text).into());
     };
-    let (key_id, secret) =
-        basic_credentials(authorization(request)?).ok_or_else(bad_auth_token)?;
+    let (key_id, secret) = basic_credentials(authorization(request)?).ok_or_else(bad_auth_token)?;
     let operator = Operator::with_key(&http.app, &key_id, &secret)?;
     let answer = manage::perform(&http.app, &operator, command?).await?;
     Ok(json_answer(serde_json::to_vec(&answer).map_err(unwritable)?))

@@ -32,11 +32,10 @@ pub(crate) fn authorize(
     http: &web::Data<Http>,
     version: ApiVersion,
 ) -> Result<HttpResponse, Error> {
-    let (id, secret) =
-        basic_credentials(authorization(request)?).ok_or_else(bad_auth_token)?;
+    let (id, secret) = basic_credentials(authorization(request)?).ok_or_else(bad_auth_token)?;
     let authorized = authorize_account(&http.app, &id, &secret, version.0)?;
     let answer = render(&authorized, http, &base_url(request, http), version);
-    reply(&answer).map(|json| json_answer(json))
+    reply(&answer).map(json_answer)
 }
 
 fn render(authorized: &Authorized, http: &Http, url: &str, version: ApiVersion) -> Value {
@@ -114,8 +113,16 @@ mod tests {
             basic_credentials(Some(&basic("id:key:x"))),
             Some(("id".to_owned(), "key:x".to_owned()))
         );
-        for wrong in [basic(":key"), basic("id:"), basic("id"), "Bearer x".to_owned(),
-            "Basic".to_owned(), "Basic %%%".to_owned(), basic(&"x:".repeat(4000)), String::new()] {
+        for wrong in [
+            basic(":key"),
+            basic("id:"),
+            basic("id"),
+            "Bearer x".to_owned(),
+            "Basic".to_owned(),
+            "Basic %%%".to_owned(),
+            basic(&"x:".repeat(4000)),
+            String::new(),
+        ] {
             assert_eq!(basic_credentials(Some(&wrong)), None, "{wrong}");
         }
         assert_eq!(basic_credentials(None), None);

@@ -5,18 +5,23 @@ use serde_json::{Value, json};
 use crate::api::native::fields::Fields;
 use crate::api::native::{Call, Reply, replication, reply};
 use crate::domain::refusal::{Refusal, bad_request};
-use crate::operations::buckets::{self, BucketChange, BucketFilter, LaterFeatures, NewBucket};
+use crate::operations::buckets::{
+    self, BucketChange, BucketFilter, LaterFeature, LaterFeatures, NewBucket,
+};
 
 /// Which features of later versions a request asks for. Forms that mean "none" are no request:
 /// older SDKs send them always.
 fn later_features(fields: &Fields) -> Result<LaterFeatures, Refusal> {
-    Ok(LaterFeatures {
-        file_lock: fields.opt_bool("fileLockEnabled")?.unwrap_or(false)
-            || has_mode(fields, "defaultRetention")?,
-        encryption: has_mode(fields, "defaultServerSideEncryption")?,
-        lifecycle_rules: fields.asks_for("lifecycleRules")?,
-        cors_rules: fields.asks_for("corsRules")?,
-    })
+    let lock = fields.opt_bool("fileLockEnabled")?.unwrap_or(false)
+        || has_mode(fields, "defaultRetention")?;
+    let asked = [
+        (lock, LaterFeature::FileLock),
+        (has_mode(fields, "defaultServerSideEncryption")?, LaterFeature::Encryption),
+        (fields.asks_for("lifecycleRules")?, LaterFeature::LifecycleRules),
+        (fields.asks_for("corsRules")?, LaterFeature::CorsRules),
+    ];
+    let asked = asked.into_iter().filter(|(asked, _)| *asked);
+    Ok(LaterFeatures(asked.map(|(_, feature)| feature).collect()))
 }
 
 fn has_mode(fields: &Fields, name: &str) -> Result<bool, Refusal> {

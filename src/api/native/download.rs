@@ -156,7 +156,7 @@ fn bytes_of(
             match reader.next().await? {
                 Ok(chunk) => Some((Ok(chunk), Some(reader))),
                 Err(error) => {
-                    app.metrics.faults_total.one();
+                    app.metrics.faults.one();
                     tracing::error!(request.id = %id, %error, "read a blob");
                     Some((Err(std::io::Error::other("the stored bytes cannot be read")), None))
                 }
@@ -169,9 +169,7 @@ fn write_headers(headers: &mut HeaderMap, download: &Download) {
     let version = &download.version;
     let mut put = |name: &str, value: &str| {
         // Values were checked when they were stored; one that is no header value is left out.
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::try_from(name), HeaderValue::from_str(value))
-        {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             headers.insert(name, value);
         }
     };

@@ -160,11 +160,13 @@ impl Fields {
 
     pub(crate) fn opt_bool(&self, name: &str) -> Result<Option<bool>, Refusal> {
         self.present(name)
-            .map(|value| match value {
-                Value::String(text) if self.from_query => text.parse().ok(),
-                other => other.as_bool(),
-            }
-            .ok_or_else(|| wrong_type(name, "a boolean")))
+            .map(|value| {
+                match value {
+                    Value::String(text) if self.from_query => text.parse().ok(),
+                    other => other.as_bool(),
+                }
+                .ok_or_else(|| wrong_type(name, "a boolean"))
+            })
             .transpose()
     }
 
@@ -244,8 +246,18 @@ mod tests {
 
     #[test]
     fn native_23_24_only_a_json_object_is_a_request() {
-        for wrong in ["[]", "1", "\"a\"", "{", "{}x", "{\"a\":1,\"a\":2}", "{\"a\":NaN}", "\u{feff}{}",
-            "{\"a\":{\"b\":1,\"b\":1}}", "{\"a\":\"\\ud800\"}"] {
+        for wrong in [
+            "[]",
+            "1",
+            "\"a\"",
+            "{",
+            "{}x",
+            "{\"a\":1,\"a\":2}",
+            "{\"a\":NaN}",
+            "\u{feff}{}",
+            "{\"a\":{\"b\":1,\"b\":1}}",
+            "{\"a\":\"\\ud800\"}",
+        ] {
             assert_eq!(body(wrong).map(|_| ()), Err(Code::BadJson), "{wrong}");
         }
         assert!(body("").is_ok() && body("  ").is_ok() && body("{}").is_ok());

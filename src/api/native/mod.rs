@@ -14,8 +14,8 @@ pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;
 
-use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use actix_web::http::Method;
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
@@ -28,9 +28,7 @@ use crate::api::native::wire::{ApiVersion, Reader};
 use crate::api::request_id::RequestId;
 use crate::auth::caller::Caller;
 use crate::domain::capability::Capability;
-use crate::domain::refusal::{
-    Code, Refusal, bad_auth_token, bad_request, refuse, shorten,
-};
+use crate::domain::refusal::{Code, Refusal, bad_auth_token, bad_request, refuse, shorten};
 use crate::operations::App;
 use crate::operations::authorize::caller_with_token;
 use crate::operations::error::{Error, Fault};
@@ -103,22 +101,100 @@ macro_rules! json {
 /// Every operation there is. `docs/compatibility.md` has a row for each.
 pub(crate) const OPERATIONS: &[Operation] = &[
     row("b2_authorize_account", Door::Authorize, None, Class::C, Scope::Nothing),
-    row("b2_create_bucket", json!(buckets::create), Some(Capability::WriteBuckets), Class::C, Scope::Account),
-    row("b2_create_key", json!(keys::create), Some(Capability::WriteKeys), Class::C, Scope::Account),
-    row("b2_delete_bucket", json!(buckets::delete), Some(Capability::DeleteBuckets), Class::A, Scope::Account),
-    row("b2_delete_file_version", json!(files::delete_version), Some(Capability::DeleteFiles), Class::A, Scope::Name),
-    row("b2_delete_key", json!(keys::delete), Some(Capability::DeleteKeys), Class::A, Scope::Account),
-    row("b2_download_file_by_id", Door::DownloadById, Some(Capability::ReadFiles), Class::B, Scope::Name),
-    row("b2_download_file_by_name", Door::DownloadByName, Some(Capability::ReadFiles), Class::B, Scope::Name),
-    row("b2_get_download_authorization", json!(download::authorization), Some(Capability::ShareFiles), Class::C, Scope::Prefix),
+    row(
+        "b2_create_bucket",
+        json!(buckets::create),
+        Some(Capability::WriteBuckets),
+        Class::C,
+        Scope::Account,
+    ),
+    row(
+        "b2_create_key",
+        json!(keys::create),
+        Some(Capability::WriteKeys),
+        Class::C,
+        Scope::Account,
+    ),
+    row(
+        "b2_delete_bucket",
+        json!(buckets::delete),
+        Some(Capability::DeleteBuckets),
+        Class::A,
+        Scope::Account,
+    ),
+    row(
+        "b2_delete_file_version",
+        json!(files::delete_version),
+        Some(Capability::DeleteFiles),
+        Class::A,
+        Scope::Name,
+    ),
+    row(
+        "b2_delete_key",
+        json!(keys::delete),
+        Some(Capability::DeleteKeys),
+        Class::A,
+        Scope::Account,
+    ),
+    row(
+        "b2_download_file_by_id",
+        Door::DownloadById,
+        Some(Capability::ReadFiles),
+        Class::B,
+        Scope::Name,
+    ),
+    row(
+        "b2_download_file_by_name",
+        Door::DownloadByName,
+        Some(Capability::ReadFiles),
+        Class::B,
+        Scope::Name,
+    ),
+    row(
+        "b2_get_download_authorization",
+        json!(download::authorization),
+        Some(Capability::ShareFiles),
+        Class::C,
+        Scope::Prefix,
+    ),
     row("b2_get_file_info", json!(files::info), Some(Capability::ReadFiles), Class::B, Scope::Name),
-    row("b2_get_upload_url", json!(upload::upload_url), Some(Capability::WriteFiles), Class::A, Scope::Bucket),
+    row(
+        "b2_get_upload_url",
+        json!(upload::upload_url),
+        Some(Capability::WriteFiles),
+        Class::A,
+        Scope::Bucket,
+    ),
     row("b2_hide_file", json!(files::hide), Some(Capability::WriteFiles), Class::A, Scope::Name),
-    row("b2_list_buckets", json!(buckets::list), Some(Capability::ListBuckets), Class::C, Scope::Bucket),
-    row("b2_list_file_names", json!(files::list_names), Some(Capability::ListFiles), Class::C, Scope::Prefix),
-    row("b2_list_file_versions", json!(files::list_versions), Some(Capability::ListFiles), Class::C, Scope::Prefix),
+    row(
+        "b2_list_buckets",
+        json!(buckets::list),
+        Some(Capability::ListBuckets),
+        Class::C,
+        Scope::Bucket,
+    ),
+    row(
+        "b2_list_file_names",
+        json!(files::list_names),
+        Some(Capability::ListFiles),
+        Class::C,
+        Scope::Prefix,
+    ),
+    row(
+        "b2_list_file_versions",
+        json!(files::list_versions),
+        Some(Capability::ListFiles),
+        Class::C,
+        Scope::Prefix,
+    ),
     row("b2_list_keys", json!(keys::list), Some(Capability::ListKeys), Class::C, Scope::Nothing),
-    row("b2_update_bucket", json!(buckets::update), Some(Capability::WriteBuckets), Class::C, Scope::Bucket),
+    row(
+        "b2_update_bucket",
+        json!(buckets::update),
+        Some(Capability::WriteBuckets),
+        Class::C,
+        Scope::Bucket,
+    ),
     row("b2_upload_file", Door::Upload, Some(Capability::WriteFiles), Class::A, Scope::Name),
 ];
 
@@ -207,7 +283,7 @@ pub(crate) async fn serve(
     http: web::Data<Http>,
 ) -> HttpResponse {
     let id = RequestId::next();
-    http.app.metrics.requests_total.one();
+    http.app.metrics.requests.one();
     let started = http.app.clock.monotonic();
     let method = request.method().clone();
     let uri = request.uri().clone();
@@ -244,7 +320,8 @@ async fn dispatch(
     routed: Option<Route<'_>>,
     id: RequestId,
 ) -> Result<HttpResponse, Error> {
-    let absent = || refuse(Code::NotFound, format!("no such address: {}", shorten(request.uri().path())));
+    let absent =
+        || refuse(Code::NotFound, format!("no such address: {}", shorten(request.uri().path())));
     let (version, operation, rest) = match routed {
         None => return Err(absent().into()),
         Some(Route::File { bucket, name }) => {
@@ -283,7 +360,7 @@ async fn dispatch(
                 fields,
                 base_url: base_url(request, http),
             };
-            handler(call).await.map(|json| json_answer(json))
+            handler(call).await.map(json_answer)
         }
         Door::Upload | Door::DownloadByName => Err(absent().into()),
     }
@@ -376,8 +453,18 @@ mod tests {
         assert_eq!(route("/b2api/v1/b2_x"), operation(1));
         assert_eq!(route("//b2api/v4/b2_x"), operation(4));
         assert_eq!(route("/b2api/v4/b2_x/"), operation(4));
-        for wrong in ["/b2api/v5/b2_x", "/b2api/v0/b2_x", "/b2api/v01/b2_x", "/b2api/v+1/b2_x",
-            "/b2api/v1", "/", "", "/file/bucket", "///b2api/v1/b2_x", "/b2api/v1.0/b2_x"] {
+        for wrong in [
+            "/b2api/v5/b2_x",
+            "/b2api/v0/b2_x",
+            "/b2api/v01/b2_x",
+            "/b2api/v+1/b2_x",
+            "/b2api/v1",
+            "/",
+            "",
+            "/file/bucket",
+            "///b2api/v1/b2_x",
+            "/b2api/v1.0/b2_x",
+        ] {
             assert_eq!(route(wrong), None, "{wrong}");
         }
         assert_eq!(route("/file/b/a%2Fb//c"), Some(Route::File { bucket: "b", name: "a%2Fb//c" }));

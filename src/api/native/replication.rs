@@ -16,7 +16,10 @@ use crate::domain::replication::{
 const FIELD: &str = "replicationConfiguration";
 
 /// Reads the field; None when it is absent. Null and empty objects clear both sides.
-pub(crate) fn parse(fields: &Fields, present: bool) -> Result<Option<ReplicationConfiguration>, Refusal> {
+pub(crate) fn parse(
+    fields: &Fields,
+    present: bool,
+) -> Result<Option<ReplicationConfiguration>, Refusal> {
     if !present {
         return Ok(None);
     }
@@ -28,7 +31,9 @@ pub(crate) fn parse(fields: &Fields, present: bool) -> Result<Option<Replication
     let side = |name: &str| sides.get(name).filter(|value| !value.is_null());
     Ok(Some(ReplicationConfiguration {
         as_replication_source: side("asReplicationSource").map(source).transpose()?,
-        as_replication_destination: side("asReplicationDestination").map(destination).transpose()?,
+        as_replication_destination: side("asReplicationDestination")
+            .map(destination)
+            .transpose()?,
     }))
 }
 
@@ -92,7 +97,7 @@ fn rule(value: &Value) -> Result<ReplicationRule, Refusal> {
         include_existing_files: flag(map, "includeExistingFiles")?,
         is_enabled: flag(map, "isEnabled")?,
         priority: priority.as_i64().ok_or_else(|| wrong_type("priority", "an integer"))?,
-        replication_rule_name: text(map, "replicationRuleName")?,
+        name: text(map, "replicationRuleName")?,
     })
 }
 
@@ -124,36 +129,61 @@ mod tests {
 
     fn rule_with(member: &str, value: &str) -> String {
         let mut members: Vec<(&str, String)> = [
-            ("destinationBucketId", "\"d\""), ("fileNamePrefix", "\"\""),
-            ("includeExistingFiles", "false"), ("isEnabled", "true"), ("priority", "1"),
+            ("destinationBucketId", "\"d\""),
+            ("fileNamePrefix", "\"\""),
+            ("includeExistingFiles", "false"),
+            ("isEnabled", "true"),
+            ("priority", "1"),
             ("replicationRuleName", "\"rule-one\""),
-        ].map(|(name, value)| (name, value.to_owned())).to_vec();
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .to_vec();
         members.retain(|(name, _)| *name != member);
         if !value.is_empty() {
             members.push((member, value.to_owned()));
         }
         let members: Vec<String> = members.iter().map(|(n, v)| format!("\"{n}\":{v}")).collect();
-        format!("{{\"asReplicationSource\":{{\"sourceApplicationKeyId\":\"k\",\"replicationRules\":[{{{}}}]}}}}", members.join(","))
+        format!(
+            "{{\"asReplicationSource\":{{\"sourceApplicationKeyId\":\"k\",\"replicationRules\":[{{{}}}]}}}}",
+            members.join(",")
+        )
     }
 
     #[test]
     fn replication_3_4_5_empty_forms_clear() {
-        for empty in ["null", "{}", "{\"asReplicationSource\":null,\"asReplicationDestination\":null}"] {
+        for empty in
+            ["null", "{}", "{\"asReplicationSource\":null,\"asReplicationDestination\":null}"]
+        {
             assert_eq!(read(empty), Ok(ReplicationConfiguration::default()), "{empty}");
         }
     }
 
     #[test]
     fn replication_31_to_34_members_of_a_rule_are_checked_by_name() {
-        for member in ["destinationBucketId", "fileNamePrefix", "includeExistingFiles", "isEnabled",
-            "priority", "replicationRuleName"] {
-            assert_eq!(read(&rule_with(member, "")), Err(format!("required field {member} is missing")));
-            assert_eq!(read(&rule_with(member, "null")), Err(format!("required field {member} cannot be null")));
+        for member in [
+            "destinationBucketId",
+            "fileNamePrefix",
+            "includeExistingFiles",
+            "isEnabled",
+            "priority",
+            "replicationRuleName",
+        ] {
+            assert_eq!(
+                read(&rule_with(member, "")),
+                Err(format!("required field {member} is missing"))
+            );
+            assert_eq!(
+                read(&rule_with(member, "null")),
+                Err(format!("required field {member} cannot be null"))
+            );
         }
         assert!(read(&rule_with("priority", "1.5")).is_err());
         assert!(read(&rule_with("priority", "\"1\"")).is_err());
         assert!(read(&rule_with("includeExistingFiles", "\"false\"")).is_err());
-        assert_eq!(read(&rule_with("colour", "1")), Err("unknown field in replicationRule: colour".to_owned()));
+        assert_eq!(
+            read(&rule_with("colour", "1")),
+            Err("unknown field in replicationRule: colour".to_owned())
+        );
         assert!(read(&rule_with("priority", "128")).is_ok());
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn upload_file(
     let body = with_idle_limit(payload, http.settings.idle_timeout);
     let stored = upload(&http.app, &ticket, file, body).await?;
     let reader = Reader { caller: &ticket.caller, version };
-    reply(&reader.file(&stored, false)).map(|json| json_answer(json))
+    reply(&reader.file(&stored, false)).map(json_answer)
 }
 
 /// Reads the headers of an upload.
@@ -118,9 +118,13 @@ fn refuse_later_features(headers: &HeaderMap) -> Result<(), Refusal> {
     {
         return Err(not_supported("server-side encryption with customer keys"));
     }
-    if ["X-Bz-File-Legal-Hold", "X-Bz-File-Retention-Mode", "X-Bz-File-Retention-Retain-Until-Timestamp"]
-        .into_iter()
-        .any(has)
+    if [
+        "X-Bz-File-Legal-Hold",
+        "X-Bz-File-Retention-Mode",
+        "X-Bz-File-Retention-Retain-Until-Timestamp",
+    ]
+    .into_iter()
+    .any(has)
     {
         // No bucket has file lock yet, so this is what Backblaze would answer too.
         return Err(refuse(Code::BucketMissingFileLock, "The bucket is not file lock enabled"));

@@ -53,10 +53,6 @@ fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::O
     to.collect_str(value)
 }
 
-fn lower_case<S: Serializer>(status: &Option<ReplicationStatus>, to: S) -> Result<S::Ok, S::Error> {
-    status.map(ReplicationStatus::as_str).serialize(to)
-}
-
 fn raw_json<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     let raw: &RawValue = serde_json::from_str(text).map_err(serde::ser::Error::custom)?;
     raw.serialize(to)
@@ -82,8 +78,8 @@ pub(crate) struct FileJson<'a> {
     file_retention: Option<Guarded<NoRetention>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     legal_hold: Option<Guarded<&'static str>>,
-    #[serde(serialize_with = "lower_case")]
-    replication_status: Option<ReplicationStatus>,
+    /// Lower case; clients that want another case change it themselves.
+    replication_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     server_side_encryption: Option<NoEncryption>,
     /// Only in listings and hides of version 1: rclone reads no other length there.
@@ -124,7 +120,7 @@ pub(crate) struct Reader<'c> {
 
 impl Reader<'_> {
     /// A version as listings and hides show it, or as all other answers do.
-    pub(crate) fn file<'a>(self, file: &'a FileVersion, listed: bool) -> FileJson<'a> {
+    pub(crate) fn file(self, file: &FileVersion, listed: bool) -> FileJson<'_> {
         let is_upload = file.action == Action::Upload;
         let may = |capability| self.caller.may(capability);
         let retention = NoRetention { mode: None, retain_until_timestamp: None };
@@ -139,19 +135,18 @@ impl Reader<'_> {
             file_id: file.id(),
             file_info: file.info.as_json(),
             file_name: file.name.as_str(),
-            file_retention: is_upload.then(|| {
-                Guarded::shown_if(may(Capability::ReadFileRetentions), Some(retention))
-            }),
+            file_retention: is_upload
+                .then(|| Guarded::shown_if(may(Capability::ReadFileRetentions), Some(retention))),
             legal_hold: is_upload
                 .then(|| Guarded::shown_if(may(Capability::ReadFileLegalHolds), None)),
-            replication_status: file.replication,
+            replication_status: file.replication.map(ReplicationStatus::as_str),
             server_side_encryption: is_upload.then_some(NOT_ENCRYPTED),
             size: (listed && self.version.0 == 1).then_some(file.size),
             upload_timestamp: file.upload_at.0,
         }
     }
 
-    fn folder<'a>(self, bucket: BucketId, name: &'a str) -> FolderJson<'a> {
+    fn folder(self, bucket: BucketId, name: &str) -> FolderJson<'_> {
         FolderJson {
             account_id: self.caller.account(),
             action: "folder",
@@ -200,7 +195,7 @@ impl Reader<'_> {
         Ok(json)
     }
 
-    pub(crate) fn bucket<'a>(self, bucket: &'a Bucket) -> BucketJson<'a> {
+    pub(crate) fn bucket(self, bucket: &Bucket) -> BucketJson<'_> {
         let may = |capability| self.caller.may(capability);
         let settings = &bucket.settings;
         let replication = Some(&settings.replication).filter(|both| !both.is_empty());
@@ -264,6 +259,14 @@ pub(crate) struct BucketJson<'a> {
     revision: i64,
 }
 
+/// The restriction of a key, null when there is none.
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+enum KeyBuckets<'a> {
+    BeforeVersion4 { bucket_id: Option<BucketId> },
+    FromVersion4 { bucket_ids: Option<&'a [BucketId]> },
+}
+
 /// An application key; the secret is there only in the answer that made it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -272,12 +275,8 @@ pub(crate) struct KeyJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     application_key: Option<&'a str>,
     application_key_id: &'a str,
-    /// Before version 4.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bucket_id: Option<Option<BucketId>>,
-    /// From version 4 on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bucket_ids: Option<Option<&'a [BucketId]>>,
+    #[serde(flatten)]
+    buckets: KeyBuckets<'a>,
     capabilities: Vec<&'static str>,
     expiration_timestamp: Option<i64>,
     key_name: &'a str,
@@ -288,13 +287,16 @@ pub(crate) struct KeyJson<'a> {
 impl ApiVersion {
     pub(crate) fn key<'a>(self, key: &'a Key, secret: Option<&'a Secret>) -> KeyJson<'a> {
         let buckets = key.buckets.as_deref();
-        let single = buckets.and_then(|ids| ids.first()).copied();
         KeyJson {
             account_id: key.account,
             application_key: secret.map(Secret::expose),
             application_key_id: key.id.as_str(),
-            bucket_id: (self.0 < 4).then_some(single),
-            bucket_ids: (self.0 >= 4).then_some(buckets),
+            buckets: if self.0 < 4 {
+                let single = buckets.and_then(|ids| ids.first()).copied();
+                KeyBuckets::BeforeVersion4 { bucket_id: single }
+            } else {
+                KeyBuckets::FromVersion4 { bucket_ids: buckets }
+            },
             capabilities: key.capabilities.names(),
             expiration_timestamp: key.expires_at.map(|end| end.0),
             key_name: &key.name,

@@ -1,8 +1,8 @@
 //! Where replicas go.
 
-pub(crate) mod local;
 #[cfg(test)]
 pub(crate) mod faulty;
+pub(crate) mod local;
 
 use futures_util::future::BoxFuture;
 

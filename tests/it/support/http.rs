@@ -73,7 +73,10 @@ impl Connection {
         if !given("host") {
             head.push_str("Host: localhost\r\n");
         }
-        if !given("content-length") && !given("transfer-encoding") && (!body.is_empty() || method == "POST") {
+        if !given("content-length")
+            && !given("transfer-encoding")
+            && (!body.is_empty() || method == "POST")
+        {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
         for (name, value) in headers {
@@ -91,7 +94,10 @@ impl Connection {
         loop {
             let mut line = String::new();
             if self.reader.read_line(&mut line)? == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "closed before an answer",
+                ));
             }
             let status: u16 = line
                 .split(' ')

@@ -190,7 +190,8 @@ impl Session {
     }
 
     pub(crate) fn create_bucket(&self, name: &str) -> String {
-        let body = json!({"accountId": self.account, "bucketName": name, "bucketType": "allPrivate"});
+        let body =
+            json!({"accountId": self.account, "bucketName": name, "bucketType": "allPrivate"});
         self.ok("b2_create_bucket", &body)["bucketId"].as_str().unwrap().to_owned()
     }
 
