@@ -236,6 +236,8 @@ fn sealing_key(
 /// Opens the data folder of `config`, making it when it is not there.
 pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> {
     let data_dir = &config.data_dir;
+    // SQLite makes its files with the mode of the process; nobody else may read them.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     make_data_dir(data_dir)?;
     let lock = lock(data_dir)?;
     let catalog_path = data_dir.join("meta.db");

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use crate::catalog::{blob_refs, server_facts};
 use crate::domain::ids::BlobId;
 use crate::domain::time::Millis;
@@ -30,31 +28,35 @@ pub(crate) struct Sweep {
     app: Arc<App>,
     grace_ms: i64,
     stopping: AtomicBool,
-    changed: Notify,
 }
 
 impl Sweep {
     pub(crate) fn new(app: Arc<App>, grace_ms: i64) -> Arc<Self> {
-        Arc::new(Self { app, grace_ms, stopping: AtomicBool::new(false), changed: Notify::new() })
+        Arc::new(Self { app, grace_ms, stopping: AtomicBool::new(false) })
     }
 
     /// Runs until [`Sweep::stop`].
     pub(crate) async fn run(self: Arc<Self>) {
         while !self.stopping.load(Ordering::SeqCst) {
             match self.remove_freed().await {
-                Ok(0) => drop(tokio::time::timeout(POLL, self.changed.notified()).await),
+                Ok(0) => self.wait().await,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "sweep freed blobs");
-                    drop(tokio::time::timeout(POLL, self.changed.notified()).await);
+                    self.wait().await;
                 }
             }
         }
     }
 
+    async fn wait(&self) {
+        // A wake-up that was lost costs one poll interval, nothing else.
+        drop(tokio::time::timeout(POLL, self.app.wake.sweep.notified()).await);
+    }
+
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.changed.notify_one();
+        self.app.wake.sweep.notify_one();
     }
 
     /// Removes one batch of blobs whose grace is over; answers how many.

@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     let asked = Asked { id, is_head, is_authorize: false };
     let outcome = dispatch(&request, payload, &http).await;
     let response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
-    tracing::info!(
+    tracing::debug!(
         request.id = %id,
         http.method = %request.method(),
         path = shorten(request.uri().path()),

@@ -298,7 +298,8 @@ pub(crate) async fn serve(
     let outcome = dispatch(&request, payload, &http, routed, id).await;
     let response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
     let took = http.app.clock.monotonic().0 - started.0;
-    tracing::info!(
+    // One line for each request would cost more than most requests do, so it is asked for.
+    tracing::debug!(
         request.id = %id,
         http.method = %method,
         operation,
