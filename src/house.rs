@@ -123,12 +123,15 @@ pub(crate) struct Opened {
     _lock: File,
 }
 
+/// Puts something around the blob store.
+type WrapBlobs = Box<dyn FnOnce(Arc<dyn BlobStore>) -> Arc<dyn BlobStore> + Send>;
+
 /// What a test may put in the place of the real things.
 pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Wraps the blob store.
-    pub(crate) wrap_blobs: fn(Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
+    pub(crate) wrap_blobs: WrapBlobs,
 }
 
 impl Parts {
@@ -136,7 +139,7 @@ impl Parts {
         Self {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy::new()),
-            wrap_blobs: |blobs| blobs,
+            wrap_blobs: Box::new(|blobs| blobs),
         }
     }
 }

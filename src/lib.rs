@@ -21,3 +21,5 @@ mod metrics;
 mod operations;
 mod outbound;
 mod replication;
+#[cfg(test)]
+mod testing;

@@ -47,7 +47,7 @@ pub(crate) struct Round {
     pub seconds: f64,
     pub usage: Usage,
     /// Sorted, in microseconds.
-    latencies: Vec<u32>,
+    pub latencies: Vec<u32>,
 }
 
 impl Round {

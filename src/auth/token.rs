@@ -108,7 +108,11 @@ impl Tokens {
         let (version, key) = (fields.next()?, fields.next()?);
         let (expires, nonce) = (fields.next()?, fields.next()?);
         let (tag, mac) = (fields.next()?, fields.next()?);
-        let scope = fields.next().unwrap_or_default();
+        let scope = fields.next();
+        if scope == Some("") {
+            return None;
+        }
+        let scope = scope.unwrap_or_default();
         let head = format!("{version}_{key}_{expires}_{nonce}_{tag}");
         let mut given = [0_u8; MAC_BYTES];
         hex::decode_to_slice(mac, &mut given).ok()?;
@@ -172,7 +176,7 @@ mod tests {
                 format!("{token}_"),
                 format!("{token}{token}"),
                 format!(" {token}"),
-                token[1..].to_owned(),
+                token.chars().skip(1).collect(),
                 String::new(),
             ] {
                 assert!(tokens().check(kind, &altered, Millis(1)).is_err(), "{altered}");

@@ -166,38 +166,74 @@ pub(crate) struct DueHead {
     pub(crate) size: u64,
 }
 
-/// For each lane that has due work, its first job of each origin. A lane is a target and a source
-/// bucket, so there are few; the claim index is searched once for each, however many jobs wait.
-pub(crate) fn due_heads(tx: &mut dyn Tx, now: Millis) -> Result<Vec<DueHead>, Error> {
-    let lanes = collect(
-        tx,
-        "WITH RECURSIVE l(lane) AS (
-           SELECT MIN(lane) FROM replication_jobs WHERE state = 'ready'
-           UNION ALL
-           SELECT (SELECT MIN(lane) FROM replication_jobs WHERE state = 'ready' AND lane > l.lane)
-             FROM l WHERE l.lane IS NOT NULL)
-         SELECT lane FROM l WHERE lane IS NOT NULL",
-        &[],
-        |row| Ok(row.text(0)?.to_owned()),
-    )?;
+/// For about `limit` lanes with due jobs, from the lane `from` on and then from the first one,
+/// the first due job of each origin. The claim index is searched once for each lane, however many
+/// jobs wait in it.
+pub(crate) fn due_heads(
+    tx: &mut dyn Tx,
+    now: Millis,
+    from: &str,
+    limit: usize,
+) -> Result<Vec<DueHead>, Error> {
     let mut heads = Vec::new();
-    for lane in lanes {
-        for origin in [JobOrigin::Upload, JobOrigin::Scan] {
-            let head = find(
-                tx,
-                "SELECT target, size FROM replication_jobs
-                  WHERE lane = ?1 AND origin = ?2 AND state = 'ready' AND next_attempt_at_ms <= ?3
-                  ORDER BY next_attempt_at_ms, job_id LIMIT 1",
-                &[Value::Text(&lane), Value::Text(origin.as_str()), Value::Int(now.0)],
-                |row| Ok((row.text(0)?.to_owned(), row.int(1)?)),
-            )?;
-            if let Some((target, size)) = head {
-                let size = u64::try_from(size).unwrap_or_default();
-                heads.push(DueHead { lane: lane.clone(), target, origin, size });
+    // From `from` to the end, then from the beginning to `from`.
+    for (mut start, end) in [(from.to_owned(), None), (String::new(), Some(from))] {
+        loop {
+            let lanes = waiting_lanes(tx, &start, limit)?;
+            let more = lanes.len() == limit;
+            for lane in lanes {
+                if heads.len() >= limit || end.is_some_and(|end| lane.as_str() >= end) {
+                    break;
+                }
+                append_due(tx, &lane, now, &mut heads)?;
+                // The smallest text that is greater.
+                start = lane + "\u{1}";
+            }
+            let ended = end.is_some_and(|end| start.as_str() >= end);
+            if !more || ended || heads.len() >= limit {
+                break;
             }
         }
     }
     Ok(heads)
+}
+
+fn append_due(
+    tx: &mut dyn Tx,
+    lane: &str,
+    now: Millis,
+    heads: &mut Vec<DueHead>,
+) -> Result<(), Error> {
+    for origin in [JobOrigin::Upload, JobOrigin::Scan] {
+        let head = find(
+            tx,
+            "SELECT target, size FROM replication_jobs
+              WHERE lane = ?1 AND origin = ?2 AND state = 'ready' AND next_attempt_at_ms <= ?3
+              ORDER BY next_attempt_at_ms, job_id LIMIT 1",
+            &[Value::Text(lane), Value::Text(origin.as_str()), Value::Int(now.0)],
+            |row| Ok((row.text(0)?.to_owned(), row.int(1)?)),
+        )?;
+        if let Some((target, size)) = head {
+            let size = u64::try_from(size).unwrap_or_default();
+            heads.push(DueHead { lane: lane.to_owned(), target, origin, size });
+        }
+    }
+    Ok(())
+}
+
+/// Lanes with jobs that wait, due or not, in the order of their names.
+fn waiting_lanes(tx: &mut dyn Tx, from: &str, limit: usize) -> Result<Vec<String>, Error> {
+    collect(
+        tx,
+        "WITH RECURSIVE l(lane) AS (
+           SELECT MIN(lane) FROM replication_jobs WHERE state = 'ready' AND lane >= ?1
+           UNION ALL
+           SELECT (SELECT MIN(lane) FROM replication_jobs WHERE state = 'ready' AND lane > l.lane)
+             FROM l WHERE l.lane IS NOT NULL)
+         SELECT lane FROM l WHERE lane IS NOT NULL LIMIT ?2",
+        &[Value::Text(from), Value::Int(i64::try_from(limit).unwrap_or(i64::MAX))],
+        |row| Ok(row.text(0)?.to_owned()),
+    )
 }
 
 /// When the next job becomes due, None when no job waits.

@@ -14,7 +14,7 @@ const QUANTUM_BYTES: u64 = 8 * 1024 * 1024;
 /// What a job costs beside its bytes.
 const JOB_COST_BYTES: u64 = 64 * 1024;
 /// Files from this size on may not take all the room there is.
-const LARGE_BYTES: u64 = 128 * 1024 * 1024;
+pub(crate) const LARGE_BYTES: u64 = 128 * 1024 * 1024;
 /// Of so many turns of a lane, one prefers jobs born in a scan.
 const TURNS_PER_SCAN: u64 = 4;
 /// Failures in a row that open the breaker of a target.
@@ -89,59 +89,97 @@ pub(crate) struct Scheduler {
     turns: BTreeMap<String, u64>,
 }
 
+/// The first due jobs of one lane, by origin.
+#[derive(Clone, Copy, Default)]
+struct LaneHeads<'h> {
+    upload: Option<&'h DueHead>,
+    scan: Option<&'h DueHead>,
+}
+
 impl Scheduler {
-    /// Answers what to claim now. `heads` are the first due jobs of all lanes that have any.
+    /// The lane from which due work is to be looked for, so that every lane has its turn.
+    pub(crate) fn next_lane(&self) -> &str {
+        self.last.as_deref().unwrap_or_default()
+    }
+
+    /// Answers what to claim now. `heads` are the first due jobs of lanes from
+    /// [`Scheduler::next_lane`] on. When none of them may start, their turn is over.
     pub(crate) fn pick(&mut self, heads: &[DueHead], mut room: Room) -> Vec<Pick> {
-        let mut lanes: Vec<&str> = heads.iter().map(|head| head.lane.as_str()).collect();
-        lanes.sort_unstable();
-        lanes.dedup();
-        self.credit.retain(|lane, _| lanes.binary_search(&lane.as_str()).is_ok());
-        self.turns.retain(|lane, _| lanes.binary_search(&lane.as_str()).is_ok());
+        let mut lanes: BTreeMap<&str, LaneHeads<'_>> = BTreeMap::new();
+        for head in heads {
+            let lane = lanes.entry(&head.lane).or_default();
+            match head.origin {
+                JobOrigin::Upload => lane.upload = Some(head),
+                JobOrigin::Scan => lane.scan = Some(head),
+            }
+        }
+        self.turns.retain(|lane, _| lanes.contains_key(lane.as_str()));
+        self.credit.retain(|lane, _| lanes.contains_key(lane.as_str()));
+        let mut order: Vec<(&str, LaneHeads<'_>)> = lanes.into_iter().collect();
         let start = match &self.last {
             // The lane served last goes on while it has credit left.
-            Some(last) if self.credit.get(last).is_some_and(|left| *left > 0) => {
-                lanes.partition_point(|lane| *lane < last.as_str())
+            Some(last) if self.credit.contains_key(last) => {
+                order.partition_point(|(lane, _)| *lane < last.as_str())
             }
-            Some(last) => lanes.partition_point(|lane| *lane <= last.as_str()),
+            Some(last) => order.partition_point(|(lane, _)| *lane <= last.as_str()),
             None => 0,
         };
-        let start = start.min(lanes.len());
-        lanes.rotate_left(start);
+        let start = start.min(order.len());
+        order.rotate_left(start);
         let mut picks: Vec<Pick> = Vec::new();
+        let mut goes_on = true;
         // Each round hands every lane a quantum; a lane whose first job is dear saves up.
-        while room.slots > 0 {
-            let waiting: Vec<&str> = lanes
-                .iter()
-                .copied()
-                .filter(|lane| self.choose(heads, lane).is_some_and(|head| room.admits(head)))
-                .collect();
-            if waiting.is_empty() {
+        loop {
+            let mut may_start = false;
+            for (lane, heads) in &order {
+                if self.choose(lane, *heads).is_some_and(|head| room.admits(head)) {
+                    may_start = true;
+                    self.serve(lane, *heads, goes_on, &mut room, &mut picks);
+                }
+                goes_on = false;
+            }
+            if !may_start {
                 break;
             }
-            for lane in waiting {
-                self.serve(heads, lane, &mut room, &mut picks);
-            }
+        }
+        if picks.is_empty()
+            && let Some((lane, _)) = order.last()
+        {
+            self.credit.clear();
+            self.last = Some((*lane).to_owned());
         }
         picks
     }
 
     /// The job of a lane that its turn prefers.
-    fn choose<'h>(&self, heads: &'h [DueHead], lane: &str) -> Option<&'h DueHead> {
-        let of = |origin| heads.iter().find(move |head| head.lane == lane && head.origin == origin);
+    fn choose<'h>(&self, lane: &str, heads: LaneHeads<'h>) -> Option<&'h DueHead> {
         let turn = self.turns.get(lane).copied().unwrap_or_default();
         let scan_first = turn % TURNS_PER_SCAN == TURNS_PER_SCAN - 1;
-        let (upload, scan) = (of(JobOrigin::Upload), of(JobOrigin::Scan));
-        if scan_first { scan.or(upload) } else { upload.or(scan) }
+        if scan_first { heads.scan.or(heads.upload) } else { heads.upload.or(heads.scan) }
     }
 
-    fn serve(&mut self, heads: &[DueHead], lane: &str, room: &mut Room, picks: &mut Vec<Pick>) {
-        let goes_on = self.last.as_deref() == Some(lane);
-        let left = self.credit.get(lane).copied().unwrap_or_default();
-        let mut credit = if goes_on && left > 0 { left } else { left + QUANTUM_BYTES };
-        while let Some(head) = self.choose(heads, lane) {
+    /// Serves a lane in its turn. A turn that `goes_on` has its quantum already.
+    fn serve(
+        &mut self,
+        lane: &str,
+        heads: LaneHeads<'_>,
+        goes_on: bool,
+        room: &mut Room,
+        picks: &mut Vec<Pick>,
+    ) {
+        let left = self.credit.remove(lane);
+        let mut credit = match left {
+            Some(left) if goes_on => left,
+            other => other.unwrap_or_default() + QUANTUM_BYTES,
+        };
+        while let Some(head) = self.choose(lane, heads).filter(|head| room.admits(head)) {
             let cost = head.size.saturating_add(JOB_COST_BYTES);
-            if !room.admits(head) || cost > credit {
-                break;
+            if cost > credit {
+                // It saves up for its next turn; what is left of a turn of cheap jobs is not kept.
+                if cost > QUANTUM_BYTES {
+                    self.credit.insert(lane.to_owned(), credit);
+                }
+                return;
             }
             credit -= cost;
             room.take(head);
@@ -169,15 +207,21 @@ mod tests {
     }
 
     #[test]
-    fn replication_199_every_lane_has_its_turn_before_a_long_one_goes_on_for_ever() {
+    fn f72_replication_199_every_lane_has_its_turn_before_a_long_one_goes_on_for_ever() {
         let lanes: Vec<DueHead> =
             (0..1000).map(|n| head(&format!("lane{n:04}"), "t", JobOrigin::Upload, 1)).collect();
+        // What is due is looked up a window at a time, as the engine does.
+        let window = |from: &str| -> Vec<DueHead> {
+            let at = lanes.partition_point(|head| head.lane.as_str() < from);
+            lanes.iter().cycle().skip(at).take(64).cloned().collect()
+        };
         let mut scheduler = Scheduler::default();
         let mut served = std::collections::BTreeSet::new();
         let mut jobs = 0_usize;
         // The room of one claim is small; the quantum of a lane is 127 jobs of this size.
         while served.len() < lanes.len() {
-            for pick in scheduler.pick(&lanes, room(4, 4)) {
+            let heads = window(scheduler.next_lane());
+            for pick in scheduler.pick(&heads, room(4, 4)) {
                 jobs += pick.count;
                 served.insert(pick.lane);
             }

@@ -1,6 +1,6 @@
 //! The engine itself: claim, check, carry, settle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::catalog::replication::{self, Breaker, Job, Lease, Outcome};
+use crate::catalog::replication::{self, Breaker, DueHead, Job, Lease, Outcome};
 use crate::catalog::{Abort, Tx, blob_refs, files};
 use crate::domain::file::FileVersion;
 use crate::domain::ids::FileNumber;
@@ -27,7 +27,7 @@ use crate::replication::destination::local::failure;
 use crate::replication::destination::{Destination, Failure};
 use crate::replication::gate::{self, MappingGrace, Passed};
 use crate::replication::scan;
-use crate::replication::schedule::{Room, Scheduler, breaker_open_ms};
+use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
 
 /// How the engine is run.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ const LEASE_MS: i64 = 60_000;
 const STALL_MS: i64 = 60_000;
 /// The engine looks at least this often, in case a wake-up was lost.
 const POLL: Duration = Duration::from_millis(500);
+/// Lanes looked at for due work at a time.
+const LANES_LOOKED_AT: usize = 64;
 /// Lost jobs taken back in one transaction.
 const RECLAIM_BATCH: i64 = 256;
 
@@ -261,32 +263,20 @@ impl Engine {
             return Ok(Vec::new());
         }
         let now = self.app.clock.now();
-        let (heads, breakers) = self
-            .app
-            .catalog
-            .read(|tx| Ok((replication::due_heads(tx, now)?, replication::list_breakers(tx)?)))?;
-        if heads.is_empty() {
-            return Ok(Vec::new());
-        }
-        let picks = {
-            let mut state = self.state();
-            let mut in_flight = BTreeMap::new();
-            for flight in state.in_flight.values() {
-                *in_flight.entry(flight.target.clone()).or_insert(0) += 1;
+        let mut picks = Vec::new();
+        // A window of lanes whose targets are all busy must not hide the lanes behind it.
+        let mut seen = BTreeSet::new();
+        while picks.is_empty() {
+            let from = self.state().scheduler.next_lane().to_owned();
+            let (heads, breakers) = self.app.catalog.read(|tx| {
+                let heads = replication::due_heads(tx, now, &from, LANES_LOOKED_AT)?;
+                Ok((heads, replication::list_breakers(tx)?))
+            })?;
+            let fresh = heads.iter().filter(|head| seen.insert(head.lane.clone())).count();
+            if fresh == 0 {
+                return Ok(Vec::new());
             }
-            let large = state.in_flight.values().filter(|f| f.size >= 128 * 1024 * 1024).count();
-            let room = Room {
-                slots,
-                large_slots: (self.options.workers / 2).max(1).saturating_sub(large),
-                target_max: self.options.target_max_inflight,
-                in_flight,
-                breakers,
-                now,
-            };
-            state.scheduler.pick(&heads, room)
-        };
-        if picks.is_empty() {
-            return Ok(Vec::new());
+            picks = self.pick(&heads, slots, breakers, now);
         }
         let lease =
             Lease { owner: self.owner.clone(), until: self.app.clock.monotonic().plus(LEASE_MS) };
@@ -310,6 +300,30 @@ impl Engine {
             })
             .await?;
         Ok(claimed)
+    }
+
+    fn pick(
+        &self,
+        heads: &[DueHead],
+        slots: usize,
+        breakers: Vec<Breaker>,
+        now: Millis,
+    ) -> Vec<Pick> {
+        let mut state = self.state();
+        let mut in_flight = BTreeMap::new();
+        for flight in state.in_flight.values() {
+            *in_flight.entry(flight.target.clone()).or_insert(0) += 1;
+        }
+        let large = state.in_flight.values().filter(|flight| flight.size >= LARGE_BYTES).count();
+        let room = Room {
+            slots,
+            large_slots: (self.options.workers / 2).max(1).saturating_sub(large),
+            target_max: self.options.target_max_inflight,
+            in_flight,
+            breakers,
+            now,
+        };
+        state.scheduler.pick(heads, room)
     }
 
     fn enter(&self, job: &Job, abort: Option<AbortHandle>) {

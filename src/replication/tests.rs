@@ -1,1 +1,0 @@
-//! Step tests of the engine: see `docs/testing.md`.

@@ -1,0 +1,7 @@
+//! Step tests of the engine: the fault matrix, scans, and random runs against a model.
+//!
+//! Time stands still unless a test moves it, and one step is one job from claim to outcome.
+
+mod matrix;
+mod random;
+mod scans;

@@ -1,0 +1,169 @@
+//! Existing files (replication.md A9, C10).
+
+use crate::clock::Clock as _;
+use crate::domain::replication::ReplicationConfiguration;
+use crate::domain::time::DAY_MS;
+use crate::operations::files::hide_file;
+use crate::replication::scan;
+use crate::testing::{Pair, TestHouse, mapping, rule, rules};
+
+async fn with_existing(house: &TestHouse, pair: &Pair) {
+    let mut wanted = rule("rule-one", pair.destination);
+    wanted.include_existing_files = true;
+    house.configure(pair.source, rules(&pair.source_key, vec![wanted])).await.unwrap();
+}
+
+async fn without_rules(house: &TestHouse) -> Pair {
+    let pair = house.pair().await;
+    house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
+    pair
+}
+
+#[tokio::test]
+async fn replication_116_117_118_125_existing_versions_are_carried_only_when_asked_oldest_first() {
+    let house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    let first = house.upload(pair.source, "a", b"one").await;
+    house.clock.advance(1);
+    let second = house.upload(pair.source, "a", b"two").await;
+    hide_file(&house.app, &house.caller, &pair.source.to_string(), "a").await.unwrap();
+    let plain = rules(&pair.source_key, vec![rule("rule-one", pair.destination)]);
+    house.configure(pair.source, plain).await.unwrap();
+    house.drain().await;
+    assert_eq!(house.status(&first), None, "not asked for");
+    with_existing(&house, &pair).await;
+    house.engine.step_once().await.unwrap();
+    let order: Vec<_> = house.jobs().iter().map(|job| job.file_number).collect();
+    assert_eq!(order, [first.number, second.number]);
+    house.drain().await;
+    assert_eq!(
+        (house.status(&first), house.status(&second)),
+        (Some("completed"), Some("completed"))
+    );
+    let there = house.versions(pair.destination);
+    assert_eq!(there.len(), 2, "the hide marker stays where it is");
+}
+
+#[tokio::test]
+async fn f54_replication_122_126_an_interrupted_scan_gives_each_file_one_job() {
+    let mut house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    for number in 0..1_100 {
+        house.upload(pair.source, &format!("f{number:05}"), b"").await;
+    }
+    with_existing(&house, &pair).await;
+    assert!(scan::advance_all(&house.app).await.unwrap());
+    assert_eq!(house.jobs().len(), 500, "one batch at a time");
+    house.crash_and_reopen().await;
+    while scan::advance_all(&house.app).await.unwrap() {}
+    let mut files: Vec<_> = house.jobs().iter().map(|job| job.file_number).collect();
+    assert_eq!(files.len(), 1_100);
+    files.sort_unstable();
+    files.dedup();
+    assert_eq!(files.len(), 1_100, "each once");
+}
+
+#[tokio::test]
+async fn f55_replication_124_a_changed_rule_supersedes_the_scan_and_starts_anew() {
+    let house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    for number in 0..600 {
+        house.upload(pair.source, &format!("f{number:05}"), b"").await;
+    }
+    with_existing(&house, &pair).await;
+    scan::advance_all(&house.app).await.unwrap();
+    let mut narrower = rule("rule-one", pair.destination);
+    narrower.include_existing_files = true;
+    narrower.file_name_prefix = "f0059".to_owned();
+    house.configure(pair.source, rules(&pair.source_key, vec![narrower])).await.unwrap();
+    while scan::advance_all(&house.app).await.unwrap() {}
+    assert_eq!(house.jobs().len(), 510, "500 of the first scan, ten more of the second");
+    house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
+    assert!(!scan::advance_all(&house.app).await.unwrap(), "no rule, no scan");
+}
+
+#[tokio::test]
+async fn f56_replication_123_a_file_uploaded_during_the_scan_has_one_job() {
+    let house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    for number in 0..600 {
+        house.upload(pair.source, &format!("f{number:05}"), b"").await;
+    }
+    with_existing(&house, &pair).await;
+    scan::advance_all(&house.app).await.unwrap();
+    house.upload(pair.source, "a-before-the-cursor", b"x").await;
+    house.upload(pair.source, "z-after-the-cursor", b"x").await;
+    while scan::advance_all(&house.app).await.unwrap() {}
+    assert_eq!(house.jobs().len(), 602);
+}
+
+#[tokio::test]
+async fn replication_119_120_a_daily_scan_picks_up_what_was_uploaded_while_the_rule_slept() {
+    let house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    with_existing(&house, &pair).await;
+    house.drain().await;
+    let mut asleep = rule("rule-one", pair.destination);
+    asleep.include_existing_files = true;
+    asleep.is_enabled = false;
+    house.configure(pair.source, rules(&pair.source_key, vec![asleep])).await.unwrap();
+    let version = house.upload(pair.source, "f", b"x").await;
+    assert_eq!(house.status(&version), None);
+    with_existing(&house, &pair).await;
+    house.drain().await;
+    assert_eq!(house.status(&version), Some("completed"));
+    // A version that lost its job is found by the next daily scan, not before.
+    let forgotten = house
+        .app
+        .catalog
+        .write("forget", |tx| Ok(tx.execute("DELETE FROM replication_jobs", &[])?));
+    forgotten.await.unwrap();
+    assert_eq!(house.settle().await, 0);
+    let midnight = house.clock.now().next_midnight().0 - house.clock.now().0;
+    house.clock.advance(midnight - 1);
+    assert_eq!(house.settle().await, 0);
+    house.clock.advance(1);
+    assert_eq!(house.settle().await, 1, "at 00:00 UTC");
+    assert_eq!(house.versions(pair.destination).len(), 1, "the replica that is there is adopted");
+    house.clock.advance(DAY_MS);
+    assert_eq!(house.settle().await, 0, "already replicated");
+}
+
+#[tokio::test]
+async fn f57_replication_97_a_scan_leaves_failed_files_alone() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.configure(pair.destination, ReplicationConfiguration::default()).await.unwrap();
+    let version = house.upload(pair.source, "f", b"x").await;
+    house.settle().await;
+    let repaired = mapping(&pair.source_key, &pair.destination_key);
+    house.configure(pair.destination, repaired).await.unwrap();
+    with_existing(&house, &pair).await;
+    house.drain().await;
+    assert_eq!(house.status(&version), Some("failed"));
+}
+
+#[tokio::test]
+async fn replication_72_73_a_second_destination_makes_a_completed_file_pending_again() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", b"x").await;
+    house.drain().await;
+    let replica = house.versions(pair.destination).remove(0);
+    let (name, id) = (replica.name.as_str().to_owned(), replica.id().to_string());
+    crate::operations::files::delete_version(&house.app, &house.caller, &name, &id, false)
+        .await
+        .unwrap();
+    assert_eq!(house.status(&version), Some("completed"), "whatever becomes of the replica");
+    let second = house.bucket("second-target").await;
+    house.configure(second, mapping(&pair.source_key, &pair.destination_key)).await.unwrap();
+    let mut added = rule("rule-two", second);
+    added.include_existing_files = true;
+    let two = vec![rule("rule-one", pair.destination), added];
+    house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
+    scan::advance_all(&house.app).await.unwrap();
+    assert_eq!(house.status(&version), Some("pending"));
+    house.drain().await;
+    assert_eq!(house.status(&version), Some("completed"));
+    assert_eq!(house.versions(second).len(), 1);
+}

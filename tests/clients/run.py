@@ -1,0 +1,40 @@
+"""Runs every check with real clients and ends with one line that counts them."""
+
+import sys
+import time
+import traceback
+
+import with_b2_cli
+import with_b2sdk
+import with_readme
+import with_rclone
+from kiln import Server
+
+
+def main():
+    wanted = sys.argv[1:]
+    passed, failed = 0, 0
+    for suite in (with_b2_cli, with_b2sdk, with_rclone, with_readme):
+        checks = [one for one in suite.CHECKS if not wanted or one.__name__ in wanted]
+        if not checks:
+            continue
+        server = Server()
+        try:
+            for one in checks:
+                started = time.monotonic()
+                try:
+                    one(server)
+                    passed += 1
+                    outcome = "ok"
+                except Exception:
+                    failed += 1
+                    outcome = "FAILED\n" + traceback.format_exc()
+                took = time.monotonic() - started
+                print(f"{suite.__name__}.{one.__name__} {took:.1f} s {outcome}", flush=True)
+        finally:
+            server.stop()
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+sys.exit(main())

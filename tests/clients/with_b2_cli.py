@@ -1,0 +1,207 @@
+"""The real b2 command line against the built binary."""
+
+import hashlib
+import json
+import pathlib
+import tempfile
+import urllib.request
+
+from kiln import Cli, Server, check
+
+
+def buckets_are_made_changed_listed_and_deleted(server):
+    b2 = Cli(server)
+    b2("bucket", "create", "cli-buckets", "allPrivate", "--bucket-info", '{"a": "b"}')
+    b2("bucket", "update", "cli-buckets", "allPublic", "--bucket-info", '{"c": "d"}')
+    shown = json.loads(b2("bucket", "get", "cli-buckets"))
+    check(shown["bucketType"] == "allPublic" and shown["bucketInfo"] == {"c": "d"}, shown)
+    check("cli-buckets" in b2("bucket", "list"), "listed")
+    check("already in use" in b2.refused("bucket", "create", "cli-buckets", "allPrivate"), "twice")
+    b2("bucket", "delete", "cli-buckets")
+    check("cli-buckets" not in b2("bucket", "list"), "gone")
+
+
+def files_go_up_and_come_down_by_name_by_id_and_in_part(server):
+    b2 = Cli(server)
+    b2("bucket", "create", "cli-files", "allPrivate")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        content = bytes(range(256)) * 8192
+        (folder / "up.txt").write_bytes(content)
+        b2("file", "upload", "--info", "colour=blue %+", "cli-files", folder / "up.txt",
+           "dir/na me+%\u00e9.txt")
+        listed = json.loads(b2("ls", "--json", "-r", "b2://cli-files"))
+        check(len(listed) == 1, listed)
+        file_id = listed[0]["fileId"]
+        check(listed[0]["fileInfo"]["colour"] == "blue %+", listed)
+        check(listed[0]["contentType"] == "text/plain", listed)
+        b2("file", "download", "b2://cli-files/dir/na me+%\u00e9.txt", folder / "by-name")
+        b2("file", "download", f"b2id://{file_id}", folder / "by-id")
+        check((folder / "by-name").read_bytes() == content, "by name")
+        check((folder / "by-id").read_bytes() == content, "by id")
+        info = json.loads(b2("file", "info", f"b2id://{file_id}"))
+        check(info["contentSha1"] == hashlib.sha1(content).hexdigest(), info)
+        token = server.authorize("0123456789ab", "K000MasterOfTheTestHouse0123456")
+        request = urllib.request.Request(
+            f"{server.url}/b2api/v3/b2_download_file_by_id?fileId={file_id}",
+            headers={"Authorization": token["authorizationToken"], "Range": "bytes=5-8"})
+        with urllib.request.urlopen(request) as answer:
+            check(answer.status == 206 and answer.read() == content[5:9], "range")
+
+
+def names_are_hidden_shown_again_and_removed(server):
+    b2 = Cli(server)
+    b2("bucket", "create", "cli-hiding", "allPrivate")
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "f"
+        for text in ("one", "two"):
+            file.write_text(text)
+            b2("file", "upload", "cli-hiding", file, "a/b/c.txt")
+        b2("file", "upload", "cli-hiding", file, "top.txt")
+    check(b2("ls", "b2://cli-hiding").split() == ["a/", "top.txt"], "folders")
+    check(b2("ls", "-r", "b2://cli-hiding").split() == ["a/b/c.txt", "top.txt"], "recursive")
+    check(len(b2("ls", "-r", "--versions", "b2://cli-hiding").splitlines()) == 3, "versions")
+    b2("file", "hide", "b2://cli-hiding/a/b/c.txt")
+    check("a/" not in b2("ls", "b2://cli-hiding"), "hidden")
+    check("already" in b2.refused("file", "hide", "b2://cli-hiding/a/b/c.txt").lower(), "twice")
+    b2("file", "unhide", "b2://cli-hiding/a/b/c.txt")
+    check("a/" in b2("ls", "b2://cli-hiding"), "shown again")
+    b2("rm", "-r", "--versions", "--threads", "4", "b2://cli-hiding")
+    check(b2("ls", "-r", "--versions", "b2://cli-hiding").strip() == "", "removed")
+    b2("bucket", "delete", "cli-hiding")
+
+
+def a_restricted_key_reaches_its_own_and_nothing_else(server):
+    b2 = Cli(server)
+    for name in ("cli-mine", "cli-theirs"):
+        b2("bucket", "create", name, "allPrivate")
+    made = b2("key", "create", "--bucket", "cli-mine", "--name-prefix", "in/", "--duration", "3600",
+              "restricted", "listBuckets,listFiles,readFiles,writeFiles").split()
+    restricted = Cli(server, made[0], made[1])
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "f"
+        file.write_text("x")
+        restricted("file", "upload", "cli-mine", file, "in/f")
+        for arguments in (
+                ("file", "upload", "cli-mine", file, "out/f"),
+                ("file", "upload", "cli-theirs", file, "in/f"),
+                ("ls", "b2://cli-theirs"),
+                ("bucket", "create", "cli-new-one", "allPrivate"),
+                ("key", "list"),
+                ("rm", "b2://cli-mine/in/f")):
+            text = restricted.refused(*arguments).lower()
+            check("unauthorized" in text or "restricted" in text or "not authorized" in text
+                  or "application key" in text, f"{arguments}: {text}")
+    check(made[0] in b2("key", "list"), "listed")
+    b2("key", "delete", made[0])
+    check(made[0] not in b2("key", "list"), "deleted")
+    check(restricted.run("ls", "b2://cli-mine").returncode != 0, "a deleted key is worth nothing")
+
+
+def a_download_authorization_opens_what_it_names(server):
+    b2 = Cli(server)
+    b2("bucket", "create", "cli-shared", "allPrivate")
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "f"
+        file.write_text("shared")
+        b2("file", "upload", "cli-shared", file, "open/f")
+        b2("file", "upload", "cli-shared", file, "closed/f")
+    token = b2("bucket", "get-download-auth", "--prefix", "open/", "cli-shared").strip()
+    base = f"{server.url}/file/cli-shared"
+    with urllib.request.urlopen(f"{base}/open/f?Authorization={token}") as answer:
+        check(answer.read() == b"shared", "opened")
+    for address in (f"{base}/closed/f?Authorization={token}", f"{base}/open/f"):
+        try:
+            urllib.request.urlopen(address)
+            check(False, "should be refused: " + address)
+        except urllib.error.HTTPError as refusal:
+            check(refusal.code == 401, refusal.code)
+    url = b2("file", "url", "--with-auth", "b2://cli-shared/open/f").strip()
+    with urllib.request.urlopen(url) as answer:
+        check(answer.read() == b"shared", "file url")
+
+
+def replication_is_set_up_paused_and_shown(server):
+    b2 = Cli(server)
+    for name in ("cli-source", "cli-copy", "cli-copy-two"):
+        b2("bucket", "create", name, "allPrivate")
+    b2("replication", "setup", "--name", "first-rule", "cli-source", "cli-copy")
+    server.control("/admin/replication/hold")
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "f"
+        file.write_text("carried")
+        b2("file", "upload", "--info", "a=b", "cli-source", file, "dir/f.txt")
+    check("PENDING" in b2("ls", "-r", "--long", "--replication", "b2://cli-source"), "pending")
+    server.control("/admin/replication/release")
+    server.drain()
+    check("COMPLETED" in b2("ls", "-r", "--long", "--replication", "b2://cli-source"), "completed")
+    check("REPLICA" in b2("ls", "-r", "--long", "--replication", "b2://cli-copy"), "replica")
+    status = json.loads(b2("replication", "status", "--no-progress", "--output-format", "json",
+                           "cli-source"))
+    rows = [row for rule in status.values() for row in rule]
+    check(len(rows) == 1 and rows[0]["count"] == 1, status)
+    check(not rows[0].get("metadata_differs") and not rows[0].get("hash_differs"), status)
+    b2("replication", "setup", "--name", "second-rule", "cli-source", "cli-copy-two")
+
+    def rules():
+        shown = json.loads(b2("bucket", "get", "cli-source"))["replication"]
+        return {rule["replicationRuleName"]: rule
+                for rule in shown["asReplicationSource"]["replicationRules"]}
+
+    check({name: rule["priority"] for name, rule in rules().items()}
+          == {"first-rule": 128, "second-rule": 133}, rules())
+    b2("replication", "pause", "cli-source", "first-rule")
+    check(not rules()["first-rule"]["isEnabled"], "paused")
+    b2("replication", "unpause", "cli-source", "first-rule")
+    check(rules()["first-rule"]["isEnabled"], "unpaused")
+    b2("replication", "delete", "cli-source", "second-rule")
+    check(list(rules()) == ["first-rule"], rules())
+    text = b2.refused("replication", "delete", "cli-source", "first-rule")
+    check("replicationRules is empty" in text, text)
+    wanted = json.loads(b2("bucket", "get", "cli-source"))["replication"]
+    b2("bucket", "update", "--replication", json.dumps(wanted), "cli-source", "allPrivate")
+    check(json.loads(b2("bucket", "get", "cli-source"))["replication"] == wanted, "as given")
+    b2("bucket", "update", "--replication", "{}", "cli-source", "allPrivate")
+
+
+def the_last_rule_can_be_deleted_where_that_is_allowed(_):
+    server = Server("--replication-accept-empty-rules")
+    try:
+        b2 = Cli(server)
+        for name in ("cli-source", "cli-copy"):
+            b2("bucket", "create", name, "allPrivate")
+        b2("replication", "setup", "--name", "first-rule", "cli-source", "cli-copy")
+        b2("replication", "delete", "cli-source", "first-rule")
+        shown = json.loads(b2("bucket", "get", "cli-source"))["replication"]
+        check(not shown["asReplicationSource"]["replicationRules"]
+              if shown.get("asReplicationSource") else True, shown)
+    finally:
+        server.stop()
+
+
+def a_folder_is_synchronised_both_ways(server):
+    b2 = Cli(server)
+    b2("bucket", "create", "cli-sync", "allPrivate")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        for number in range(12):
+            place = folder / "up" / f"d{number % 3}" / f"f{number}.txt"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(str(number) * number)
+        b2("sync", "--no-progress", folder / "up", "b2://cli-sync/x")
+        b2("sync", "--no-progress", "b2://cli-sync/x", folder / "down")
+        contents = [{str(f.relative_to(folder / side)): f.read_bytes()
+                     for f in (folder / side).rglob("*.txt")} for side in ("up", "down")]
+        check(len(contents[0]) == 12 and contents[0] == contents[1], "both sides are equal")
+
+
+CHECKS = [
+    buckets_are_made_changed_listed_and_deleted,
+    files_go_up_and_come_down_by_name_by_id_and_in_part,
+    names_are_hidden_shown_again_and_removed,
+    a_restricted_key_reaches_its_own_and_nothing_else,
+    a_download_authorization_opens_what_it_names,
+    replication_is_set_up_paused_and_shown,
+    the_last_rule_can_be_deleted_where_that_is_allowed,
+    a_folder_is_synchronised_both_ways,
+]

@@ -1,0 +1,63 @@
+"""rclone's B2 backend."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+
+from kiln import KEY, KEY_ID, check
+
+
+def rclone(server, *arguments):
+    environment = dict(
+        os.environ, RCLONE_CONFIG="/dev/null", RCLONE_CONFIG_K_TYPE="b2",
+        RCLONE_CONFIG_K_ACCOUNT=KEY_ID, RCLONE_CONFIG_K_KEY=KEY,
+        RCLONE_CONFIG_K_ENDPOINT=server.url)
+    ended = subprocess.run(
+        ["rclone", "--retries", "1", "--low-level-retries", "1", *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=120)
+    check(ended.returncode == 0, f"rclone {arguments}: {ended.stderr[-1500:]}")
+    return ended.stdout + ended.stderr
+
+
+def a_tree_is_copied_checked_listed_and_read(server):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        names = ["plain.txt", "dir/with space", "dir/plus+percent%25", "dir/sub/\u00fcml\u00e4ut",
+                 "dir/\u65e5\u672c", "empty", "quotes'\"()"]
+        for number, name in enumerate(names):
+            place = folder / "up" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(b"" if name == "empty" else name.encode() * (number + 1))
+        (folder / "up" / "six-megabytes").write_bytes(os.urandom(6_000_000))
+        rclone(server, "copy", folder / "up", "k:rclone-tree/x")
+        rclone(server, "check", folder / "up", "k:rclone-tree/x")
+        again = rclone(server, "copy", "-v", folder / "up", "k:rclone-tree/x")
+        check("Transferred:            0 B" in again or "There was nothing to transfer" in again,
+              again)
+        listed = rclone(server, "lsf", "k:rclone-tree/x").split("\n")
+        check("dir/" in listed and "plain.txt" in listed, listed)
+        check(rclone(server, "cat", "--offset", "2", "--count", "3", "k:rclone-tree/x/plain.txt")
+              == "ain", "part")
+        sizes = rclone(server, "lsl", "k:rclone-tree/x")
+        check("  6000000 " in sizes or " 6000000 " in sizes, sizes)
+        rclone(server, "copy", "k:rclone-tree/x", folder / "down")
+        rclone(server, "check", folder / "up", folder / "down")
+
+
+def deleting_hides_and_versions_stay(server):
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "f"
+        for text in ("one", "three"):
+            file.write_text(text)
+            rclone(server, "copyto", file, "k:rclone-hide/f")
+        rclone(server, "deletefile", "k:rclone-hide/f")
+        check(rclone(server, "lsf", "k:rclone-hide").strip() == "", "hidden")
+        versions = rclone(server, "lsf", "--b2-versions", "k:rclone-hide").split()
+        check(len(versions) == 2, versions)
+        rclone(server, "--b2-hard-delete", "copyto", file, "k:rclone-hide/g")
+        rclone(server, "--b2-hard-delete", "deletefile", "k:rclone-hide/g")
+        check("g" not in rclone(server, "lsf", "--b2-versions", "k:rclone-hide"), "removed")
+
+
+CHECKS = [a_tree_is_copied_checked_listed_and_read, deleting_hides_and_versions_stay]
