@@ -3,4 +3,7 @@
 //! `support` starts servers and speaks HTTP to them; every other module states promises.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod admin;
+mod crash;
+mod native;
 mod support;

@@ -88,33 +88,36 @@ impl Connection {
         self.send_raw(&whole)
     }
 
+    /// Reads the next head, interim ones such as `100 Continue` included.
+    pub(crate) fn read_head(&mut self) -> io::Result<(u16, BTreeMap<String, String>)> {
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let mut line = String::new();
+        if self.reader.read_line(&mut line)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer"));
+        }
+        let status: u16 = line
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .ok_or_else(|| bad("no status line"))?;
+        let mut headers = BTreeMap::new();
+        loop {
+            let mut line = String::new();
+            self.reader.read_line(&mut line)?;
+            let line = line.trim_end();
+            if line.is_empty() {
+                return Ok((status, headers));
+            }
+            let (name, value) = line.split_once(':').ok_or_else(|| bad("no header"))?;
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        }
+    }
+
     /// Reads one answer. `to_head` says that it has no body whatever its headers say.
     pub(crate) fn read(&mut self, to_head: bool) -> io::Result<Answer> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         loop {
-            let mut line = String::new();
-            if self.reader.read_line(&mut line)? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "closed before an answer",
-                ));
-            }
-            let status: u16 = line
-                .split(' ')
-                .nth(1)
-                .and_then(|code| code.parse().ok())
-                .ok_or_else(|| bad("no status line"))?;
-            let mut headers = BTreeMap::new();
-            loop {
-                let mut line = String::new();
-                self.reader.read_line(&mut line)?;
-                let line = line.trim_end();
-                if line.is_empty() {
-                    break;
-                }
-                let (name, value) = line.split_once(':').ok_or_else(|| bad("no header"))?;
-                headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-            }
+            let (status, headers) = self.read_head()?;
             if status == 100 {
                 continue;
             }
@@ -126,6 +129,16 @@ impl Connection {
                 self.reader.read_exact(&mut body)?;
             }
             return Ok(Answer { status, headers, body });
+        }
+    }
+
+    /// Everything that still comes until the server closes the connection.
+    pub(crate) fn read_to_close(&mut self) -> io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        match self.reader.read_to_end(&mut rest) {
+            // Closing with unread input resets the connection, which ends it just as well.
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+            _ => Ok(rest),
         }
     }
 

@@ -68,9 +68,24 @@ impl Server {
 
     /// Asks the process to end and answers its exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.wait_for_end()
+    }
+
+    /// Asks the process to end and does not wait.
+    pub(crate) fn ask_to_end(&self) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for the process to end and answers its exit code.
+    pub(crate) fn wait_for_end(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// Everything that the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.data_dir.with_extension("log")).unwrap()
     }
 
     /// Starts the server again on the same folder, after [`Server::kill`] or [`Server::terminate`].
@@ -99,6 +114,17 @@ impl Drop for Server {
     }
 }
 
+/// The program without settings from the environment of whoever runs the tests.
+pub(crate) fn kiln() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KILN_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
     let ready_file = data_dir.with_extension("ready");
     drop(std::fs::remove_file(&ready_file));
@@ -107,7 +133,7 @@ fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
         .append(true)
         .open(data_dir.with_extension("log"))
         .unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kiln"))
+    let mut child = kiln()
         .arg("serve")
         .arg("--data-dir")
         .arg(data_dir)

@@ -1,0 +1,135 @@
+//! Input that is wrong on purpose: refused as Backblaze refuses it, nothing stored, nothing told.
+
+use serde_json::json;
+
+use crate::support::http::{Connection, call};
+use crate::support::server::{MASTER_KEY, Server};
+
+#[test]
+fn reliability_f1_to_f25_ambiguous_framing_is_refused_and_the_connection_closed() {
+    let server = Server::start();
+    for head in [
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(&server.address).unwrap();
+        connection.send_raw(head.as_bytes()).unwrap();
+        let answer = connection.read(false);
+        assert!(answer.is_err() || answer.unwrap().status == 400, "{head:?}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(200_000));
+    let mut connection = Connection::open(&server.address).unwrap();
+    // The server may close before all of it is sent.
+    drop(connection.send_raw(long.as_bytes()));
+    assert!(connection.read(false).map_or(true, |answer| answer.status >= 400));
+    assert_eq!(server.control("GET", "/healthz").status, 200);
+}
+
+#[test]
+fn native_153_reliability_f28_truncated_and_stalled_bodies_store_nothing() {
+    let server = Server::start_with(&["--http-idle-timeout-s", "1", "--test-controls"]);
+    let master = server.master();
+    let bucket = master.create_bucket("stalled-bucket");
+    for (length, body) in [(10, "short"), (100_000, "short")] {
+        let (target, token) = master.upload_url(&bucket);
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nX-Bz-File-Name: f\r\n\
+            Content-Type: b2/x-auto\r\nX-Bz-Content-Sha1: do_not_verify\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let mut stalled = Connection::open(&server.address).unwrap();
+        stalled.send_raw(head.as_bytes()).unwrap();
+        let answer = stalled.read(false).unwrap();
+        assert_eq!((answer.status, answer.code().as_str()), (408, "request_timeout"));
+        let (target, token) = master.upload_url(&bucket);
+        let head = head.replace(
+            &format!("POST {}", head.split(' ').nth(1).unwrap()),
+            &format!("POST {target}"),
+        );
+        let mut cut = Connection::open(&server.address).unwrap();
+        cut.send_raw(
+            head.replace("Authorization: ", &format!("Authorization: {token}\r\nX-Old: "))
+                .as_bytes(),
+        )
+        .unwrap();
+        cut.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(cut.read(false).map_or(true, |answer| answer.status >= 400));
+    }
+    let versions = master.ok("b2_list_file_versions", &json!({"bucketId": bucket}));
+    assert_eq!(versions["files"], json!([]));
+}
+
+#[test]
+fn reliability_d_hostile_names_reach_no_file_and_are_refused_or_kept_as_they_are() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("hostile-bucket");
+    for name in [
+        "../x",
+        "a/../../x",
+        "...",
+        "C:%5Cx",
+        "%252e",
+        "lost%2Bfound",
+        "'; DROP TABLE files; --",
+        "%25_%25",
+    ] {
+        let encoded = name.replace(' ', "%20");
+        let stored = master.upload(&bucket, &encoded, name.as_bytes());
+        assert_eq!(stored["action"], "upload");
+        let answer = master.download(&format!("hostile-bucket/{encoded}"), &[]);
+        assert_eq!(answer.body, name.as_bytes(), "{name}");
+    }
+    let auth = [("Authorization", master.token.as_str())];
+    for path in ["%00", "%c0%ae%c0%ae/x", "%ff"] {
+        let answer =
+            call(&server.address, "GET", &format!("/file/hostile-bucket/{path}"), &auth, b"");
+        assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
+    }
+    let literal = master.ok("b2_list_file_names", &json!({"bucketId": bucket, "prefix": "%"}));
+    assert_eq!(literal["files"].as_array().unwrap().len(), 2, "wildcards mean nothing in a prefix");
+}
+
+#[test]
+fn reliability_h_f43_deep_long_and_doubled_json_is_refused_before_it_costs_much() {
+    let server = Server::start();
+    let master = server.master();
+    let auth = [("Authorization", master.token.as_str())];
+    let send =
+        |body: &[u8]| call(&server.address, "POST", "/b2api/v4/b2_list_buckets", &auth, body);
+    let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+    assert_eq!(send(deep.as_bytes()).code(), "bad_json");
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2_000_000));
+    assert_eq!(send(long.as_bytes()).status, 413);
+    assert_eq!(send(b"{\"accountId\":\"a\"}{}").code(), "bad_json");
+    assert_eq!(send(&[0xff, 0xfe]).code(), "bad_json");
+    assert_eq!(server.control("GET", "/readyz").status, 200);
+}
+
+#[test]
+fn reliability_k1_no_secret_reaches_the_log_or_an_error() {
+    let server = Server::start_with(&["--test-controls", "--log-level", "trace"]);
+    let master = server.master();
+    let bucket = master.create_bucket("secret-bucket");
+    let (id, key) = master.create_key(&["listFiles"], None, None);
+    drop(crate::support::server::Session::authorize(&server.address, &id, &key).unwrap());
+    let (target, token) = master.upload_url(&bucket);
+    let headers = [
+        ("Authorization", token.as_str()),
+        ("X-Bz-File-Name", "%zz"),
+        ("Content-Type", "b2/x-auto"),
+        ("X-Bz-Content-Sha1", "do_not_verify"),
+    ];
+    let refused = call(&server.address, "POST", &target, &headers, b"x");
+    assert_eq!(refused.status, 400);
+    let log = std::fs::read_to_string(server.data_dir().with_extension("log")).unwrap();
+    assert!(log.contains("b2_upload_file"), "requests are logged at this level");
+    for secret in [MASTER_KEY, key.as_str(), token.as_str(), master.token.as_str()] {
+        assert!(!log.contains(secret), "a secret is in the log");
+        assert!(!String::from_utf8_lossy(&refused.body).contains(secret));
+    }
+    assert!(!log.contains("panicked"));
+}

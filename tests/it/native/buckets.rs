@@ -1,0 +1,288 @@
+//! Buckets.
+
+use serde_json::{Value, json};
+
+use crate::support::http::call;
+use crate::support::server::{MASTER_ID, Server};
+
+#[test]
+fn native_95_to_103_buckets_are_made_with_all_members_or_refused() {
+    let server = Server::start_with(&["--limits-buckets", "3"]);
+    let master = server.master();
+    let create = |name: &str, kind: &str| {
+        master.call(
+            "b2_create_bucket",
+            &json!({"accountId": MASTER_ID, "bucketName": name, "bucketType": kind}),
+        )
+    };
+    let bucket = create("Made-Bucket", "allPrivate").json();
+    assert_eq!(bucket["bucketId"].as_str().unwrap().len(), 24);
+    assert_eq!(bucket["revision"], 2);
+    assert_eq!((&bucket["bucketInfo"], &bucket["corsRules"]), (&json!({}), &json!([])));
+    assert_eq!((&bucket["lifecycleRules"], &bucket["options"]), (&json!([]), &json!(["s3"])));
+    assert_eq!(
+        bucket["defaultServerSideEncryption"],
+        json!({"isClientAuthorizedToRead": true, "value": {"algorithm": null, "mode": null}})
+    );
+    assert_eq!(
+        bucket["fileLockConfiguration"]["value"],
+        json!({"defaultRetention": {"mode": null, "period": null}, "isFileLockEnabled": false})
+    );
+    assert_eq!(
+        bucket["replicationConfiguration"],
+        json!({"isClientAuthorizedToRead": true, "value": null})
+    );
+    for name in ["made-bucket", "MADE-BUCKET"] {
+        let answer = create(name, "allPrivate");
+        assert_eq!(
+            (answer.code().as_str(), answer.message().as_str()),
+            ("duplicate_bucket_name", "Bucket name is already in use.")
+        );
+    }
+    for (name, kind) in [
+        ("abcde", "allPrivate"),
+        ("b2-bucket", "allPrivate"),
+        ("under_score", "allPrivate"),
+        ("good-name", "snapshot"),
+        ("good-name", "foo"),
+    ] {
+        assert_eq!(create(name, kind).status, 400, "{name} {kind}");
+    }
+    create("second-bucket", "allPublic");
+    create("third-bucket", "allPublic");
+    assert_eq!(create("fourth-bucket", "allPublic").code(), "too_many_buckets");
+}
+
+#[test]
+fn features_that_are_not_there_yet_are_refused_and_their_empty_forms_accepted() {
+    let server = Server::start();
+    let master = server.master();
+    let base =
+        json!({"accountId": MASTER_ID, "bucketName": "later-bucket", "bucketType": "allPrivate"});
+    for (name, value) in [
+        ("fileLockEnabled", json!(true)),
+        ("defaultServerSideEncryption", json!({"mode": "SSE-B2", "algorithm": "AES256"})),
+        ("lifecycleRules", json!([{"fileNamePrefix": "", "daysFromHidingToDeleting": 1}])),
+        ("corsRules", json!([{"corsRuleName": "x"}])),
+    ] {
+        let mut body = base.clone();
+        body[name] = value;
+        let answer = master.call("b2_create_bucket", &body);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{name}");
+        assert!(answer.message().contains("not supported"), "{}", answer.message());
+    }
+    let mut empty = base;
+    for (name, value) in [
+        ("fileLockEnabled", json!(false)),
+        ("defaultServerSideEncryption", json!({"mode": "none"})),
+        ("lifecycleRules", json!([])),
+        ("corsRules", json!(null)),
+    ] {
+        empty[name] = value;
+    }
+    master.ok("b2_create_bucket", &empty);
+    let bucket = master.create_bucket("upload-later");
+    for header in [
+        ("X-Bz-Server-Side-Encryption", "AES256"),
+        ("X-Bz-Server-Side-Encryption", "NONE"),
+        ("X-Bz-File-Legal-Hold", "on"),
+        ("X-Bz-Custom-Upload-Timestamp", "1"),
+    ] {
+        assert_eq!(master.try_upload(&bucket, "f", b"x", &[header]).status, 400, "{header:?}");
+    }
+}
+
+#[test]
+fn native_110_to_121_buckets_are_listed_by_type_name_and_right() {
+    let server = Server::start();
+    let master = server.master();
+    let second = master.create_bucket("second-bucket");
+    let first = master.create_bucket("first-bucket");
+    let names = |body: Value, version: u8, session: &crate::support::server::Session| {
+        let answer = session.call_version(version, "b2_list_buckets", &body);
+        if answer.status != 200 {
+            return Err((answer.status, answer.code()));
+        }
+        let buckets = answer.json()["buckets"].as_array().unwrap().clone();
+        Ok(buckets.iter().map(|b| b["bucketName"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+    };
+    let both = Ok(vec!["first-bucket".to_owned(), "second-bucket".to_owned()]);
+    assert_eq!(names(json!({"accountId": MASTER_ID}), 4, &master), both);
+    assert_eq!(names(json!({"accountId": MASTER_ID, "bucketTypes": ["all"]}), 4, &master), both);
+    assert_eq!(
+        names(json!({"accountId": MASTER_ID, "bucketTypes": ["allPublic"]}), 4, &master),
+        Ok(vec![])
+    );
+    assert_eq!(
+        names(json!({"accountId": MASTER_ID, "bucketName": "FIRST-bucket"}), 4, &master),
+        Ok(vec!["first-bucket".to_owned()])
+    );
+    assert_eq!(
+        names(json!({"accountId": MASTER_ID, "bucketId": "unknown"}), 4, &master),
+        Ok(vec![])
+    );
+    for types in [json!([]), json!(["all", "allPublic"]), json!(["nope"])] {
+        let answer = names(json!({"accountId": MASTER_ID, "bucketTypes": types}), 4, &master);
+        assert_eq!(answer, Err((400, "bad_request".to_owned())));
+    }
+    let own = master.with_key(&["listBuckets"], Some(&[&first]), None);
+    let refused = Err((401, "unauthorized".to_owned()));
+    assert_eq!(names(json!({"accountId": MASTER_ID}), 2, &own), refused);
+    assert_eq!(
+        names(json!({"accountId": MASTER_ID}), 1, &own),
+        Ok(vec!["first-bucket".to_owned()])
+    );
+    assert_eq!(
+        names(json!({"accountId": MASTER_ID, "bucketId": first}), 4, &own),
+        Ok(vec!["first-bucket".to_owned()])
+    );
+    assert_eq!(names(json!({"accountId": MASTER_ID, "bucketId": second}), 4, &own), refused);
+    assert_eq!(
+        names(json!({"accountId": MASTER_ID, "bucketName": "second-bucket"}), 4, &own),
+        refused
+    );
+    let shown = own.ok("b2_list_buckets", &json!({"accountId": MASTER_ID, "bucketId": first}));
+    for wrapper in
+        ["defaultServerSideEncryption", "fileLockConfiguration", "replicationConfiguration"]
+    {
+        assert_eq!(
+            shown["buckets"][0][wrapper],
+            json!({"isClientAuthorizedToRead": false, "value": null})
+        );
+    }
+}
+
+#[test]
+fn native_125_to_132_409_updates_change_what_they_name_and_nothing_else() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("update-bucket");
+    master.upload(&bucket, "f", b"open");
+    let update = |changes: Value| {
+        let mut body = json!({"accountId": MASTER_ID, "bucketId": bucket});
+        for (name, value) in changes.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        master.call("b2_update_bucket", &body)
+    };
+    let changed = update(json!({"bucketInfo": {"a": "b"}, "bucketType": null})).json();
+    assert_eq!(
+        (&changed["bucketInfo"], &changed["bucketType"], &changed["revision"]),
+        (&json!({"a": "b"}), &json!("allPrivate"), &json!(3))
+    );
+    let stale = update(json!({"ifRevisionIs": 2, "bucketInfo": {}}));
+    assert_eq!(
+        (stale.status, stale.code().as_str(), stale.message().as_str()),
+        (409, "conflict", "simultaneous updates to bucket")
+    );
+    let public = update(json!({"ifRevisionIs": 3, "bucketType": "allPublic"})).json();
+    assert_eq!((&public["revision"], &public["bucketInfo"]), (&json!(4), &json!({"a": "b"})));
+    let anonymous = call(&server.address, "GET", "/file/update-bucket/f", &[], b"");
+    assert_eq!((anonymous.status, anonymous.body.as_slice()), (200, &b"open"[..]));
+    assert_eq!(update(json!({"bucketInfo": {}})).json()["bucketInfo"], json!({}));
+    let unknown = "0123456789abcdef01234567";
+    let answer =
+        master.call("b2_update_bucket", &json!({"accountId": MASTER_ID, "bucketId": unknown}));
+    assert_eq!(
+        (answer.code(), answer.message()),
+        ("bad_bucket_id".to_owned(), format!("Bucket {unknown} does not exist"))
+    );
+    let racing: Vec<_> = (0..8)
+        .map(|_| {
+            let (session, bucket) = (master.clone(), bucket.clone());
+            std::thread::spawn(move || {
+                let body = json!({"accountId": MASTER_ID, "bucketId": bucket, "ifRevisionIs": 5});
+                session.call("b2_update_bucket", &body).status
+            })
+        })
+        .collect();
+    let mut statuses: Vec<u16> = racing.into_iter().map(|one| one.join().unwrap()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409], "exactly one succeeds");
+}
+
+#[test]
+fn native_135_to_138_only_empty_buckets_are_deleted_and_names_become_free() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("delete-bucket");
+    let file = master.upload(&bucket, "f", b"x");
+    let body = json!({"accountId": MASTER_ID, "bucketId": bucket});
+    assert_eq!(master.call("b2_delete_bucket", &body).code(), "cannot_delete_non_empty_bucket");
+    let marker = master.ok("b2_hide_file", &json!({"bucketId": bucket, "fileName": "f"}));
+    for version in [&file, &marker] {
+        let body = json!({"fileId": version["fileId"], "fileName": "f"});
+        assert_eq!(
+            master
+                .call("b2_delete_bucket", &json!({"accountId": MASTER_ID, "bucketId": bucket}))
+                .status,
+            400
+        );
+        assert_eq!(master.ok("b2_delete_file_version", &body), body);
+    }
+    assert_eq!(master.ok("b2_delete_bucket", &body)["revision"], 3);
+    let again = master.call("b2_delete_bucket", &body);
+    assert_eq!(again.message(), format!("Bucket {bucket} does not exist"));
+    assert_ne!(master.create_bucket("delete-bucket"), bucket);
+}
+
+#[test]
+fn native_385_to_393_replication_1_to_14_20_configurations_round_trip_and_clear() {
+    let server = Server::start();
+    let master = server.master();
+    let (source, target) =
+        (master.create_bucket("source-bucket"), master.create_bucket("target-bucket"));
+    let (reader, _) = master.create_key(&["listBuckets", "readFiles"], None, None);
+    let (writer, _) = master.create_key(&["listBuckets", "writeFiles"], None, None);
+    let rule = json!({"destinationBucketId": target, "fileNamePrefix": "p", "includeExistingFiles": false,
+        "isEnabled": false, "priority": 128, "replicationRuleName": "rule-one"});
+    let both = json!({
+        "asReplicationSource": {"replicationRules": [rule], "sourceApplicationKeyId": reader},
+        "asReplicationDestination": {"sourceToDestinationKeyMapping": {"gone": writer}}});
+    let update = |configuration: Value| {
+        master.call(
+            "b2_update_bucket",
+            &json!({"accountId": MASTER_ID, "bucketId": source,
+            "replicationConfiguration": configuration}),
+        )
+    };
+    assert_eq!(
+        update(both.clone()).json()["replicationConfiguration"],
+        json!({"isClientAuthorizedToRead": true, "value": both})
+    );
+    let kept = master.ok(
+        "b2_update_bucket",
+        &json!({"accountId": MASTER_ID, "bucketId": source, "bucketInfo": {}}),
+    );
+    assert_eq!(kept["replicationConfiguration"]["value"], both, "absent leaves it as it is");
+    let one = update(json!({"asReplicationDestination": both["asReplicationDestination"]})).json();
+    assert!(
+        one["replicationConfiguration"]["value"]["asReplicationSource"].is_null(),
+        "the other side goes"
+    );
+    for empty in [
+        json!({}),
+        json!(null),
+        json!({"asReplicationSource": null, "asReplicationDestination": null}),
+    ] {
+        update(both.clone());
+        assert!(update(empty).json()["replicationConfiguration"]["value"].is_null());
+    }
+    let revision = update(both.clone()).json()["revision"].clone();
+    let mut wrong = both.clone();
+    wrong["asReplicationSource"]["replicationRules"][0]["priority"] = json!(0);
+    assert_eq!(update(wrong).status, 400);
+    let listed = master.ok("b2_list_buckets", &json!({"accountId": MASTER_ID, "bucketId": source}));
+    assert_eq!(listed["buckets"][0]["revision"], revision, "a refused change is none");
+    let plain = master.with_key(&["writeBuckets", "listBuckets"], None, None);
+    let answer = plain.call(
+        "b2_update_bucket",
+        &json!({"accountId": MASTER_ID, "bucketId": source,
+        "replicationConfiguration": {}}),
+    );
+    assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
+    assert_eq!(
+        plain.call("b2_update_bucket", &json!({"accountId": MASTER_ID, "bucketId": source})).status,
+        200
+    );
+}

@@ -1,0 +1,11 @@
+//! The Native API on the wire: the numbered statements of its specification, against the built
+//! binary.
+
+mod account;
+mod bad_input;
+mod buckets;
+mod download;
+mod keys;
+mod listing;
+mod transport;
+pub(crate) mod upload;
