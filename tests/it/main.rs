@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod admin;
+mod compatibility;
 mod crash;
+mod house_rules;
 mod native;
 mod support;
