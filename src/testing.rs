@@ -26,7 +26,7 @@ use crate::domain::replication::{
     AsDestination, AsSource, JobState, ReplicationConfiguration, ReplicationRule,
 };
 use crate::domain::time::Millis;
-use crate::entropy::{Entropy, SeededEntropy};
+use crate::entropy::SeededEntropy;
 use crate::house::{self, Opened, Parts};
 use crate::operations::App;
 use crate::operations::accounts::{create_account, ensure_first_account};
@@ -134,12 +134,6 @@ impl TestHouse {
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.config.data_dir
-    }
-
-    pub(crate) fn draw(&self, below: u64) -> u64 {
-        let mut bytes = [0_u8; 8];
-        self.entropy.fill(&mut bytes);
-        u64::from_le_bytes(bytes) % below
     }
 
     pub(crate) async fn another_account(&self) -> Caller {

@@ -1,1 +1,881 @@
-//! The suite every SQL engine must pass.
+//! The suite every SQL engine must pass, and what is asked of SQLite and of the migrations alone.
+//!
+//! Each promise is a function over a catalog that was just made; `contract!` makes tests of them
+//! for an engine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier};
+
+use futures_util::future::join_all;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::catalog::files::{ScanCursor, Start};
+use crate::catalog::replication::{JobOrigin, Lease, NewJob};
+use crate::catalog::sqlite::{Options, Sqlite};
+use crate::catalog::tx::{Value, collect, find};
+use crate::catalog::{
+    Abort, Catalog, Error, Tx, accounts, buckets, config_versions, dialect, files, replication,
+    schema, server_facts,
+};
+use crate::domain::bucket::{Bucket, BucketNumber, BucketSettings, BucketType};
+use crate::domain::digest::{Md5Digest, Sha1Digest};
+use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
+use crate::domain::ids::{AccountId, BucketId, FileNumber};
+use crate::domain::names::{BucketName, FileName};
+use crate::domain::refusal::bad_request;
+use crate::domain::time::Millis;
+
+const NOW: Millis = Millis(1_700_000_000_000);
+const ACCOUNT: AccountId = AccountId::from_bytes([1; 6]);
+const BUCKET: BucketId = BucketId::from_bytes([2; 12]);
+const NUMBER: BucketNumber = BucketNumber(1);
+
+/// A catalog with the folder it lives in.
+struct Fresh {
+    catalog: Catalog,
+    folder: TempDir,
+}
+
+fn database(folder: &Path) -> std::path::PathBuf {
+    folder.join("meta.db")
+}
+
+fn open_sqlite() -> Fresh {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = reopen_sqlite(folder.path()).unwrap();
+    Fresh { catalog, folder }
+}
+
+fn reopen_sqlite(folder: &Path) -> Result<Catalog, Error> {
+    let options = Options { wal_pages_soft: 100, wal_pages_hard: 1000, read_connections: 2 };
+    Sqlite::open(&database(folder), options).map(|driver| {
+        let driver: Arc<Sqlite> = driver;
+        Catalog::new(driver)
+    })
+}
+
+macro_rules! contract {
+    ($engine:ident, $open:path, $($promise:ident,)*) => {
+        mod $engine { $(
+            #[tokio::test]
+            async fn $promise() {
+                super::$promise($open()).await;
+            }
+        )* }
+    };
+}
+
+contract!(
+    sqlite,
+    super::open_sqlite,
+    a_key_that_is_there_already_is_a_conflict,
+    other_refusals_of_the_engine_are_no_conflict,
+    a_failed_body_leaves_nothing_and_the_others_of_its_group_stand,
+    a_body_that_panics_fails_alone,
+    a_write_is_seen_by_whoever_reads_after_its_answer,
+    a_reading_body_sees_one_moment,
+    a_reading_body_cannot_write,
+    names_are_listed_in_the_order_of_their_bytes,
+    pages_joined_are_the_whole,
+    a_scan_walks_names_upward_and_their_versions_oldest_first,
+    one_name_shows_its_newest_upload_whatever_comes_and_goes,
+    each_job_is_claimed_once_by_four_claimers,
+    two_hundred_increments_are_all_counted,
+    the_configuration_epoch_moves_with_committed_changes_only,
+    numbers_of_counters_never_come_again,
+    many_writes_share_few_commits,
+    closing_answers_every_write_that_waits,
+    a_closed_catalog_refuses_writes,
+    wide_values_come_back_as_they_were,
+);
+
+async fn write<T: Send + 'static>(
+    catalog: &Catalog,
+    body: impl Fn(&mut dyn Tx) -> Result<T, Abort> + Send + 'static,
+) -> Result<T, Abort> {
+    catalog.write("contract", body).await
+}
+
+fn conflict<T: std::fmt::Debug>(outcome: Result<T, Abort>) {
+    assert_eq!(outcome.unwrap_err(), Abort::Catalog(Error::Conflict));
+}
+
+fn bucket(number: i64, name: &str) -> Bucket {
+    let mut id = [2; 12];
+    id[11] = u8::try_from(number + 1).unwrap();
+    Bucket {
+        number: BucketNumber(number),
+        id: BucketId::from_bytes(id),
+        account: ACCOUNT,
+        name: BucketName::parse(name).unwrap(),
+        kind: BucketType::AllPrivate,
+        revision: 2,
+        settings: BucketSettings::default(),
+    }
+}
+
+/// An account with one bucket, which is [`BUCKET`].
+async fn with_bucket(catalog: &Catalog) {
+    let made = write(catalog, |tx| {
+        accounts::insert_account(tx, ACCOUNT, "", NOW)?;
+        buckets::insert_bucket(tx, &bucket(1, "first-bucket"), NOW)?;
+        Ok(())
+    });
+    made.await.unwrap();
+}
+
+fn version(name: &str, number: i64, action: Action) -> FileVersion {
+    FileVersion {
+        bucket: BUCKET,
+        number: FileNumber(number),
+        name: FileName::parse(name).unwrap(),
+        action,
+        upload_at: NOW.plus(number),
+        origin: FileNumber(number),
+        written_at: NOW,
+        size: 0,
+        sha1: ContentSha1::Verified(Sha1Digest::OF_NOTHING),
+        md5: Md5Digest::OF_NOTHING,
+        content_type: "text/plain".to_owned(),
+        info: FileInfo::default(),
+        blob: None,
+        replication: None,
+    }
+}
+
+fn insert(tx: &mut dyn Tx, version: &FileVersion) -> Result<(), Abort> {
+    let newest = files::newest(tx, NUMBER, version.name.as_str())?;
+    Ok(files::insert_version(tx, NUMBER, version, newest)?)
+}
+
+async fn insert_all(catalog: &Catalog, versions: Vec<FileVersion>) {
+    let inserted =
+        write(catalog, move |tx| versions.iter().try_for_each(|version| insert(tx, version)));
+    inserted.await.unwrap();
+}
+
+fn names_of(catalog: &Catalog) -> Vec<String> {
+    let mut names = Vec::new();
+    catalog
+        .read(|tx| {
+            Ok(files::walk_heads(tx, (NUMBER, BUCKET), "", &mut |version| {
+                names.push(version.name.as_str().to_owned());
+                true
+            })?)
+        })
+        .unwrap();
+    names
+}
+
+/// A table of the suite's own, so that nothing but the engine is on trial.
+async fn with_tallies(catalog: &Catalog) {
+    let made = write(catalog, |tx| {
+        tx.execute(
+            "CREATE TABLE tallies (name TEXT {byte_order} PRIMARY KEY, tally BIGINT NOT NULL)",
+            &[],
+        )?;
+        Ok(())
+    });
+    made.await.unwrap();
+}
+
+fn add_tally(tx: &mut dyn Tx, name: &str, tally: i64) -> Result<(), Abort> {
+    tx.execute(
+        "INSERT INTO tallies (name, tally) VALUES (?1, ?2)",
+        &[Value::Text(name), Value::Int(tally)],
+    )?;
+    Ok(())
+}
+
+fn tally(tx: &mut dyn Tx, name: &str) -> Result<Option<i64>, Abort> {
+    let sql = "SELECT tally FROM tallies WHERE name = ?1";
+    Ok(find(tx, sql, &[Value::Text(name)], |row| row.int(0))?)
+}
+
+fn tally_names(catalog: &Catalog) -> Vec<String> {
+    let sql = "SELECT name FROM tallies ORDER BY name";
+    catalog.read(|tx| Ok(collect(tx, sql, &[], |row| Ok(row.text(0)?.to_owned()))?)).unwrap()
+}
+
+type Body = Box<dyn Fn(&mut dyn Tx) -> Result<(), Abort> + Send>;
+
+/// Submits bodies while the writer is held up, so that as few commits as possible take them.
+async fn write_together(catalog: &Catalog, bodies: Vec<Body>) -> Vec<Result<(), Abort>> {
+    let gate = Arc::new(Barrier::new(2));
+    let held = Arc::clone(&gate);
+    let holding = catalog.write("hold", move |_| {
+        held.wait();
+        Ok(())
+    });
+    let all = join_all(bodies.into_iter().map(|body| catalog.write("together", body)));
+    // The futures are polled in this order, so the gate opens when everything is submitted.
+    let (held, outcomes, ()) = futures_util::future::join3(holding, all, async {
+        gate.wait();
+    })
+    .await;
+    held.unwrap();
+    outcomes
+}
+
+async fn a_key_that_is_there_already_is_a_conflict(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_bucket(catalog).await;
+    conflict(write(catalog, |tx| Ok(accounts::insert_account(tx, ACCOUNT, "again", NOW)?)).await);
+    conflict(
+        write(catalog, |tx| {
+            // Another bucket with the same name: the name is unique beside the primary key.
+            Ok(buckets::insert_bucket(tx, &bucket(2, "FIRST-bucket"), NOW)?)
+        })
+        .await,
+    );
+    insert_all(catalog, vec![version("f", 1, Action::Upload)]).await;
+    conflict(
+        write(catalog, |tx| {
+            Ok(files::insert_version(tx, NUMBER, &version("f", 1, Action::Upload), None)?)
+        })
+        .await,
+    );
+    conflict(
+        write(catalog, |tx| {
+            server_facts::insert_fact(tx, "fact", b"1")?;
+            Ok(server_facts::insert_fact(tx, "fact", b"2")?)
+        })
+        .await,
+    );
+    let put = write(catalog, |tx| {
+        server_facts::put_fact(tx, "fact", b"1")?;
+        server_facts::put_fact(tx, "fact", b"2")?;
+        Ok(server_facts::find_fact(tx, "fact")?)
+    });
+    assert_eq!(put.await, Ok(Some(b"2".to_vec())), "an upsert replaces");
+}
+
+async fn other_refusals_of_the_engine_are_no_conflict(fresh: Fresh) {
+    let no_account =
+        write(&fresh.catalog, |tx| Ok(buckets::insert_bucket(tx, &bucket(1, "no-account"), NOW)?));
+    let answer = no_account.await.unwrap_err();
+    assert!(matches!(answer, Abort::Catalog(Error::Engine(_))), "{answer:?}");
+    with_bucket(&fresh.catalog).await;
+    let wrong_code = write(&fresh.catalog, |tx| {
+        tx.execute("UPDATE counters SET next = NULL WHERE name = 'bucket'", &[])?;
+        Ok(())
+    });
+    let answer = wrong_code.await.unwrap_err();
+    assert!(matches!(answer, Abort::Catalog(Error::Engine(_))), "{answer:?}");
+}
+
+async fn a_failed_body_leaves_nothing_and_the_others_of_its_group_stand(fresh: Fresh) {
+    with_tallies(&fresh.catalog).await;
+    let bodies: Vec<Body> = vec![
+        Box::new(|tx| add_tally(tx, "a", 1)),
+        Box::new(|tx| {
+            add_tally(tx, "b", 1)?;
+            Err(bad_request("changed its mind").into())
+        }),
+        Box::new(|tx| {
+            add_tally(tx, "c", 1)?;
+            // The row of a body before it is there, that of the refused body is not.
+            assert_eq!(tally(tx, "a")?, Some(1));
+            assert_eq!(tally(tx, "b")?, None);
+            Ok(())
+        }),
+        Box::new(|tx| {
+            add_tally(tx, "d", 1)?;
+            add_tally(tx, "a", 2)
+        }),
+    ];
+    let outcomes = write_together(&fresh.catalog, bodies).await;
+    assert_eq!(outcomes[0], Ok(()));
+    assert_eq!(outcomes[1], Err(Abort::Refused(bad_request("changed its mind"))));
+    assert_eq!(outcomes[2], Ok(()));
+    assert_eq!(outcomes[3], Err(Abort::Catalog(Error::Conflict)));
+    assert_eq!(tally_names(&fresh.catalog), ["a", "c"]);
+}
+
+async fn a_body_that_panics_fails_alone(fresh: Fresh) {
+    with_tallies(&fresh.catalog).await;
+    let bodies: Vec<Body> = vec![
+        Box::new(|tx| add_tally(tx, "before", 1)),
+        Box::new(|tx| {
+            add_tally(tx, "panics", 1)?;
+            panic!("planned by a test")
+        }),
+        Box::new(|tx| add_tally(tx, "after", 1)),
+    ];
+    let outcomes = write_together(&fresh.catalog, bodies).await;
+    assert_eq!((&outcomes[0], &outcomes[2]), (&Ok(()), &Ok(())));
+    assert!(matches!(outcomes[1], Err(Abort::Catalog(Error::Engine(_)))), "{outcomes:?}");
+    write(&fresh.catalog, |tx| add_tally(tx, "later", 1)).await.unwrap();
+    assert_eq!(tally_names(&fresh.catalog), ["after", "before", "later"]);
+    assert_eq!(fresh.catalog.suspect(), None);
+}
+
+async fn a_write_is_seen_by_whoever_reads_after_its_answer(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_tallies(catalog).await;
+    for number in 0..50 {
+        let name = format!("n{number}");
+        let row = name.clone();
+        write(catalog, move |tx| add_tally(tx, &row, number)).await.unwrap();
+        assert_eq!(catalog.read(|tx| tally(tx, &name)), Ok(Some(number)));
+        let scanned = catalog.scan(move |tx| tally(tx, &name)).await;
+        assert_eq!(scanned, Ok(Some(number)));
+    }
+}
+
+async fn a_reading_body_sees_one_moment(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_tallies(catalog).await;
+    write(catalog, |tx| add_tally(tx, "a", 1)).await.unwrap();
+    let (asked, asks) = std::sync::mpsc::channel();
+    let (changed, changes) = std::sync::mpsc::channel();
+    let reader = catalog.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        reader.read(|tx| {
+            let before = tally(tx, "a")?;
+            asked.send(()).unwrap();
+            changes.recv().unwrap();
+            Ok((before, tally(tx, "a")?))
+        })
+    });
+    asks.recv().unwrap();
+    let change = write(catalog, |tx| {
+        tx.execute("UPDATE tallies SET tally = 2 WHERE name = 'a'", &[])?;
+        Ok(())
+    });
+    change.await.unwrap();
+    changed.send(()).unwrap();
+    assert_eq!(reading.await.unwrap(), Ok((Some(1), Some(1))));
+    assert_eq!(catalog.read(|tx| tally(tx, "a")), Ok(Some(2)));
+}
+
+async fn a_reading_body_cannot_write(fresh: Fresh) {
+    with_tallies(&fresh.catalog).await;
+    assert!(fresh.catalog.read(|tx| add_tally(tx, "a", 1)).is_err());
+    assert!(tally_names(&fresh.catalog).is_empty());
+    write(&fresh.catalog, |tx| add_tally(tx, "a", 1)).await.unwrap();
+}
+
+/// Names whose order by bytes differs from that of letters, of cases and of UTF-16.
+const BY_BYTES: [&str; 7] = ["B", "Z", "_", "a", "\u{e9}", "\u{fffd}", "\u{1f600}"];
+
+async fn names_are_listed_in_the_order_of_their_bytes(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_bucket(catalog).await;
+    let mixed = ["_", "\u{1f600}", "a", "\u{fffd}", "B", "\u{e9}", "Z"];
+    let numbered = mixed.iter().zip(1..);
+    let versions = numbered.map(|(name, number)| version(name, number, Action::Upload)).collect();
+    insert_all(catalog, versions).await;
+    assert_eq!(names_of(catalog), BY_BYTES);
+    for (at, from) in BY_BYTES.iter().enumerate() {
+        let mut walked = Vec::new();
+        catalog
+            .read(|tx| {
+                let start = Start::Name((*from).to_owned());
+                Ok(files::walk_versions(tx, (NUMBER, BUCKET), &start, &mut |version| {
+                    walked.push(version.name.as_str().to_owned());
+                    true
+                })?)
+            })
+            .unwrap();
+        assert_eq!(walked, BY_BYTES[at..], "from {from}");
+    }
+    let scanned = catalog.read(|tx| Ok(files::list_for_scan(tx, (NUMBER, BUCKET), None, 100)?));
+    let scanned: Vec<_> =
+        scanned.unwrap().iter().map(|version| version.name.as_str().to_owned()).collect();
+    assert_eq!(scanned, BY_BYTES);
+    with_tallies(catalog).await;
+    for name in mixed {
+        write(catalog, move |tx| add_tally(tx, name, 0)).await.unwrap();
+    }
+    assert_eq!(tally_names(catalog), BY_BYTES);
+}
+
+/// Thirty versions of ten names, some of them hidden.
+fn thirty() -> Vec<FileVersion> {
+    (1..=30)
+        .map(|number| {
+            let action = if number % 7 == 0 { Action::Hide } else { Action::Upload };
+            version(&format!("n{}", number % 10), number, action)
+        })
+        .collect()
+}
+
+async fn pages_joined_are_the_whole(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_bucket(catalog).await;
+    insert_all(catalog, thirty()).await;
+    let page = |start: &Start, size: usize| {
+        let mut page = Vec::new();
+        let read = catalog.read(|tx| {
+            Ok(files::walk_versions(tx, (NUMBER, BUCKET), start, &mut |version| {
+                page.push(version);
+                page.len() < size
+            })?)
+        });
+        read.unwrap();
+        page
+    };
+    let beginning = Start::Name(String::new());
+    let whole = page(&beginning, 100);
+    assert_eq!(whole.len(), 30);
+    let places: Vec<_> = whole
+        .iter()
+        .map(|v| (v.name.as_str().to_owned(), std::cmp::Reverse((v.upload_at, v.origin))))
+        .collect();
+    assert!(places.is_sorted(), "names upward, newest version first");
+    for size in 2..12 {
+        let mut joined = page(&beginning, size);
+        let mut more = joined.len() == size;
+        while more {
+            // A page begins at the version with which the page before it ended.
+            let last = joined.pop().unwrap();
+            let start = Start::Version {
+                name: last.name.as_str().to_owned(),
+                upload_at: last.upload_at,
+                origin: last.origin,
+            };
+            let next = page(&start, size);
+            more = next.len() == size;
+            joined.extend(next);
+        }
+        assert_eq!(joined, whole, "pages of {size}");
+    }
+}
+
+async fn a_scan_walks_names_upward_and_their_versions_oldest_first(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_bucket(catalog).await;
+    insert_all(catalog, thirty()).await;
+    for size in 1..=31 {
+        let mut cursor: Option<ScanCursor> = None;
+        let mut walked = Vec::new();
+        loop {
+            let from = cursor.as_ref();
+            let read = catalog.read(|tx| Ok(files::list_for_scan(tx, (NUMBER, BUCKET), from, size)?));
+            let batch = read.unwrap();
+            assert!(batch.len() <= size, "a batch holds no more than was asked for");
+            let Some(last) = batch.last() else { break };
+            cursor = Some(ScanCursor {
+                name: last.name.as_str().to_owned(),
+                upload_at: last.upload_at,
+                origin: last.origin,
+            });
+            walked.extend(batch.into_iter().map(|v| (v.name.as_str().to_owned(), v.upload_at)));
+        }
+        assert_eq!(walked.len(), 30, "batches of {size}");
+        assert!(walked.is_sorted(), "batches of {size}");
+    }
+}
+
+async fn one_name_shows_its_newest_upload_whatever_comes_and_goes(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_bucket(catalog).await;
+    let shown = || {
+        catalog.read(|tx| {
+            let mut listed = Vec::new();
+            files::walk_heads(tx, (NUMBER, BUCKET), "", &mut |version| {
+                listed.push(version.number.0);
+                true
+            })?;
+            let head = files::find_head(tx, (NUMBER, BUCKET), "f")?;
+            assert_eq!(listed, head.map(|head| head.number.0).into_iter().collect::<Vec<_>>());
+            Ok(listed)
+        })
+    };
+    let remove = async |number, action| {
+        let removed = write(catalog, move |tx| {
+            Ok(files::delete_version(tx, NUMBER, &version("f", number, action))?)
+        });
+        removed.await.unwrap();
+    };
+    insert_all(catalog, vec![version("f", 5, Action::Upload)]).await;
+    assert_eq!(shown(), Ok(vec![5]));
+    // A version that arrives late stands below.
+    insert_all(catalog, vec![version("f", 2, Action::Upload)]).await;
+    assert_eq!(shown(), Ok(vec![5]));
+    insert_all(catalog, vec![version("f", 8, Action::Hide)]).await;
+    assert_eq!(shown(), Ok(vec![]));
+    insert_all(catalog, vec![version("f", 7, Action::Upload)]).await;
+    assert_eq!(shown(), Ok(vec![]), "below the marker");
+    remove(8, Action::Hide).await;
+    assert_eq!(shown(), Ok(vec![7]));
+    remove(5, Action::Upload).await;
+    assert_eq!(shown(), Ok(vec![7]));
+    remove(7, Action::Upload).await;
+    assert_eq!(shown(), Ok(vec![2]));
+    remove(2, Action::Upload).await;
+    assert_eq!(shown(), Ok(vec![]));
+}
+
+fn new_job(number: i64) -> NewJob<'static> {
+    NewJob {
+        source_bucket: BUCKET,
+        destination: BucketId::from_bytes([9; 12]),
+        file_number: FileNumber(number),
+        file_id: "id",
+        file_name: "name",
+        source_key: "key",
+        rule_name: "rule",
+        origin: JobOrigin::Upload,
+        size: 1,
+    }
+}
+
+async fn each_job_is_claimed_once_by_four_claimers(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    let inserted = write(catalog, |tx| {
+        for number in 1..=200 {
+            assert!(replication::insert_job(tx, &new_job(number), NOW)?);
+            assert!(!replication::insert_job(tx, &new_job(number), NOW)?, "one per version");
+        }
+        Ok(())
+    });
+    inserted.await.unwrap();
+    let lane = catalog
+        .read(|tx| Ok(replication::find_job(tx, 1)?))
+        .unwrap()
+        .expect("the first job has number 1")
+        .lane;
+    let claimers = (0..4).map(|claimer| {
+        let (catalog, lane) = (catalog.clone(), lane.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let lease = Lease { owner: format!("claimer{claimer}"), until: NOW };
+            let mut claimed = Vec::new();
+            loop {
+                let (lane, lease) = (lane.clone(), lease.clone());
+                let jobs = runtime.block_on(write(&catalog, move |tx| {
+                    Ok(replication::claim(tx, &lane, JobOrigin::Upload, NOW, &lease, 3)?)
+                }));
+                let jobs = jobs.unwrap();
+                if jobs.is_empty() {
+                    return claimed;
+                }
+                assert!(jobs.iter().all(|job| job.lease_epoch == 1));
+                claimed.extend(jobs.into_iter().map(|job| job.file_number.0));
+            }
+        })
+    });
+    let claimers: Vec<_> = claimers.collect();
+    let claimed: Vec<i64> =
+        claimers.into_iter().flat_map(|claimer| claimer.join().unwrap()).collect();
+    assert_eq!(claimed.len(), 200);
+    assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>(), (1..=200).collect());
+}
+
+async fn two_hundred_increments_are_all_counted(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_tallies(catalog).await;
+    write(catalog, |tx| add_tally(tx, "sum", 0)).await.unwrap();
+    let adders: Vec<_> = (0..4)
+        .map(|_| {
+            let catalog = catalog.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let increments = (0..50).map(|_| {
+                    write(&catalog, |tx| {
+                        let next = tally(tx, "sum")?.unwrap_or_default() + 1;
+                        let changed = tx.execute(
+                            "UPDATE tallies SET tally = ?1 WHERE name = 'sum'",
+                            &[Value::Int(next)],
+                        )?;
+                        assert_eq!(changed, 1);
+                        Ok(next)
+                    })
+                });
+                runtime.block_on(join_all(increments))
+            })
+        })
+        .collect();
+    let seen: BTreeSet<i64> =
+        adders.into_iter().flat_map(|adder| adder.join().unwrap()).map(Result::unwrap).collect();
+    assert_eq!(seen, (1..=200).collect(), "each saw the one before it");
+    assert_eq!(catalog.read(|tx| tally(tx, "sum")), Ok(Some(200)));
+}
+
+async fn the_configuration_epoch_moves_with_committed_changes_only(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    let version = || catalog.read(|tx| Ok(config_versions::current(tx)?)).unwrap();
+    with_tallies(catalog).await;
+    let (epoch, stored) = (catalog.config_epoch(), version());
+    write(catalog, |tx| add_tally(tx, "a", 1)).await.unwrap();
+    let refused: Result<(), _> = write(catalog, |tx| {
+        accounts::insert_account(tx, ACCOUNT, "", NOW)?;
+        Err(bad_request("no").into())
+    })
+    .await;
+    assert!(refused.is_err());
+    let panicked: Result<(), _> = write(catalog, |tx| {
+        accounts::insert_account(tx, ACCOUNT, "", NOW)?;
+        panic!("planned by a test")
+    })
+    .await;
+    assert!(panicked.is_err());
+    assert_eq!((catalog.config_epoch(), version()), (epoch, stored), "nothing was changed");
+    write(catalog, |tx| Ok(accounts::insert_account(tx, ACCOUNT, "", NOW)?)).await.unwrap();
+    assert!(catalog.config_epoch() > epoch, "the epoch has begun when the answer comes");
+    assert_eq!(version(), stored + 1);
+}
+
+async fn numbers_of_counters_never_come_again(fresh: Fresh) {
+    let take = || write(&fresh.catalog, |tx| Ok(server_facts::take_number(tx, "bucket")?));
+    assert_eq!(take().await, Ok(1));
+    assert_eq!(take().await, Ok(2));
+    let unknown = write(&fresh.catalog, |tx| Ok(server_facts::take_number(tx, "unheard of")?));
+    assert!(unknown.await.is_err());
+    assert_eq!(take().await, Ok(3));
+}
+
+async fn many_writes_share_few_commits(fresh: Fresh) {
+    with_tallies(&fresh.catalog).await;
+    let figures = || {
+        let figures = fresh.catalog.figures();
+        (figures.commits.load(Ordering::Relaxed), figures.bodies.load(Ordering::Relaxed))
+    };
+    let before = figures();
+    let bodies = (0..600_i64).map(|number| {
+        let body: Body = Box::new(move |tx| add_tally(tx, &format!("n{number:03}"), number));
+        body
+    });
+    let outcomes = write_together(&fresh.catalog, bodies.collect()).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    let (commits, bodies) = (figures().0 - before.0, figures().1 - before.1);
+    assert_eq!(bodies, 601);
+    assert!(commits <= 5, "{commits} commits for 601 bodies in groups of up to 256");
+    assert_eq!(tally_names(&fresh.catalog).len(), 600);
+}
+
+async fn closing_answers_every_write_that_waits(fresh: Fresh) {
+    let Fresh { catalog, folder } = fresh;
+    with_tallies(&catalog).await;
+    let gate = Arc::new(Barrier::new(2));
+    let held = Arc::clone(&gate);
+    let holding = catalog.write("hold", move |_| {
+        held.wait();
+        Ok(())
+    });
+    let waiting = (0..40_i64).map(|number| {
+        catalog.write("wait", move |tx| add_tally(tx, &format!("n{number:02}"), number))
+    });
+    let closer = catalog.clone();
+    let closed = async {
+        // Everything is submitted; closing begins while the writer is held up.
+        let closing = std::thread::spawn(move || closer.close());
+        gate.wait();
+        closing.join().unwrap();
+    };
+    let (held, answers, ()) = futures_util::future::join3(holding, join_all(waiting), closed).await;
+    held.unwrap();
+    assert!(answers.iter().all(Result::is_ok), "what was taken is committed: {answers:?}");
+    drop(catalog);
+    let again = reopen_sqlite(folder.path()).unwrap();
+    assert_eq!(tally_names(&again).len(), 40);
+}
+
+async fn a_closed_catalog_refuses_writes(fresh: Fresh) {
+    fresh.catalog.close();
+    fresh.catalog.close();
+    let refused = write(&fresh.catalog, |tx| Ok(server_facts::take_number(tx, "bucket")?)).await;
+    assert_eq!(refused, Err(Abort::Catalog(Error::Closed)));
+}
+
+async fn wide_values_come_back_as_they_were(fresh: Fresh) {
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let stored = bytes.clone();
+    let read = write(&fresh.catalog, move |tx| {
+        server_facts::put_fact(tx, "wide \u{1f600}", &stored)?;
+        server_facts::put_fact(tx, "empty", b"")?;
+        Ok((server_facts::find_fact(tx, "wide \u{1f600}")?, server_facts::find_fact(tx, "empty")?))
+    });
+    assert_eq!(read.await, Ok((Some(bytes), Some(Vec::new()))));
+    let shape = write(&fresh.catalog, |tx| {
+        for number in [i64::MIN, -1, 0, i64::MAX] {
+            let sql = "SELECT CAST(?1 AS BIGINT), NULL, 'text'";
+            let row = find(tx, sql, &[Value::Int(number)], |row| {
+                assert_eq!(row.opt_int(1)?, None);
+                assert_eq!(row.int(1), Err(Error::Shape { column: 1 }));
+                assert_eq!(row.int(2), Err(Error::Shape { column: 2 }));
+                assert_eq!(row.text(0), Err(Error::Shape { column: 0 }));
+                assert_eq!(row.int(3), Err(Error::Shape { column: 3 }));
+                row.int(0)
+            });
+            assert_eq!(row?, Some(number));
+        }
+        Ok(())
+    });
+    shape.await.unwrap();
+}
+
+fn pragma(tx: &mut dyn Tx, sql: &'static str) -> Result<String, Abort> {
+    let found = find(tx, sql, &[], |row| match row.opt_int(0) {
+        Ok(number) => Ok(number.unwrap_or_default().to_string()),
+        Err(_) => Ok(row.text(0)?.to_owned()),
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn sqlite_runs_with_the_settings_that_durability_hangs_on() {
+    let fresh = open_sqlite();
+    let settings = |tx: &mut dyn Tx| {
+        Ok([
+            pragma(tx, "PRAGMA journal_mode")?,
+            pragma(tx, "PRAGMA synchronous")?,
+            pragma(tx, "PRAGMA foreign_keys")?,
+        ])
+    };
+    let wanted = ["wal", "2", "1"].map(str::to_owned);
+    assert_eq!(write(&fresh.catalog, settings).await, Ok(wanted.clone()));
+    assert_eq!(fresh.catalog.read(settings), Ok(wanted));
+    let checkpoint = write(&fresh.catalog, |tx| pragma(tx, "PRAGMA wal_autocheckpoint")).await;
+    assert_eq!(checkpoint, Ok("0".to_owned()), "the writer copies back when it chooses to");
+}
+
+/// SQLite rolls the whole transaction back when some statements find no space, not only the body
+/// they are in.
+#[tokio::test]
+async fn sqlite_without_space_refuses_what_does_not_fit_and_goes_on() {
+    let fresh = open_sqlite();
+    let catalog = &fresh.catalog;
+    with_tallies(catalog).await;
+    let limit = write(catalog, |tx| pragma(tx, "PRAGMA max_page_count = 1")).await.unwrap();
+    assert!(limit.parse::<u64>().unwrap() > 1, "the pages there are stay");
+    let bodies: Vec<Body> = vec![
+        Box::new(|tx| add_tally(tx, "before", 1)),
+        Box::new(|tx| Ok(server_facts::put_fact(tx, "wide", &vec![7; 200_000])?)),
+        Box::new(|tx| add_tally(tx, "after", 1)),
+    ];
+    let outcomes = write_together(catalog, bodies).await;
+    assert_eq!(outcomes[1], Err(Abort::Catalog(Error::Full)));
+    let stored = tally_names(catalog);
+    for (outcome, name) in [(&outcomes[0], "before"), (&outcomes[2], "after")] {
+        let kept = stored.iter().any(|one| one == name);
+        assert_eq!(outcome.is_ok(), kept, "{name}: the answer says what is stored, {outcomes:?}");
+        let full = Err(Abort::Catalog(Error::Full));
+        assert!(outcome.is_ok() || *outcome == full, "{name}: {outcome:?}");
+    }
+    assert_eq!(catalog.suspect(), None, "lack of space is no doubt about durability");
+    write(catalog, |tx| pragma(tx, "PRAGMA max_page_count = 1000000")).await.unwrap();
+    let wide = |tx: &mut dyn Tx| Ok(server_facts::put_fact(tx, "wide", &vec![7; 200_000])?);
+    write(catalog, wide).await.unwrap();
+}
+
+#[test]
+fn a_database_of_a_newer_program_is_refused_and_left_alone() {
+    let Fresh { catalog, folder } = open_sqlite();
+    catalog.close();
+    let newer = schema::newest() + 1;
+    let connection = Connection::open(database(folder.path())).unwrap();
+    connection
+        .execute("INSERT INTO schema_migrations (number, fingerprint) VALUES (?1, 'x')", [newer])
+        .unwrap();
+    let refused = reopen_sqlite(folder.path()).err().unwrap().to_string();
+    assert!(refused.contains("use a newer kiln"), "{refused}");
+    let rows: i64 = connection
+        .query_row("SELECT COUNT(*) FROM schema_migrations", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, newer);
+}
+
+#[test]
+fn a_migration_that_was_altered_after_its_release_is_refused() {
+    let Fresh { catalog, folder } = open_sqlite();
+    catalog.close();
+    let connection = Connection::open(database(folder.path())).unwrap();
+    connection
+        .execute("UPDATE schema_migrations SET fingerprint = 'other' WHERE number = 2", [])
+        .unwrap();
+    drop(connection);
+    let refused = reopen_sqlite(folder.path()).err().unwrap().to_string();
+    assert!(refused.contains("migration 2 differs"), "{refused}");
+}
+
+/// The texts in the folder of migrations, by number.
+fn migration_texts() -> Vec<(i64, &'static str)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut texts: Vec<(i64, &'static str)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let number = name.split_once('_').unwrap().0;
+            assert_eq!((number.len(), path.extension().unwrap().to_str()), (4, Some("sql")));
+            // The rendering of dialects takes texts that live as long as the program.
+            let text: &'static str = std::fs::read_to_string(&path).unwrap().leak();
+            (number.parse().unwrap(), text)
+        })
+        .collect();
+    texts.sort_unstable();
+    texts
+}
+
+fn dump(path: &Path) -> Vec<(String, String, Option<String>)> {
+    let connection = Connection::open(path).unwrap();
+    let mut statement =
+        connection.prepare("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_schema_migrated_from_any_older_one_equals_a_fresh_one() {
+    let Fresh { catalog, folder } = open_sqlite();
+    catalog.close();
+    let fresh = dump(&database(folder.path()));
+    assert!(fresh.len() > 20, "{fresh:?}");
+    let source = Connection::open(database(folder.path())).unwrap();
+    let fingerprint = |number: i64| -> String {
+        let sql = "SELECT fingerprint FROM schema_migrations WHERE number = ?1";
+        source.query_row(sql, [number], |row| row.get(0)).unwrap()
+    };
+    let texts = migration_texts();
+    for stop in 0..=texts.len() {
+        let older = tempfile::tempdir().unwrap();
+        let connection = Connection::open(database(older.path())).unwrap();
+        let table = &fresh.iter().find(|(_, name, _)| name == "schema_migrations").unwrap().2;
+        connection.execute_batch(table.as_ref().unwrap()).unwrap();
+        for (number, text) in texts.iter().take(stop) {
+            connection.execute_batch(&dialect::SQLITE.render(text)).unwrap();
+            connection
+                .execute(
+                    "INSERT INTO schema_migrations (number, fingerprint) VALUES (?1, ?2)",
+                    (number, fingerprint(*number)),
+                )
+                .unwrap();
+        }
+        drop(connection);
+        reopen_sqlite(older.path()).unwrap().close();
+        assert_eq!(dump(&database(older.path())), fresh, "stopped after {stop}");
+        reopen_sqlite(older.path()).unwrap().close();
+        assert_eq!(dump(&database(older.path())), fresh, "opening again changes nothing");
+    }
+}
+
+/// Statements are told apart by semicolons alone, so none may stand anywhere else.
+#[test]
+fn a_migration_holds_semicolons_only_at_the_ends_of_statements() {
+    let texts = migration_texts();
+    let numbers: Vec<i64> = texts.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=schema::newest()).collect::<Vec<_>>(), "each is known to the program");
+    for (number, text) in texts {
+        for line in text.lines() {
+            let (statement, comment) = line.split_once("--").unwrap_or((line, ""));
+            assert!(!comment.contains(';'), "migration {number}: {line}");
+            let inside = statement.trim_end().strip_suffix(';').unwrap_or(statement);
+            assert!(!inside.contains(';'), "migration {number}: {line}");
+        }
+        for statement in text.split(';') {
+            let code: String =
+                statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+            let known = ["CREATE TABLE ", "CREATE INDEX ", "CREATE UNIQUE INDEX ", "INSERT INTO "];
+            let whole = code.trim().is_empty() || known.iter().any(|verb| code.starts_with(verb));
+            assert!(whole, "migration {number}: {code}");
+            assert_eq!(code.matches('(').count(), code.matches(')').count(), "{code}");
+            assert_eq!(code.matches('\'').count() % 2, 0, "{code}");
+        }
+    }
+}

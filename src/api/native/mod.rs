@@ -479,7 +479,7 @@ mod tests {
     proptest! {
         #[test]
         fn routing_never_panics(path in "\\PC{0,60}") {
-            prop_assert!(route(&path).is_none_or(|_| path.starts_with("/")));
+            prop_assert!(route(&path).is_none_or(|_| path.starts_with('/')));
         }
     }
 }

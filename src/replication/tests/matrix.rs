@@ -21,6 +21,7 @@ use crate::testing::{
 
 const FAILED: JobState = JobState::Failed;
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape that jobs have it in")]
 fn reason(text: &str) -> Option<String> {
     Some(text.to_owned())
 }

@@ -16,7 +16,7 @@ fn native_1_2_3_4_36_to_45_each_version_has_its_own_shape() {
         assert_eq!(answer.status, 200);
         answer.json()
     };
-    let url = format!("http://localhost");
+    let url = "http://localhost";
     for version in 1..=2 {
         let flat = of(version, "POST", b"{}");
         assert_eq!(flat["apiUrl"], url, "no trailing slash (31)");

@@ -125,7 +125,7 @@ fn reliability_k1_no_secret_reaches_the_log_or_an_error() {
     ];
     let refused = call(&server.address, "POST", &target, &headers, b"x");
     assert_eq!(refused.status, 400);
-    let log = std::fs::read_to_string(server.data_dir().with_extension("log")).unwrap();
+    let log = server.log();
     assert!(log.contains("b2_upload_file"), "requests are logged at this level");
     for secret in [MASTER_KEY, key.as_str(), token.as_str(), master.token.as_str()] {
         assert!(!log.contains(secret), "a secret is in the log");

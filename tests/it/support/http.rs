@@ -48,7 +48,7 @@ impl Connection {
     pub(crate) fn open(address: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(Duration::from_mins(1)))?;
         Ok(Self { reader: BufReader::with_capacity(256 * 1024, stream) })
     }
 
@@ -129,16 +129,6 @@ impl Connection {
                 self.reader.read_exact(&mut body)?;
             }
             return Ok(Answer { status, headers, body });
-        }
-    }
-
-    /// Everything that still comes until the server closes the connection.
-    pub(crate) fn read_to_close(&mut self) -> io::Result<Vec<u8>> {
-        let mut rest = Vec::new();
-        match self.reader.read_to_end(&mut rest) {
-            // Closing with unread input resets the connection, which ends it just as well.
-            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
-            _ => Ok(rest),
         }
     }
 
