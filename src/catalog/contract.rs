@@ -216,7 +216,8 @@ async fn write_together(catalog: &Catalog, bodies: Vec<Body>) -> Vec<Result<(), 
         gate.wait();
     })
     .await;
-    held.unwrap();
+    // The holding body may share the fate of its group, which a test of that fate looks at.
+    assert!(held.is_ok() || outcomes.iter().any(Result::is_err), "{held:?}");
     outcomes
 }
 
@@ -455,7 +456,8 @@ async fn a_scan_walks_names_upward_and_their_versions_oldest_first(fresh: Fresh)
         let mut walked = Vec::new();
         loop {
             let from = cursor.as_ref();
-            let read = catalog.read(|tx| Ok(files::list_for_scan(tx, (NUMBER, BUCKET), from, size)?));
+            let read =
+                catalog.read(|tx| Ok(files::list_for_scan(tx, (NUMBER, BUCKET), from, size)?));
             let batch = read.unwrap();
             assert!(batch.len() <= size, "a batch holds no more than was asked for");
             let Some(last) = batch.last() else { break };
@@ -815,8 +817,9 @@ fn migration_texts() -> Vec<(i64, &'static str)> {
 
 fn dump(path: &Path) -> Vec<(String, String, Option<String>)> {
     let connection = Connection::open(path).unwrap();
-    let mut statement =
-        connection.prepare("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").unwrap();
+    let mut statement = connection
+        .prepare("SELECT type, name, sql FROM sqlite_master ORDER BY type, name")
+        .unwrap();
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
     rows.map(Result::unwrap).collect()
 }

@@ -154,7 +154,7 @@ impl Driver for Sqlite {
     fn read(&self, body: ReadBody<'_>) -> Result<(), Abort> {
         let connection = self.reader()?;
         run_cached(&connection, "BEGIN DEFERRED", &[])?;
-        let outcome = body(&mut SqliteTx { connection: &connection, config_changed: false });
+        let outcome = body(&mut SqliteTx::new(&connection));
         let ended = run_cached(&connection, "COMMIT", &[]);
         // A connection that could not end its transaction is dropped, which ends it.
         if ended.is_ok() {
@@ -248,7 +248,7 @@ fn prepare_connection(connection: &Connection) -> Result<(), Error> {
 
 fn migrate(connection: &mut Connection) -> Result<(), Error> {
     run_cached(connection, "BEGIN IMMEDIATE", &[])?;
-    let outcome = schema::migrate(&mut SqliteTx { connection, config_changed: false });
+    let outcome = schema::migrate(&mut SqliteTx::new(connection));
     match outcome {
         Ok(_) => run_cached(connection, "COMMIT", &[]),
         Err(error) => {
@@ -284,6 +284,8 @@ fn write_loop(
 struct Ran {
     write: Box<dyn Write>,
     kept: Result<(), Error>,
+    /// What went wrong in the statement that took the whole transaction with it.
+    lost: Option<Error>,
 }
 
 fn commit_group(connection: &Connection, shared: &Shared, group: Vec<Box<dyn Write>>) {
@@ -291,14 +293,34 @@ fn commit_group(connection: &Connection, shared: &Shared, group: Vec<Box<dyn Wri
         settle_all(group, &Error::Suspect(why));
         return;
     }
+    let mut group = group.into_iter();
+    while group.len() > 0 {
+        commit_some(connection, shared, &mut group);
+    }
+}
+
+/// Runs and commits what is left of a group, or as much of it as SQLite keeps in one transaction.
+fn commit_some(
+    connection: &Connection,
+    shared: &Shared,
+    group: &mut std::vec::IntoIter<Box<dyn Write>>,
+) {
     if let Err(error) = run_cached(connection, "BEGIN IMMEDIATE", &[]) {
-        settle_all(group, &error);
+        settle_all(group.collect(), &error);
         return;
     }
     let mut config_changed = false;
     let mut ran = Vec::with_capacity(group.len());
     for write in group {
         ran.push(run_one(connection, write, &mut config_changed));
+        // Without space SQLite may give up the whole transaction, not the statement alone. What
+        // ran before is undone; what comes after must not run outside of a transaction.
+        if connection.is_autocommit() {
+            let lost = ran.iter().find_map(|ran| ran.lost.clone());
+            let lost = lost.unwrap_or_else(|| Error::Engine("a transaction ended".to_owned()));
+            settle_all(ran.into_iter().map(|ran| ran.write).collect(), &lost);
+            return;
+        }
     }
     let bodies = u64::try_from(ran.len()).unwrap_or_default();
     let committed = run_cached(connection, "COMMIT", &[]);
@@ -309,7 +331,7 @@ fn commit_group(connection: &Connection, shared: &Shared, group: Vec<Box<dyn Wri
     if config_changed && committed.is_ok() {
         shared.config_epoch.fetch_add(1, Ordering::AcqRel);
     }
-    for Ran { write, kept } in ran {
+    for Ran { write, kept, .. } in ran {
         write.settle(kept.and(committed.clone()));
     }
 }
@@ -335,12 +357,12 @@ fn give_up_commit(connection: &Connection, shared: &Shared, error: &Error) {
 
 fn run_one(connection: &Connection, mut write: Box<dyn Write>, config_changed: &mut bool) -> Ran {
     if let Err(error) = run_cached(connection, "SAVEPOINT body", &[]) {
-        return Ran { write, kept: Err(error) };
+        return Ran { write, kept: Err(error), lost: None };
     }
-    let mut tx = SqliteTx { connection, config_changed: false };
+    let mut tx = SqliteTx::new(connection);
     // A panic in one body must not take the other callers' commits with it.
     let keep = std::panic::catch_unwind(AssertUnwindSafe(|| write.run(&mut tx)));
-    let changed = tx.config_changed;
+    let (changed, lost) = (tx.config_changed, tx.lost.take());
     let (ending, kept) = match keep {
         Ok(true) => (None, Ok(())),
         Ok(false) => (Some("ROLLBACK TO body"), Ok(())),
@@ -354,7 +376,7 @@ fn run_one(connection: &Connection, mut write: Box<dyn Write>, config_changed: &
     if ending.is_none() && ended.is_ok() {
         *config_changed |= changed;
     }
-    Ran { write, kept: kept.and(ended) }
+    Ran { write, kept: kept.and(ended), lost }
 }
 
 fn checkpoint_loop(connection: &Connection, shared: &Shared, nudged: &Receiver<()>) {
@@ -394,15 +416,45 @@ fn checkpoint(connection: &Connection, shared: &Shared, mode: &str) {
 struct SqliteTx<'c> {
     connection: &'c Connection,
     config_changed: bool,
+    /// The error of a statement with which SQLite gave up the whole transaction.
+    lost: Option<Error>,
 }
 
-impl Tx for SqliteTx<'_> {
-    fn execute(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<usize, Error> {
+impl<'c> SqliteTx<'c> {
+    fn new(connection: &'c Connection) -> Self {
+        Self { connection, config_changed: false, lost: None }
+    }
+
+    /// Prepares and binds a statement; nothing more runs once the transaction is lost.
+    fn prepare(
+        &self,
+        sql: &'static str,
+        params: &[Value<'_>],
+    ) -> Result<rusqlite::CachedStatement<'c>, Error> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
         let rendered = SQLITE.render(sql);
         let mut statement =
             self.connection.prepare_cached(&rendered).map_err(|error| engine(&error))?;
         bind(&mut statement, params)?;
-        statement.raw_execute().map_err(|error| engine(&error))
+        Ok(statement)
+    }
+
+    /// Remembers the error when it ended the transaction as a whole.
+    fn note_loss(&mut self, error: &rusqlite::Error) -> Error {
+        let error = engine(error);
+        if self.connection.is_autocommit() {
+            self.lost.get_or_insert_with(|| error.clone());
+        }
+        error
+    }
+}
+
+impl Tx for SqliteTx<'_> {
+    fn execute(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<usize, Error> {
+        let mut statement = self.prepare(sql, params)?;
+        statement.raw_execute().map_err(|error| self.note_loss(&error))
     }
 
     fn query(
@@ -411,12 +463,9 @@ impl Tx for SqliteTx<'_> {
         params: &[Value<'_>],
         each: &mut dyn FnMut(&dyn Row) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let rendered = SQLITE.render(sql);
-        let mut statement =
-            self.connection.prepare_cached(&rendered).map_err(|error| engine(&error))?;
-        bind(&mut statement, params)?;
+        let mut statement = self.prepare(sql, params)?;
         let mut rows = statement.raw_query();
-        while let Some(row) = rows.next().map_err(|error| engine(&error))? {
+        while let Some(row) = rows.next().map_err(|error| self.note_loss(&error))? {
             if !each(&SqliteRow(row))? {
                 break;
             }
@@ -434,7 +483,7 @@ fn run_cached(
     sql: &'static str,
     params: &[Value<'_>],
 ) -> Result<(), Error> {
-    SqliteTx { connection, config_changed: false }.execute(sql, params).map(|_| ())
+    SqliteTx::new(connection).execute(sql, params).map(|_| ())
 }
 
 fn bind(statement: &mut rusqlite::Statement<'_>, params: &[Value<'_>]) -> Result<(), Error> {

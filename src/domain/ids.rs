@@ -12,7 +12,7 @@ macro_rules! hex_id {
         pub(crate) struct $name([u8; $bytes]);
 
         impl $name {
-            pub(crate) fn from_bytes(bytes: [u8; $bytes]) -> Self {
+            pub(crate) const fn from_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
 

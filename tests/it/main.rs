@@ -15,4 +15,5 @@ mod compatibility;
 mod crash;
 mod house_rules;
 mod native;
+mod rights_matrix;
 mod support;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +10,7 @@ use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
 
 use crate::support::http::{Answer, call};
+use crate::support::wait_for;
 
 pub(crate) const MASTER_ID: &str = "0123456789ab";
 pub(crate) const MASTER_KEY: &str = "K000MasterOfTheTestHouse0123456";
@@ -26,9 +26,6 @@ pub(crate) struct Server {
     data_dir: PathBuf,
     arguments: Vec<String>,
 }
-
-/// How long a server may take to say that it is ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
 
 impl Server {
     /// Starts a server with test controls in a new folder.
@@ -147,22 +144,21 @@ fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
         .stderr(log)
         .spawn()
         .unwrap();
-    let started = Instant::now();
-    loop {
+    let (address, admin) = wait_for("a server gets ready", || {
         if let Ok(text) = std::fs::read(&ready_file) {
             let ready: Value = serde_json::from_slice(&text).unwrap();
             let address = |name: &str| {
                 ready[name].as_str().unwrap().strip_prefix("http://").unwrap().to_owned()
             };
-            return (child, address("endpoint"), address("adminEndpoint"));
+            return Some((address("endpoint"), address("adminEndpoint")));
         }
         if let Some(status) = child.try_wait().unwrap() {
             let log = std::fs::read_to_string(data_dir.with_extension("log")).unwrap_or_default();
             panic!("the server ended with {status} instead of starting:\n{log}");
         }
-        assert!(started.elapsed() < START_LIMIT, "the server is not ready in time");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        None
+    });
+    (child, address, admin)
 }
 
 pub(crate) fn sha1_hex(bytes: &[u8]) -> String {
