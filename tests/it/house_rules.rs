@@ -115,7 +115,8 @@ fn check_crates(name: &str, text: &str) -> Vec<String> {
         let may = ["blobs/", "config.rs", "house.rs", "cli.rs"]
             .iter()
             .any(|place| name.starts_with(place));
-        let is_test = name.contains("tests") || name.ends_with("contract.rs") || name == "testing.rs";
+        let is_test =
+            name.contains("tests") || name.ends_with("contract.rs") || name == "testing.rs";
         if files && !may && !is_test {
             broken.push(format!(
                 "{name}:{}: files are opened in blobs, config, house and cli",
