@@ -1,8 +1,8 @@
 //! kiln: Backblaze B2 at home.
 //!
-//! Rooms in reading order: [`domain`] the rules, pure · [`auth`] proofs and grants · [`catalog`]
-//! facts in SQL · [`blobs`] bytes · [`operations`] acts of callers · [`replication`] and [`jobs`]
-//! the workers · [`api`] the doors · [`house`] where everything meets. `ARCHITECTURE.md` has the
+//! Rooms in reading order: `domain` the rules, pure · `auth` proofs and grants · `catalog`
+//! facts in SQL · `blobs` bytes · `operations` acts of callers · `replication` and `jobs`
+//! the workers · `api` the doors · `house` where everything meets. `ARCHITECTURE.md` has the
 //! map and the walks through it.
 
 mod api;

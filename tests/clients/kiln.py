@@ -13,7 +13,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = TARGET / "debug" / "kiln"
-CLIENTS = ROOT / "target" / "clients" / "bin"
+CLIENTS = TARGET / "clients" / "bin"
 KEY_ID = "0123456789ab"
 KEY = "K000MasterOfTheTestHouse0123456"
 
