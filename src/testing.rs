@@ -16,6 +16,7 @@ use crate::catalog::replication::{self, Job, JobFilter};
 use crate::catalog::{buckets, files};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
+pub(crate) use crate::config::LargeMetadata;
 use crate::domain::bucket::Bucket;
 use crate::domain::digest::Sha1Digest;
 use crate::domain::file::{Action, FileInfo, FileVersion};

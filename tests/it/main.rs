@@ -15,5 +15,6 @@ mod compatibility;
 mod crash;
 mod house_rules;
 mod native;
+mod pages;
 mod rights_matrix;
 mod support;

@@ -423,7 +423,7 @@ async fn f50_replication_59_metadata_above_2048_bytes_is_not_replicated_unless_a
     assert_eq!(house.status(&large), None);
     assert_eq!(house.app.metrics.replication_skipped_large_metadata.value(), 1);
     let lenient = TestHouse::open_with(EngineOptions::default(), |config| {
-        config.replication.large_metadata = crate::config::LargeMetadata::Copy;
+        config.replication.large_metadata = crate::testing::LargeMetadata::Copy;
     })
     .await;
     let pair = lenient.pair().await;
