@@ -73,6 +73,10 @@ pub(crate) fn find_by_name(
     let grant = match proof {
         _ if bucket.kind == BucketType::AllPublic => Grant::public_read(bucket),
         None => return Err(unauthorized().into()),
+        // As to somebody without a token: the id in another refusal would tell of the bucket.
+        Some(DownloadProof::Account(caller)) if caller.account() != bucket.account => {
+            return Err(unauthorized().into());
+        }
         Some(DownloadProof::Account(caller)) => {
             Grant::for_name(&caller.key, Capability::ReadFiles, bucket, file_name)?
         }

@@ -16,5 +16,5 @@ mod crash;
 mod house_rules;
 mod native;
 mod pages;
-mod rights_matrix;
+mod rights;
 mod support;
