@@ -92,7 +92,23 @@ impl TestHouse {
         options: EngineOptions,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let folder = tempfile::Builder::new().prefix("kiln-house-").tempdir().unwrap();
+        Self::open_below(&std::env::temp_dir(), options, change).await
+    }
+
+    /// For very many short lives: in memory where there is such a folder, because there a flush
+    /// costs nothing. What it promises to survive is a crash of the process, not of the machine.
+    pub(crate) async fn open_in_memory() -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self::open_below(&folder, EngineOptions::default(), |_| {}).await
+    }
+
+    async fn open_below(
+        folder: &std::path::Path,
+        options: EngineOptions,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let folder = tempfile::Builder::new().prefix("kiln-house-").tempdir_in(folder).unwrap();
         let mut config = Config::for_tests(&folder.path().join("data"));
         change(&mut config);
         let clock = Arc::new(ManualClock::at(OPENED_AT));
@@ -131,6 +147,12 @@ impl TestHouse {
         self.opened = Some(opened);
         self.engine = engine_of(&self.app, &self.options, &self.plan);
         self.caller = master_of(&self.app, account);
+    }
+
+    /// Removes the bytes that uploads without an end left behind; answers of how many blobs.
+    pub(crate) async fn sweep_orphans(&self) -> u64 {
+        let sweep = crate::jobs::sweep::Sweep::new(Arc::clone(&self.app), 0);
+        sweep.remove_orphans(self.clock.now().plus(1)).await.unwrap()
     }
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {

@@ -86,6 +86,7 @@ contract!(
     two_hundred_increments_are_all_counted,
     the_configuration_epoch_moves_with_committed_changes_only,
     numbers_of_counters_never_come_again,
+    the_number_of_a_deleted_version_stays_known,
     many_writes_share_few_commits,
     closing_answers_every_write_that_waits,
     a_closed_catalog_refuses_writes,
@@ -632,6 +633,25 @@ async fn numbers_of_counters_never_come_again(fresh: Fresh) {
     assert_eq!(take().await, Ok(3));
 }
 
+async fn the_number_of_a_deleted_version_stays_known(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_bucket(catalog).await;
+    let largest = || catalog.read(|tx| Ok(files::largest_number(tx)?));
+    assert_eq!(largest(), Ok(0));
+    insert_all(catalog, thirty()).await;
+    for number in [29, 30, 12, 28] {
+        let removed = write(catalog, move |tx| {
+            let all = thirty();
+            let version = all.iter().find(|version| version.number.0 == number);
+            Ok(files::delete_version(tx, NUMBER, version.unwrap())?)
+        });
+        removed.await.unwrap();
+        assert_eq!(largest(), Ok(30), "after {number} was deleted");
+    }
+    insert_all(catalog, vec![version("later", 31, Action::Upload)]).await;
+    assert_eq!(largest(), Ok(31));
+}
+
 async fn many_writes_share_few_commits(fresh: Fresh) {
     with_tallies(&fresh.catalog).await;
     let figures = || {
@@ -735,6 +755,25 @@ async fn sqlite_runs_with_the_settings_that_durability_hangs_on() {
     assert_eq!(fresh.catalog.read(settings), Ok(wanted));
     let checkpoint = write(&fresh.catalog, |tx| pragma(tx, "PRAGMA wal_autocheckpoint")).await;
     assert_eq!(checkpoint, Ok("0".to_owned()), "the writer copies back when it chooses to");
+}
+
+/// Row F68 of the fault matrix: a backup program, say, has the database for a while.
+#[tokio::test]
+async fn sqlite_waits_for_another_program_that_holds_the_database() {
+    let fresh = open_sqlite();
+    with_tallies(&fresh.catalog).await;
+    let other = Connection::open(database(fresh.folder.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let catalog = fresh.catalog.clone();
+    let waiting = tokio::spawn(async move { write(&catalog, |tx| add_tally(tx, "a", 1)).await });
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished(), "the write is not given up");
+    assert!(tally_names(&fresh.catalog).is_empty(), "and readers are served");
+    other.execute_batch("ROLLBACK").unwrap();
+    waiting.await.unwrap().unwrap();
+    assert_eq!(tally_names(&fresh.catalog), ["a"]);
 }
 
 /// SQLite rolls the whole transaction back when some statements find no space, not only the body

@@ -4,6 +4,7 @@
 //! newest version of a name when it is an upload; the verbs here keep it so, and listings of names
 //! read nothing else.
 
+use crate::catalog::server_facts;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::bucket::BucketNumber;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
@@ -162,6 +163,10 @@ pub(crate) fn delete_version(
     version: &FileVersion,
 ) -> Result<(), Error> {
     let name = version.name.as_str();
+    if version.number.0 >= largest_number(tx)? {
+        // The row that kept its number from coming again is about to go.
+        server_facts::put_fact(tx, LARGEST_DELETED, version.number.0.to_string().as_bytes())?;
+    }
     tx.execute("DELETE FROM files WHERE file_no = ?1", &[Value::Int(version.number.0)])?;
     if let Some(newest) = newest(tx, bucket, name)?
         && newest.action == Action::Upload
@@ -379,8 +384,13 @@ pub(crate) fn set_replication_status(
     Ok(())
 }
 
-/// The largest file number in use.
+/// The fact that keeps the largest number of a version that was the newest when it was deleted.
+const LARGEST_DELETED: &str = "largest_deleted_file_number";
+
+/// The largest file number that was ever committed.
 pub(crate) fn largest_number(tx: &mut dyn Tx) -> Result<i64, Error> {
     let largest = find(tx, "SELECT COALESCE(MAX(file_no), 0) FROM files", &[], |row| row.int(0))?;
-    Ok(largest.unwrap_or_default())
+    let deleted = server_facts::find_fact(tx, LARGEST_DELETED)?;
+    let deleted = deleted.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+    Ok(largest.unwrap_or_default().max(deleted.unwrap_or_default()))
 }

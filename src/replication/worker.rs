@@ -533,24 +533,22 @@ impl Engine {
     /// Keeps the circuit breaker of a job's target: `failed` counts, a success closes it.
     async fn note_target(&self, job: &Job, failed: Option<Reason>) -> Result<(), Error> {
         let target = job.target.clone();
-        let known = self.app.catalog.read(|tx| {
-            let breakers = replication::list_breakers(tx)?;
-            Ok(breakers.into_iter().find(|breaker| breaker.target == target))
-        })?;
-        if failed.is_none() && known.is_none() {
+        if failed.is_none() && self.app.catalog.read(|tx| failures_of(tx, &target))? == 0 {
             return Ok(());
         }
-        let failures = match (failed, &known) {
-            (None, _) => 0,
-            (Some(_), known) => known.as_ref().map_or(0, |breaker| breaker.failures) + 1,
-        };
         // Between 80 and 120 per cent, so that targets do not all come back at once.
         let spread = i64::from(self.jitter_per_mille()) * 400 / 500 + 400;
-        let open_ms = breaker_open_ms(failures).map_or(0, |ms| ms * spread / 1000);
-        let breaker = Breaker { target, failures, open_until: self.app.clock.now().plus(open_ms) };
+        let now = self.app.clock.now();
         self.app
             .catalog
-            .write("replication_breaker", move |tx| Ok(replication::put_breaker(tx, &breaker)?))
+            .write("replication_breaker", move |tx| {
+                // Counted in here, because several attempts may fail at the same time.
+                let failures = if failed.is_some() { failures_of(tx, &target)? + 1 } else { 0 };
+                let open_ms = breaker_open_ms(failures).map_or(0, |ms| ms * spread / 1000);
+                let open_until = now.plus(open_ms);
+                let breaker = Breaker { target: target.clone(), failures, open_until };
+                Ok(replication::put_breaker(tx, &breaker)?)
+            })
             .await?;
         Ok(())
     }
@@ -577,6 +575,11 @@ impl EngineControls for Engine {
     fn drain(self: Arc<Self>, timeout: Duration) -> BoxFuture<'static, Result<bool, Error>> {
         async move { self.run_dry(timeout).await }.boxed()
     }
+}
+
+fn failures_of(tx: &mut dyn Tx, target: &str) -> Result<u32, Abort> {
+    let breakers = replication::list_breakers(tx)?;
+    Ok(breakers.into_iter().find(|one| one.target == target).map_or(0, |one| one.failures))
 }
 
 fn take_back(tx: &mut dyn Tx, job: &Job, now: Millis) -> Result<(), crate::catalog::Error> {

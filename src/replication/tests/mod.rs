@@ -1,7 +1,9 @@
-//! Step tests of the engine: the fault matrix, scans, and random runs against a model.
+//! Step tests of the engine: the fault matrix, scans, configuration, and random runs
+//! against a model.
 //!
 //! Time stands still unless a test moves it, and one step is one job from claim to outcome.
 
 mod matrix;
 mod random;
 mod scans;
+mod shapes;

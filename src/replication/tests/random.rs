@@ -1,14 +1,17 @@
 //! Random runs: seeds x acts, with crashes and faults, checked against the invariants after every
 //! act and against a model at the end. The seed of a failing run is in its message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::catalog::replication::{self as rows, Lease};
+use crate::catalog::tx::find;
 use crate::clock::Clock as _;
 use crate::domain::file::{Action, FileVersion};
-use crate::domain::ids::BucketId;
+use crate::domain::ids::{BucketId, FileNumber};
 use crate::domain::replication::{
     JobState, Reason, ReplicationConfiguration, ReplicationStatus, shown_status,
 };
+use crate::domain::time::Millis;
 use crate::operations::accounts::Operator;
 use crate::operations::files::{delete_version, hide_file};
 use crate::operations::replication_jobs::{RetryQuery, retry_jobs};
@@ -22,6 +25,10 @@ const ACTS: usize = 200;
 #[derive(Default)]
 struct Model {
     expected: BTreeMap<i64, FileVersion>,
+    /// Every upload that nobody deleted, whatever its status.
+    uploaded: BTreeSet<FileNumber>,
+    /// Every replica that was ever seen; no act deletes one.
+    replicas: BTreeSet<FileNumber>,
 }
 
 struct Run {
@@ -48,6 +55,7 @@ impl Run {
             0..=6 => {
                 let length = usize::try_from(self.draw(64)).unwrap();
                 let version = self.house.upload(self.pair.source, &name, &vec![1; length]).await;
+                self.model.uploaded.insert(version.number);
                 if version.replication == Some(ReplicationStatus::Pending) {
                     self.model.expected.insert(version.number.0, version);
                 }
@@ -65,7 +73,12 @@ impl Run {
                 let by = i64::try_from(self.draw(600_000)).unwrap();
                 self.house.clock.advance(by);
             }
-            13 => self.house.crash_and_reopen().await,
+            13 => {
+                if self.draw(2) == 0 {
+                    self.claim_one().await;
+                }
+                self.house.crash_and_reopen().await;
+            }
             14 => {
                 let fault = match self.draw(3) {
                     0 => Fault::Panic,
@@ -93,6 +106,18 @@ impl Run {
         let (name, id) = (versions[at].name.as_str(), versions[at].id().to_string());
         delete_version(&self.house.app, &self.house.caller, name, &id, false).await.unwrap();
         self.model.expected.remove(&versions[at].number.0);
+        self.model.uploaded.remove(&versions[at].number);
+    }
+
+    /// A worker takes a job and is never heard of again.
+    async fn claim_one(&mut self) {
+        let ready = self.house.jobs().into_iter().find(|job| job.state == JobState::Ready);
+        let Some(job) = ready else { return };
+        let lease = Lease { owner: "never heard of".to_owned(), until: Millis(i64::MAX) };
+        let claimed = self.house.app.catalog.write("claim", move |tx| {
+            Ok(rows::claim(tx, &job.lane, job.origin, job.next_attempt_at, &lease, 1)?)
+        });
+        assert_eq!(claimed.await.unwrap().len(), 1);
     }
 
     async fn change_rules(&mut self) {
@@ -102,6 +127,9 @@ impl Run {
         }
         if self.draw(3) == 0 {
             wanted[0].is_enabled = false;
+        }
+        if self.draw(3) == 0 {
+            wanted[0].include_existing_files = true;
         }
         let wanted = match self.draw(4) {
             0 => ReplicationConfiguration::default(),
@@ -133,12 +161,21 @@ impl Run {
         house.configure(self.pair.source, again).await.unwrap();
     }
 
-    /// I1, I3, I5, I6, I7: what must hold at any moment.
-    fn check(&self, at: usize) {
+    /// I1, I3, I5, I6, I7, I11: what must hold at any moment.
+    fn check(&mut self, at: usize) {
         let seed = self.seed;
         let sources: BTreeMap<_, _> =
             self.house.versions(self.pair.source).into_iter().map(|v| (v.number, v)).collect();
         let jobs = self.house.jobs();
+        assert!(
+            self.model.uploaded.iter().all(|number| sources.contains_key(number)),
+            "I11, seed {seed}, act {at}"
+        );
+        let miscounted = "SELECT CAST(COUNT(*) AS BIGINT) FROM blobs b
+                           WHERE refs <> (SELECT COUNT(*) FROM files f WHERE f.blob_id = b.blob_id)";
+        let miscounted =
+            self.house.app.catalog.read(|tx| Ok(find(tx, miscounted, &[], |row| row.int(0))?));
+        assert_eq!(miscounted, Ok(Some(0)), "uses of blobs, seed {seed}, act {at}");
         for (number, version) in &sources {
             let states = jobs.iter().filter(|job| job.file_number == *number).map(|job| job.state);
             assert_eq!(
@@ -147,6 +184,7 @@ impl Run {
                 "I3, seed {seed}, act {at}"
             );
         }
+        let mut there = BTreeSet::new();
         for bucket in [self.pair.destination, self.second] {
             let mut origins = Vec::new();
             let replicas = self.house.versions(bucket);
@@ -154,6 +192,7 @@ impl Run {
                 assert_eq!(replica.replication, Some(ReplicationStatus::Replica), "seed {seed}");
                 assert_eq!(replica.action, Action::Upload, "no hide marker travels, seed {seed}");
                 origins.push(replica.origin);
+                there.insert(replica.number);
                 assert!(
                     jobs.iter().all(|job| job.file_number != replica.number),
                     "I5, seed {seed}"
@@ -169,6 +208,7 @@ impl Run {
                                 &replica.name,
                             );
                     assert!(equal, "I6, seed {seed}, act {at}");
+                    assert_eq!(replica.blob, source.blob, "the same bytes, seed {seed}");
                 }
             }
             let count = origins.len();
@@ -185,35 +225,56 @@ impl Run {
                 .collect();
             assert!(order.is_sorted(), "I7, seed {seed}");
         }
+        assert!(there.is_superset(&self.model.replicas), "I11, seed {seed}, act {at}");
+        self.model.replicas = there;
     }
 
-    /// I2: at rest, what was pending is carried, or failed for a reason that is on record.
-    async fn check_at_rest(&self) {
+    /// I2: at rest, what was pending or existed when a rule asked for it is carried, or failed for
+    /// a reason that is on record.
+    async fn check_at_rest(&mut self) {
         let seed = self.seed;
+        let mut asking = rule("rule-one", self.pair.destination);
+        asking.include_existing_files = true;
+        // Whatever the rules were before, this one asks anew.
+        for wanted in
+            [ReplicationConfiguration::default(), rules(&self.pair.source_key, vec![asking])]
+        {
+            self.house.configure(self.pair.source, wanted).await.unwrap();
+        }
         self.house.drain().await;
         self.check(ACTS);
         let jobs = self.house.jobs();
-        for (number, version) in &self.model.expected {
-            let mine: Vec<_> = jobs.iter().filter(|job| job.file_number.0 == *number).collect();
-            assert!(!mine.is_empty(), "seed {seed}: no job for {}", version.id());
-            for job in mine {
-                let there = self.house.versions(job.destination);
-                let carried = there.iter().any(|replica| replica.origin == version.number);
-                match job.state {
-                    JobState::Done => assert!(carried, "seed {seed}: done without a replica"),
-                    JobState::Failed => {
-                        assert!(!carried, "seed {seed}: failed with a replica");
-                        assert!(job.last_reason.is_some(), "seed {seed}: no reason");
-                    }
-                    other => panic!("seed {seed}: {other:?} at rest"),
+        let to_destination: BTreeSet<FileNumber> = jobs
+            .iter()
+            .filter(|job| job.destination == self.pair.destination)
+            .map(|job| job.file_number)
+            .collect();
+        assert!(to_destination.is_superset(&self.model.uploaded), "seed {seed}: scanned");
+        for number in self.model.expected.keys() {
+            let has_job = jobs.iter().any(|job| job.file_number.0 == *number);
+            assert!(has_job, "seed {seed}: no job for {number:x}");
+        }
+        for job in jobs {
+            let there = self.house.versions(job.destination);
+            let carried = there.iter().any(|replica| replica.origin == job.file_number);
+            match job.state {
+                JobState::Done => assert!(carried, "seed {seed}: done without a replica"),
+                JobState::Failed => {
+                    assert!(!carried, "seed {seed}: failed with a replica");
+                    assert!(job.last_reason.is_some(), "seed {seed}: no reason");
                 }
+                JobState::Cancelled => {
+                    assert!(!carried, "seed {seed}: cancelled with a replica");
+                    assert!(!self.model.uploaded.contains(&job.file_number), "seed {seed}");
+                }
+                other => panic!("seed {seed}: {other:?} at rest"),
             }
         }
     }
 }
 
 async fn run(seed: u64) {
-    let house = TestHouse::open().await;
+    let house = TestHouse::open_in_memory().await;
     let pair = house.pair().await;
     let second = house.bucket("second-target").await;
     house.configure(second, mapping(&pair.source_key, &pair.destination_key)).await.unwrap();

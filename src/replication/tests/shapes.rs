@@ -1,0 +1,580 @@
+//! Configuration as the catalog keeps it, the breaker, outcomes that cannot be written, and what
+//! operators see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::task::JoinHandle;
+
+use crate::catalog::replication::{self as rows, Breaker};
+use crate::catalog::tx::{Value, find};
+use crate::clock::Clock as _;
+use crate::domain::digest::Hasher;
+use crate::domain::file::{ContentSha1, FileInfo, FileVersion};
+use crate::domain::ids::BucketId;
+use crate::domain::names::FileName;
+use crate::domain::range::Wanted;
+use crate::domain::replication::{JobState, Reason, ReplicationConfiguration};
+use crate::operations::accounts::Operator;
+use crate::operations::authorize::{upload_pair, upload_ticket};
+use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
+use crate::operations::controls::EngineControls;
+use crate::operations::download::{Content, DownloadQuery, find_by_id};
+use crate::operations::error::Error;
+use crate::operations::files::{delete_version, hide_file};
+use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs};
+use crate::operations::upload::{DeclaredSha1, NewFile, upload};
+use crate::replication::destination::faulty::Fault;
+use crate::replication::destination::local::Local;
+use crate::replication::{Engine, EngineOptions};
+use crate::testing::{
+    DESTINATION_RIGHTS, Pair, SOURCE_RIGHTS, TestHouse, mapping, rule, rules, sha1_of,
+};
+
+/// Starts a step and waits until its job is at the destination, where it hangs.
+async fn hang(house: &TestHouse, destination: BucketId) -> JoinHandle<Result<bool, Error>> {
+    let calls = house.plan.calls_for(destination);
+    house.plan.plan(destination, 1, Fault::Hang);
+    let engine = Arc::clone(&house.engine);
+    let step = tokio::spawn(async move { engine.step_once().await });
+    let hanging = async {
+        while house.plan.calls_for(destination) == calls {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), hanging).await.expect("it is carried");
+    step
+}
+
+fn breakers(house: &TestHouse) -> Vec<Breaker> {
+    house.app.catalog.read(|tx| Ok(rows::list_breakers(tx)?)).unwrap()
+}
+
+async fn execute(house: &TestHouse, sql: &'static str, number: i64) -> usize {
+    let executed =
+        house.app.catalog.write("test", move |tx| Ok(tx.execute(sql, &[Value::Int(number)])?));
+    executed.await.unwrap()
+}
+
+async fn delete(house: &TestHouse, version: &FileVersion) {
+    let (name, id) = (version.name.as_str(), version.id().to_string());
+    delete_version(&house.app, &house.caller, name, &id, false).await.unwrap();
+}
+
+async fn content(house: &TestHouse, version: &FileVersion) -> Vec<u8> {
+    let query = DownloadQuery { range: Wanted::Whole, overrides: BTreeMap::new() };
+    let id = version.id().to_string();
+    let download = find_by_id(&house.app, Some(&house.caller), &id, query).unwrap();
+    match download.open(&house.app).await.unwrap() {
+        Content::Inline(bytes) => bytes.to_vec(),
+        Content::Stored(mut reader) => {
+            let mut all = Vec::new();
+            while let Some(chunk) = reader.next().await {
+                all.extend_from_slice(&chunk.unwrap());
+            }
+            all
+        }
+    }
+}
+
+#[tokio::test]
+async fn f73_replication_194_196_197_a_breaker_opens_survives_a_restart_and_closes_by_itself() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.plan.plan(pair.destination, 6, Fault::Fail(Reason::Timeout));
+    for number in 0..8 {
+        house.upload(pair.source, &format!("f{number}"), b"x").await;
+    }
+    assert_eq!(house.settle().await, 5, "the sixth spends no attempt");
+    assert_eq!(breakers(&house)[0].failures, 5);
+    let first_wait = breakers(&house)[0].open_until.0 - house.clock.now().0;
+    assert!((800..=1200).contains(&first_wait), "one second, give or take a fifth: {first_wait}");
+    house.crash_and_reopen().await;
+    assert_eq!(house.settle().await, 0, "still open after a restart");
+    house.clock.advance(first_wait - 1);
+    assert_eq!(house.settle().await, 0);
+    // Half open: one job finds out that the target is still ill.
+    house.clock.advance(1);
+    assert_eq!(house.settle().await, 1);
+    let second_wait = breakers(&house)[0].open_until.0 - house.clock.now().0;
+    assert!((1600..=2400).contains(&second_wait), "twice as long: {second_wait}");
+    house.clock.advance(second_wait);
+    assert!(house.engine.step_once().await.unwrap());
+    assert!(breakers(&house).is_empty(), "a success closes it and forgets the failures");
+    house.drain().await;
+    assert_eq!(house.versions(pair.destination).len(), 8);
+    assert_eq!(house.plan.calls_for(pair.destination), 6 + 8);
+}
+
+#[tokio::test]
+async fn replication_194_failures_that_come_at_once_are_all_counted() {
+    let options = EngineOptions { target_max_inflight: 8, ..EngineOptions::default() };
+    let house = TestHouse::open_with(options, |_| {}).await;
+    let pair = house.pair().await;
+    house.plan.plan(pair.destination, 5, Fault::Fail(Reason::Timeout));
+    for number in 0..5 {
+        house.upload(pair.source, &format!("f{number}"), b"x").await;
+    }
+    let running = tokio::spawn(Arc::clone(&house.engine).run());
+    let tried = async {
+        while house.jobs().iter().any(|job| job.attempts == 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(30);
+    tokio::time::timeout(patience, tried).await.expect("each is tried once");
+    house.engine.stop(patience).await;
+    running.await.unwrap();
+    assert_eq!(breakers(&house)[0].failures, 5);
+}
+
+#[tokio::test]
+async fn replication_195_trouble_with_single_files_never_opens_a_breaker() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.plan.plan(pair.destination, 20, Fault::Fail(Reason::IoError));
+    for number in 0..10 {
+        house.upload(pair.source, &format!("f{number}"), b"x").await;
+    }
+    assert_eq!(house.settle().await, 10);
+    house.configure(pair.destination, ReplicationConfiguration::default()).await.unwrap();
+    house.upload(pair.source, "g", b"x").await;
+    house.drain().await;
+    assert!(breakers(&house).is_empty());
+}
+
+/// P9: everything of the transaction is undone, the replica as well as the outcome.
+#[tokio::test]
+async fn f22_replication_203_a_settling_transaction_that_fails_leaves_nothing_and_is_run_again() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", &vec![5; 40_000]).await;
+    let blob = version.blob.unwrap().0;
+    // No version may share a blob that is on its way out: the last statement but one fails.
+    assert_eq!(execute(&house, "UPDATE blobs SET refs = 0 WHERE blob_id = ?1", blob).await, 1);
+    assert!(house.engine.step_once().await.unwrap());
+    assert!(house.versions(pair.destination).is_empty());
+    assert_eq!(house.only_job().0, JobState::Leased, "no outcome was written either");
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM replication_origins";
+    let origins = house.app.catalog.read(|tx| Ok(find(tx, sql, &[], |row| row.int(0))?));
+    assert_eq!(origins, Ok(Some(0)));
+    assert_eq!(execute(&house, "UPDATE blobs SET refs = 1 WHERE blob_id = ?1", blob).await, 1);
+    house.crash_and_reopen().await;
+    house.drain().await;
+    assert_eq!(house.versions(pair.destination).len(), 1);
+    assert_eq!((house.only_job().0, house.jobs()[0].crashes), (JobState::Done, 1));
+    let sql = "SELECT refs FROM blobs WHERE blob_id = ?1";
+    let refs =
+        house.app.catalog.read(|tx| Ok(find(tx, sql, &[Value::Int(blob)], |row| row.int(0))?));
+    assert_eq!(refs, Ok(Some(2)), "both versions hold the bytes");
+}
+
+/// P3: the worker dies with the bytes half looked at. P8: it dies after the outcome.
+#[tokio::test]
+async fn replication_203_a_crash_while_carrying_or_right_after_settling_makes_no_second_replica() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.upload(pair.source, "f", b"x").await;
+    let step = hang(&house, pair.destination).await;
+    step.abort();
+    assert!(step.await.unwrap_err().is_cancelled());
+    house.crash_and_reopen().await;
+    assert_eq!(house.settle().await, 0, "it waits two seconds after a crash");
+    assert_eq!(house.jobs()[0].crashes, 1);
+    house.clock.advance(2_000);
+    assert_eq!(house.settle().await, 1);
+    let calls = house.plan.calls_for(pair.destination);
+    house.crash_and_reopen().await;
+    house.clock.advance(1_000_000);
+    assert_eq!(house.settle().await, 0);
+    assert_eq!(house.plan.calls_for(pair.destination), calls);
+    assert_eq!(house.versions(pair.destination).len(), 1);
+}
+
+/// P10.
+#[tokio::test]
+async fn f23_replication_206_a_zombie_worker_changes_nothing_and_is_counted() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.upload(pair.source, "f", b"x").await;
+    let zombie = hang(&house, pair.destination).await;
+    // Another run of the engine takes the job over, as after a restart of the process.
+    let heir = Engine::new(Arc::clone(&house.app), EngineOptions::default(), Arc::new(Local));
+    assert!(!heir.step_once().await.unwrap(), "taken back, to be run in two seconds");
+    house.clock.advance(2_000);
+    assert!(heir.step_once().await.unwrap());
+    let done = house.jobs();
+    assert_eq!(done[0].state, JobState::Done);
+    house.plan.let_go.notify_one();
+    assert!(zombie.await.unwrap().unwrap());
+    assert_eq!(house.app.metrics.replication_fenced.value(), 1);
+    assert_eq!(house.jobs(), done, "nothing was written");
+    assert_eq!(house.versions(pair.destination).len(), 1);
+}
+
+/// What is remembered of a deleted version must never be taken for memory of a new one.
+#[tokio::test]
+async fn a_restart_under_a_clock_that_stands_still_gives_no_number_twice() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let pending = house.upload(pair.source, "f", b"one").await;
+    delete(&house, &pending).await;
+    house.crash_and_reopen().await;
+    let carried = house.upload(pair.source, "f", b"two").await;
+    assert_ne!(carried.id(), pending.id());
+    assert_eq!(house.status(&carried), Some("pending"), "the cancelled job is not its job");
+    house.settle().await;
+    delete(&house, &carried).await;
+    house.clock.jump(-1);
+    house.crash_and_reopen().await;
+    let last = house.upload(pair.source, "f", b"three").await;
+    house.settle().await;
+    assert_eq!(house.status(&last), Some("completed"));
+    let there = house.versions(pair.destination);
+    assert_eq!(there.len(), 2, "the replica of the one before is not taken for its own");
+    assert!(there.iter().any(|replica| sha1_of(replica) == sha1_of(&last)));
+}
+
+/// P12, and what is left of it is swept.
+#[tokio::test]
+async fn f69_replication_65_a_catalog_without_space_keeps_neither_the_file_nor_its_job() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let well = house.upload(pair.source, "well", &vec![1; 40_000]).await;
+    house.settle().await;
+    let limit = async |sql: &'static str| {
+        let limited =
+            house.app.catalog.write("test", move |tx| Ok(find(tx, sql, &[], |row| row.int(0))?));
+        limited.await.unwrap();
+    };
+    limit("PRAGMA max_page_count = 1").await;
+    let mut refusals = 0;
+    // Rows find room in pages that are there, so the limit is reached after a while.
+    for number in 0..200 {
+        let name = format!("{number}/{}", "n".repeat(200));
+        match house.try_upload(pair.source, &name, &vec![2; 40_000], FileInfo::default()).await {
+            Ok(_) => {}
+            Err(Error::Fault(fault)) => {
+                assert!(fault.may_retry, "{fault:?}");
+                refusals += 1;
+            }
+            Err(refused) => panic!("{refused:?}"),
+        }
+        if refusals == 3 {
+            break;
+        }
+    }
+    assert_eq!(refusals, 3);
+    assert_eq!(house.app.catalog.suspect(), None);
+    let versions = house.versions(pair.source);
+    assert_eq!(versions.len(), house.jobs().len(), "one job for each version that is there");
+    limit("PRAGMA max_page_count = 1000000").await;
+    house.drain().await;
+    assert_eq!(house.versions(pair.destination).len(), versions.len());
+    assert_eq!(house.sweep_orphans().await, 3, "the bytes nobody shows");
+    assert_eq!(house.sweep_orphans().await, 0);
+    assert_eq!(content(&house, &well).await, vec![1; 40_000]);
+}
+
+#[tokio::test]
+async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they_are() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let names = ["100%", "a+b c", "%2F+%20", "\u{1f600}/\u{e9}", "..."];
+    for (name, size) in names.into_iter().zip([0, 1, 16_384, 16_385, 2_500_000]) {
+        let body: Vec<u8> = (0..=250).cycle().take(size).collect();
+        let source = house.upload(pair.source, name, &body).await;
+        house.settle().await;
+        let there = house.versions(pair.destination);
+        let replica = there.iter().find(|replica| replica.origin == source.number).unwrap();
+        assert_eq!(replica.name.as_str(), name);
+        assert_eq!(content(&house, replica).await, body, "{name}");
+    }
+    let bucket = pair.source.to_string();
+    let url = upload_pair(&house.app, &house.caller, &bucket).unwrap();
+    let ticket = upload_ticket(&house.app, &url.token, &bucket, &url.mark).unwrap();
+    let file = NewFile {
+        name: FileName::parse("unverified").unwrap(),
+        content_type: "b2/x-auto".to_owned(),
+        info: FileInfo::from_headers(
+            [("src_last_modified_millis", b"1".as_slice()), ("b2-cache-control", b"no-store")]
+                .into_iter(),
+            &FileName::parse("unverified").unwrap(),
+        )
+        .unwrap(),
+        body_bytes: 3,
+        sha1: DeclaredSha1::Unknown,
+    };
+    let body = stream::iter([Ok(Bytes::from_static(b"abc"))]);
+    let source = upload(&house.app, &ticket, file, body).await.unwrap();
+    house.settle().await;
+    let there = house.versions(pair.destination);
+    let replica = there.iter().find(|replica| replica.origin == source.number).unwrap();
+    let mut hasher = Hasher::new();
+    hasher.update(b"abc");
+    assert_eq!(replica.sha1, ContentSha1::Unverified(hasher.finish().sha1));
+    assert_eq!(replica.info.entries().len(), 2);
+    assert_eq!((&replica.info, &replica.content_type), (&source.info, &source.content_type));
+}
+
+fn both(
+    source: &ReplicationConfiguration,
+    destination: &ReplicationConfiguration,
+) -> ReplicationConfiguration {
+    ReplicationConfiguration {
+        as_replication_source: source.as_replication_source.clone(),
+        as_replication_destination: destination.as_replication_destination.clone(),
+    }
+}
+
+#[tokio::test]
+async fn replication_2_3_6_8_17_a_configuration_is_replaced_as_a_whole_and_kept() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let stored = |house: &TestHouse| house.bucket_now(pair.source).unwrap().settings.replication;
+    let mut disabled = rule("rule-two", pair.destination);
+    (disabled.is_enabled, disabled.file_name_prefix) = (false, "p/".to_owned());
+    let source = rules(&pair.source_key, vec![disabled, rule("rule-one", pair.destination)]);
+    let destination = mapping(&pair.source_key, &pair.destination_key);
+    let whole = both(&source, &destination);
+    house.configure(pair.source, whole.clone()).await.unwrap();
+    assert_eq!(stored(&house), whole, "rules stay in their order, disabled ones too");
+    let info = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let change = BucketChange { info: Some(info), ..BucketChange::default() };
+    let id = pair.source.to_string();
+    update_bucket(&house.app, &house.caller, &id, change).await.unwrap();
+    assert_eq!(stored(&house), whole, "a change of something else leaves it");
+    house.crash_and_reopen().await;
+    assert_eq!(stored(&house), whole, "so does a restart");
+    house.configure(pair.source, destination.clone()).await.unwrap();
+    assert_eq!(stored(&house), destination, "the side that was not sent is gone");
+    house.configure(pair.source, source.clone()).await.unwrap();
+    assert_eq!(stored(&house), source);
+    house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
+    assert!(stored(&house).is_empty());
+}
+
+#[tokio::test]
+async fn replication_13_14_15_16_48_refused_changes_change_nothing() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let id = pair.source.to_string();
+    let before = house.bucket_now(pair.source).unwrap();
+    let change = |replication, if_revision_is| BucketChange {
+        kind: Some("allPublic".to_owned()),
+        info: Some(BTreeMap::from([("a".to_owned(), "b".to_owned())])),
+        replication: Some(replication),
+        if_revision_is,
+        ..BucketChange::default()
+    };
+    let right = || rules(&pair.source_key, vec![rule("rule-two", pair.destination)]);
+    let refused = [
+        change(right(), Some(before.revision - 1)),
+        change(rules(&pair.source_key, vec![]), None),
+        change(rules(&pair.source_key, vec![rule("short", pair.destination)]), None),
+        change(rules(&pair.source_key, vec![rule("rule-self", pair.source)]), None),
+        change(rules(&pair.destination_key, vec![rule("rule-two", pair.destination)]), None),
+    ];
+    for wanted in refused {
+        let shown = format!("{wanted:?}");
+        assert!(update_bucket(&house.app, &house.caller, &id, wanted).await.is_err(), "{shown}");
+        assert_eq!(house.bucket_now(pair.source).unwrap(), before, "{shown}");
+    }
+    let (one, other) = futures_util::future::join(
+        update_bucket(&house.app, &house.caller, &id, change(right(), Some(before.revision))),
+        update_bucket(&house.app, &house.caller, &id, change(right(), Some(before.revision))),
+    )
+    .await;
+    assert_ne!(one.is_ok(), other.is_ok(), "exactly one of two simultaneous changes");
+    assert_eq!(house.bucket_now(pair.source).unwrap().revision, before.revision + 1);
+    let deleted = delete_bucket(&house.app, &house.caller, &id).await.unwrap();
+    assert_eq!(deleted.settings.replication, right(), "what is deleted is shown a last time");
+}
+
+#[tokio::test]
+async fn replication_24_27_42_49_what_the_service_accepts_is_accepted() {
+    let house = TestHouse::open().await;
+    let target = house.bucket("common-target").await;
+    // These are the rights with which Backblaze's own tests configure.
+    let key = house.key(&["listBuckets", "readFiles"]).await;
+    for name in ["source-one", "source-two", "source-three"] {
+        let source = house.bucket(name).await;
+        let wanted = rules(&key, vec![rule("same-name", target)]);
+        house.configure(source, wanted).await.expect("the target has no mapping, and many sources");
+    }
+    let writer = house.key(&["listBuckets", "writeFiles"]).await;
+    house.configure(target, mapping(&key, &writer)).await.unwrap();
+}
+
+#[tokio::test]
+async fn replication_11_12_only_a_key_with_the_right_may_set_replication() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let key = house.key_of(&house.caller.clone(), &["writeBuckets"], None, None, None).await;
+    let mut caller = house.caller.clone();
+    caller.key = Arc::new(key);
+    let wanted = rules(&pair.source_key, vec![rule("rule-two", pair.destination)]);
+    let refused = house.configure_as(&caller, pair.source, wanted.clone()).await.unwrap_err();
+    let Error::Refused(refusal) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.code.as_str(), "unauthorized");
+    let id = pair.source.to_string();
+    let other = BucketChange { kind: Some("allPublic".to_owned()), ..BucketChange::default() };
+    update_bucket(&house.app, &caller, &id, other).await.expect("other fields may be changed");
+    let new = crate::operations::buckets::NewBucket {
+        name: "new-bucket".to_owned(),
+        kind: "allPrivate".to_owned(),
+        info: BTreeMap::new(),
+        replication: Some(wanted),
+        later: crate::operations::buckets::LaterFeatures::default(),
+    };
+    let made = crate::operations::buckets::create_bucket(&house.app, &caller, new).await;
+    assert!(matches!(made, Err(Error::Refused(_))));
+}
+
+#[tokio::test]
+async fn replication_62_64_each_destination_has_one_job_of_the_rule_that_wins() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let second = house.bucket("second-target").await;
+    let equal = vec![rule("rule-first", second), rule("rule-second", second)];
+    house.configure(pair.source, rules(&pair.source_key, equal)).await.unwrap();
+    house.upload(pair.source, "f", b"x").await;
+    assert_eq!(house.jobs()[0].rule_name, "rule-first", "equal priorities: the first listed");
+    let two = vec![rule("rule-first", second), rule("rule-second", pair.destination)];
+    house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
+    house.upload(pair.source, "g", b"x").await;
+    let of_g: Vec<_> = house.jobs().into_iter().filter(|job| job.file_name == "g").collect();
+    assert_eq!(of_g.len(), 2);
+    assert_ne!(of_g[0].destination, of_g[1].destination);
+}
+
+#[tokio::test]
+async fn replication_121_a_scan_spares_what_a_higher_rule_shields() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
+    let shielded = house.upload(pair.source, "photos/a", b"x").await;
+    let open = house.upload(pair.source, "other", b"x").await;
+    let mut low = rule("rule-low", pair.destination);
+    low.include_existing_files = true;
+    let mut high = rule("rule-high", pair.destination);
+    (high.priority, high.file_name_prefix) = (9, "photos/".to_owned());
+    house.configure(pair.source, rules(&pair.source_key, vec![low, high])).await.unwrap();
+    house.drain().await;
+    assert_eq!((house.status(&shielded), house.status(&open)), (None, Some("completed")));
+}
+
+#[tokio::test]
+async fn replication_133_one_direction_of_two_can_be_taken_away() {
+    let house = TestHouse::open().await;
+    let (west, east) = (house.bucket("west-bucket").await, house.bucket("east-bucket").await);
+    let (reader, writer) = (house.key(&SOURCE_RIGHTS).await, house.key(&DESTINATION_RIGHTS).await);
+    let mapped = mapping(&reader, &writer);
+    for (here, there) in [(west, east), (east, west)] {
+        let source = rules(&reader, vec![rule("rule-two-way", there)]);
+        house.configure(here, both(&source, &mapped)).await.unwrap();
+    }
+    let source = rules(&reader, vec![rule("rule-two-way", west)]);
+    house.configure(west, mapped).await.unwrap();
+    house.configure(east, source).await.unwrap();
+    let from_east = house.upload(east, "e", b"x").await;
+    let from_west = house.upload(west, "w", b"x").await;
+    house.drain().await;
+    for _ in 0..100 {
+        assert!(!house.engine.step_once().await.unwrap(), "statement 128: nothing goes round");
+    }
+    assert_eq!((house.status(&from_east), house.status(&from_west)), (Some("completed"), None));
+    assert_eq!((house.versions(west).len(), house.versions(east).len()), (2, 1));
+}
+
+#[tokio::test]
+async fn replication_214_a_job_under_way_holds_up_nobody() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let first = house.upload(pair.source, "f", b"one").await;
+    let step = hang(&house, pair.destination).await;
+    // While it hangs, the same name is uploaded, hidden and deleted, and nothing waits.
+    let second = house.upload(pair.source, "f", b"two").await;
+    hide_file(&house.app, &house.caller, &pair.source.to_string(), "f").await.unwrap();
+    delete(&house, &first).await;
+    assert_eq!(house.jobs()[0].state, JobState::Cancelled);
+    house.plan.let_go.notify_one();
+    step.await.unwrap().unwrap();
+    house.drain().await;
+    let there = house.versions(pair.destination);
+    assert_eq!(there.len(), 1, "the deleted version never arrives");
+    assert_eq!(sha1_of(&there[0]), sha1_of(&second));
+    assert_eq!(house.app.metrics.replication_failed.value(), 0);
+}
+
+#[tokio::test]
+async fn replication_219_220_operators_see_the_jobs_that_are_there() {
+    let house = TestHouse::open().await;
+    let Pair { source, destination, .. } = house.pair().await;
+    let done = house.upload(source, "done", b"x").await;
+    house.settle().await;
+    house.configure(destination, ReplicationConfiguration::default()).await.unwrap();
+    let failed = house.upload(source, "failed", b"x").await;
+    house.settle().await;
+    house.upload(source, "waits", b"x").await;
+    let operator = Operator::of_data_folder();
+    let query = JobQuery { state: Some("failed".to_owned()), ..JobQuery::default() };
+    let page = list_jobs(&house.app, &operator, &query).unwrap();
+    assert_eq!(page.jobs.len(), 1);
+    let job = &page.jobs[0];
+    assert_eq!((job.file_id.clone(), job.file_name.as_str()), (failed.id().to_string(), "failed"));
+    assert_eq!((job.rule_name.as_str(), job.destination), ("rule-one", destination));
+    assert_eq!(job.last_reason.as_deref(), Some("mapping_missing"));
+    assert_eq!(page.bucket_names.get(&destination).map(String::as_str), Some("target"));
+    let counted: BTreeMap<_, _> = count_jobs(&house.app)
+        .unwrap()
+        .into_iter()
+        .map(|(state, count)| (state.as_str(), count))
+        .collect();
+    assert_eq!(counted, BTreeMap::from([("done", 1), ("failed", 1), ("ready", 1)]));
+    let mut paged = Vec::new();
+    let mut after = None;
+    loop {
+        let query = JobQuery { after, limit: Some(1), ..JobQuery::default() };
+        let page = list_jobs(&house.app, &operator, &query).unwrap();
+        paged.extend(page.jobs.into_iter().map(|job| job.file_name));
+        after = page.next_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, ["done", "failed", "waits"]);
+    let replica = house.versions(destination);
+    assert_eq!(house.jobs()[0].dest_file_id, Some(replica[0].id().to_string()));
+    assert_eq!(house.status(&done), Some("completed"));
+}
+
+#[tokio::test]
+async fn replication_227_held_engines_step_and_drain_as_told() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    EngineControls::hold(&*house.engine);
+    let running = tokio::spawn(Arc::clone(&house.engine).run());
+    for number in 0..4 {
+        house.upload(pair.source, &format!("f{number}"), b"x").await;
+    }
+    for _ in 0..100 {
+        EngineControls::look(&*house.engine);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.plan.calls_for(pair.destination), 0, "held");
+    assert!(EngineControls::step(Arc::clone(&house.engine)).await.unwrap());
+    assert_eq!(house.versions(pair.destination).len(), 1, "one step, one job");
+    let patience = std::time::Duration::from_secs(30);
+    assert!(EngineControls::drain(Arc::clone(&house.engine), patience).await.unwrap());
+    assert_eq!(house.versions(pair.destination).len(), 4);
+    assert!(!EngineControls::step(Arc::clone(&house.engine)).await.unwrap());
+    EngineControls::release(&*house.engine);
+    house.upload(pair.source, "released", b"x").await;
+    assert!(EngineControls::drain(Arc::clone(&house.engine), patience).await.unwrap());
+    assert_eq!(house.versions(pair.destination).len(), 5);
+    house.engine.stop(patience).await;
+    running.await.unwrap();
+}
