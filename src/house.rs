@@ -27,6 +27,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LargeMetadata, LogFormat};
 use crate::domain::ids::Numbers;
 use crate::domain::key::Secret;
+use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
 use crate::entropy::{self, Entropy, OsEntropy};
 use crate::jobs::sweep::Sweep;
@@ -266,10 +267,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     );
     let (tokens, instance) = server_secrets(&catalog, &sealer, &*parts.entropy)?;
     let largest = catalog
-        .read(|tx| {
-            let file = files::largest_number(tx)? & 0x0fff_ffff_ffff_ffff;
-            Ok(file.max(blob_refs::largest_id(tx)?))
-        })
+        .read(|tx| Ok(files::largest_number(tx)?.max(blob_refs::largest_id(tx)?)))
         .map_err(|abort| StartError::Operation(abort.into()))?;
     let app = App {
         catalog,
@@ -293,6 +291,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
 fn policy(config: &Config) -> Policy {
     let replication = &config.replication;
     Policy {
+        inline_max: u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX),
         buckets_max: i64::try_from(config.limits.buckets).unwrap_or(i64::MAX),
         strict_v4_keys: config.auth.strict_v4_keys,
         replication_leniency: Leniency {
@@ -300,6 +299,10 @@ fn policy(config: &Config) -> Policy {
             accept_priority_zero: replication.accept_priority_zero,
         },
         copy_large_metadata: replication.large_metadata == LargeMetadata::Copy,
+        part_sizes: PartSizes {
+            bytes_min: config.limits.part_size_min,
+            bytes_recommended: config.limits.part_size_recommended,
+        },
     }
 }
 
@@ -425,8 +428,6 @@ async fn run(
             public_url: config.public_url.clone(),
             endpoint: endpoint.clone(),
             region: config.region.clone(),
-            part_bytes_recommended: config.limits.part_size_recommended,
-            part_bytes_min: config.limits.part_size_min,
             idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
             json_bytes_max: config.http.json_bytes_max,
             test_controls: config.test_controls,

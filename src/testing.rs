@@ -35,7 +35,7 @@ use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, NewBucket, create_bucket, update_bucket};
 use crate::operations::error::Error;
 use crate::operations::keys::{NewKey, create_key};
-use crate::operations::upload::{DeclaredSha1, NewFile, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
 use crate::replication::destination::faulty::{FaultPlan, Faulty};
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
@@ -257,8 +257,10 @@ impl TestHouse {
             name: FileName::parse(name)?,
             content_type: "text/plain".to_owned(),
             info,
-            body_bytes: body.len() as u64,
-            sha1: DeclaredSha1::Is(hasher.finish().sha1),
+            body: Announced {
+                body_bytes: body.len() as u64,
+                sha1: DeclaredSha1::Is(hasher.finish().sha1),
+            },
         };
         let chunk = Bytes::copy_from_slice(body);
         upload(&self.app, &ticket, file, stream::iter([Ok(chunk)])).await
@@ -400,5 +402,5 @@ pub(crate) fn uploads(versions: &[FileVersion]) -> Vec<&FileVersion> {
 
 /// The SHA-1 of a version, for comparing content.
 pub(crate) fn sha1_of(version: &FileVersion) -> Sha1Digest {
-    version.sha1.digest()
+    version.sha1.digest().unwrap()
 }

@@ -32,8 +32,6 @@ pub(crate) struct HttpSettings {
     /// Address of the data listener, for when neither is known.
     pub(crate) endpoint: String,
     pub(crate) region: String,
-    pub(crate) part_bytes_recommended: u64,
-    pub(crate) part_bytes_min: u64,
     /// A body that brings nothing for this long is given up.
     pub(crate) idle_timeout: Duration,
     pub(crate) json_bytes_max: usize,

@@ -20,17 +20,20 @@ use crate::entropy::{self, Entropy};
 pub(crate) enum TokenKind {
     Account,
     Upload,
+    UploadPart,
     Download,
 }
 
 impl TokenKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Account, Self::Upload, Self::Download];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Account, Self::Upload, Self::UploadPart, Self::Download];
 
     /// The name inside the token and of its secret in the catalog.
     pub(crate) fn tag(self) -> &'static str {
         match self {
             Self::Account => "acct",
             Self::Upload => "upld",
+            Self::UploadPart => "part",
             Self::Download => "dnld",
         }
     }
@@ -53,15 +56,15 @@ pub(crate) struct Claims {
 
 /// The secrets that tokens are signed with, one for each kind.
 pub(crate) struct Tokens {
-    secrets: [(TokenKind, hmac::Key); 3],
+    secrets: [(TokenKind, hmac::Key); 4],
 }
 
 impl Tokens {
     /// `secret_of` answers the secret of each kind, 32 random bytes.
     pub(crate) fn new<E>(secret_of: impl Fn(TokenKind) -> Result<Vec<u8>, E>) -> Result<Self, E> {
-        let [account, upload, download] = TokenKind::ALL;
+        let [account, upload, part, download] = TokenKind::ALL;
         let signer = |kind| Ok((kind, hmac::Key::new(hmac::HMAC_SHA256, &secret_of(kind)?)));
-        Ok(Self { secrets: [signer(account)?, signer(upload)?, signer(download)?] })
+        Ok(Self { secrets: [signer(account)?, signer(upload)?, signer(part)?, signer(download)?] })
     }
 
     fn mac(&self, kind: TokenKind, head: &str, scope: &str) -> [u8; MAC_BYTES] {

@@ -22,8 +22,10 @@ use crate::catalog::{
 };
 use crate::domain::bucket::{Bucket, BucketNumber, BucketSettings, BucketType};
 use crate::domain::digest::{Md5Digest, Sha1Digest};
+use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, FileNumber};
+use crate::domain::lock::FileLock;
 use crate::domain::names::{BucketName, FileName};
 use crate::domain::refusal::bad_request;
 use crate::domain::time::Millis;
@@ -139,11 +141,14 @@ fn version(name: &str, number: i64, action: Action) -> FileVersion {
         written_at: NOW,
         size: 0,
         sha1: ContentSha1::Verified(Sha1Digest::OF_NOTHING),
-        md5: Md5Digest::OF_NOTHING,
+        md5: Some(Md5Digest::OF_NOTHING),
+        parts: None,
         content_type: "text/plain".to_owned(),
         info: FileInfo::default(),
         blob: None,
         replication: None,
+        lock: FileLock::default(),
+        encryption: Encryption::None,
     }
 }
 
@@ -236,7 +241,12 @@ async fn a_key_that_is_there_already_is_a_conflict(fresh: Fresh) {
     insert_all(catalog, vec![version("f", 1, Action::Upload)]).await;
     conflict(
         write(catalog, |tx| {
-            Ok(files::insert_version(tx, NUMBER, &version("f", 1, Action::Upload), None)?)
+            Ok(files::insert_version(
+                tx,
+                NUMBER,
+                &version("f", 1, Action::Upload),
+                files::Newest::default(),
+            )?)
         })
         .await,
     );
@@ -913,7 +923,14 @@ fn a_migration_holds_semicolons_only_at_the_ends_of_statements() {
         for statement in text.split(';') {
             let code: String =
                 statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
-            let known = ["CREATE TABLE ", "CREATE INDEX ", "CREATE UNIQUE INDEX ", "INSERT INTO "];
+            let known = [
+                "CREATE TABLE ",
+                "CREATE INDEX ",
+                "CREATE UNIQUE INDEX ",
+                "INSERT INTO ",
+                "DROP TABLE ",
+                "ALTER TABLE ",
+            ];
             let whole = code.trim().is_empty() || known.iter().any(|verb| code.starts_with(verb));
             assert!(whole, "migration {number}: {code}");
             assert_eq!(code.matches('(').count(), code.matches(')').count(), "{code}");

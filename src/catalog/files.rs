@@ -2,14 +2,16 @@
 //!
 //! The key of the table keeps the versions of a name together, newest first. `is_head` marks the
 //! newest version of a name when it is an upload; the verbs here keep it so, and listings of names
-//! read nothing else.
+//! read nothing else. Unfinished large files stand among the versions but no name shows them.
 
 use crate::catalog::server_facts;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::bucket::BucketNumber;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
-use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
+use crate::domain::encryption::Encryption;
+use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, PartsDigest};
 use crate::domain::ids::{BlobId, BucketId, FileNumber};
+use crate::domain::lock::{FileLock, Retention, RetentionMode};
 use crate::domain::names::FileName;
 use crate::domain::replication::ReplicationStatus;
 use crate::domain::time::Millis;
@@ -26,12 +28,34 @@ impl Place {
     fn is_newer_than(self, other: Self) -> bool {
         (self.upload_at, self.origin) > (other.upload_at, other.origin)
     }
+
+    fn of(version: &FileVersion) -> Self {
+        Self { upload_at: version.upload_at, origin: version.origin, action: version.action }
+    }
+}
+
+/// What stands at the front of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Newest {
+    /// The newest version of whatever kind.
+    pub(crate) of_all: Option<Place>,
+    /// The newest one that is not an unfinished large file: what decides what the name shows.
+    pub(crate) finished: Option<Place>,
+}
+
+impl Newest {
+    /// When the next version of the name may be: times of a name grow strictly, whatever the clock
+    /// does.
+    pub(crate) fn next_upload_at(self, now: Millis) -> Millis {
+        self.of_all.map_or(now, |newest| now.max(newest.upload_at.plus(1)))
+    }
 }
 
 fn action_code(action: Action) -> i64 {
     match action {
         Action::Upload => 0,
         Action::Hide => 1,
+        Action::Start => 2,
     }
 }
 
@@ -39,6 +63,7 @@ fn action(code: i64) -> Result<Action, Error> {
     match code {
         0 => Ok(Action::Upload),
         1 => Ok(Action::Hide),
+        2 => Ok(Action::Start),
         _ => Err(Error::Unreadable { what: "action" }),
     }
 }
@@ -64,8 +89,31 @@ fn status(code: i64) -> Result<Option<ReplicationStatus>, Error> {
     })
 }
 
-/// The newest version of a name, of whatever kind.
-pub(crate) fn newest(
+fn place(row: &dyn Row) -> Result<Place, Error> {
+    Ok(Place {
+        upload_at: Millis(-row.int(0)?),
+        origin: FileNumber(-row.int(1)?),
+        action: action(row.int(2)?)?,
+    })
+}
+
+/// The newest versions of a name.
+pub(crate) fn newest(tx: &mut dyn Tx, bucket: BucketNumber, name: &str) -> Result<Newest, Error> {
+    let of_all = find(
+        tx,
+        "SELECT sort_upload, sort_origin, action FROM files
+          WHERE bucket_no = ?1 AND name = ?2 ORDER BY sort_upload, sort_origin LIMIT 1",
+        &[Value::Int(bucket.0), Value::Text(name)],
+        place,
+    )?;
+    let finished = match of_all {
+        Some(Place { action: Action::Start, .. }) => newest_finished(tx, bucket, name)?,
+        finished => finished,
+    };
+    Ok(Newest { of_all, finished })
+}
+
+fn newest_finished(
     tx: &mut dyn Tx,
     bucket: BucketNumber,
     name: &str,
@@ -73,15 +121,10 @@ pub(crate) fn newest(
     find(
         tx,
         "SELECT sort_upload, sort_origin, action FROM files
-          WHERE bucket_no = ?1 AND name = ?2 ORDER BY sort_upload, sort_origin LIMIT 1",
+          WHERE bucket_no = ?1 AND name = ?2 AND action <> 2
+          ORDER BY sort_upload, sort_origin LIMIT 1",
         &[Value::Int(bucket.0), Value::Text(name)],
-        |row| {
-            Ok(Place {
-                upload_at: Millis(-row.int(0)?),
-                origin: FileNumber(-row.int(1)?),
-                action: action(row.int(2)?)?,
-            })
-        },
+        place,
     )
 }
 
@@ -106,32 +149,117 @@ fn set_head(
     Ok(())
 }
 
+/// Lets `place` show under its name when it is the newest finished version and an upload, and
+/// whatever showed before no longer. Answers whether it does.
+fn take_head(
+    tx: &mut dyn Tx,
+    bucket: BucketNumber,
+    name: &str,
+    place: Place,
+    newest: Newest,
+) -> Result<bool, Error> {
+    if place.action == Action::Start {
+        return Ok(false);
+    }
+    let becomes_newest = newest.finished.is_none_or(|finished| place.is_newer_than(finished));
+    if let Some(shown) = newest.finished
+        && becomes_newest
+        && shown.action == Action::Upload
+    {
+        set_head(tx, bucket, name, shown, false)?;
+    }
+    Ok(becomes_newest && place.action == Action::Upload)
+}
+
+fn signed(size: u64) -> Result<i64, Error> {
+    i64::try_from(size).map_err(|_| Error::Unreadable { what: "size" })
+}
+
+fn sha1_code(sha1: ContentSha1) -> i64 {
+    match sha1 {
+        ContentSha1::None => 0,
+        ContentSha1::Verified(_) => 1,
+        ContentSha1::Unverified(_) => 2,
+    }
+}
+
+fn bytes_or_null(bytes: Option<&[u8]>) -> Value<'_> {
+    bytes.map_or(Value::Null, Value::Bytes)
+}
+
+/// Codes of the columns `retention_mode`, `retain_until_ms` and `legal_hold`.
+fn lock_codes(lock: FileLock) -> (i64, Option<i64>, i64) {
+    let mode = match lock.retention.map(|retention| retention.mode) {
+        None => 0,
+        Some(RetentionMode::Governance) => 1,
+        Some(RetentionMode::Compliance) => 2,
+    };
+    let hold = match lock.legal_hold {
+        None => 0,
+        Some(false) => 1,
+        Some(true) => 2,
+    };
+    (mode, lock.retention.map(|retention| retention.until.0), hold)
+}
+
+/// Anything unexpected is an error, so that an unreadable lock never counts as none.
+fn lock(mode: i64, until: Option<i64>, hold: i64) -> Result<FileLock, Error> {
+    let unreadable = Error::Unreadable { what: "lock of a file version" };
+    let retention = match (mode, until) {
+        (0, None) => None,
+        (1, Some(until)) => {
+            Some(Retention { mode: RetentionMode::Governance, until: Millis(until) })
+        }
+        (2, Some(until)) => {
+            Some(Retention { mode: RetentionMode::Compliance, until: Millis(until) })
+        }
+        _ => return Err(unreadable),
+    };
+    let legal_hold = match hold {
+        0 => None,
+        1 => Some(false),
+        2 => Some(true),
+        _ => return Err(unreadable),
+    };
+    Ok(FileLock { retention, legal_hold })
+}
+
+/// Codes of the columns `sse` and `sse_key_check`.
+fn encryption_codes(encryption: &Encryption) -> (i64, Option<&[u8]>) {
+    match encryption {
+        Encryption::None => (0, None),
+        Encryption::Managed => (1, None),
+        Encryption::Customer { key_check } => (2, Some(key_check)),
+    }
+}
+
+fn encryption(code: i64, key_check: Option<&[u8]>) -> Result<Encryption, Error> {
+    match (code, key_check) {
+        (0, None) => Ok(Encryption::None),
+        (1, None) => Ok(Encryption::Managed),
+        (2, Some(check)) => Ok(Encryption::Customer { key_check: check.to_vec() }),
+        _ => Err(Error::Unreadable { what: "encryption of a file version" }),
+    }
+}
+
 /// Stores a version. `newest` is what [`newest`] answered in the same transaction.
 pub(crate) fn insert_version(
     tx: &mut dyn Tx,
     bucket: BucketNumber,
     version: &FileVersion,
-    newest: Option<Place>,
+    newest: Newest,
 ) -> Result<(), Error> {
-    let place =
-        Place { upload_at: version.upload_at, origin: version.origin, action: version.action };
-    let becomes_newest = newest.is_none_or(|newest| place.is_newer_than(newest));
-    if let Some(newest) = newest
-        && becomes_newest
-        && newest.action == Action::Upload
-    {
-        set_head(tx, bucket, version.name.as_str(), newest, false)?;
-    }
-    let is_head = becomes_newest && version.action == Action::Upload;
-    let sha1_state = match version.sha1 {
-        ContentSha1::Verified(_) => 1,
-        ContentSha1::Unverified(_) => 2,
-    };
+    let is_head = take_head(tx, bucket, version.name.as_str(), Place::of(version), newest)?;
+    let sha1 = version.sha1.digest();
+    let (retention_mode, retain_until, legal_hold) = lock_codes(version.lock);
+    let (sse, sse_key_check) = encryption_codes(&version.encryption);
     tx.execute(
         "INSERT INTO files (bucket_no, name, sort_upload, sort_origin, file_no, action, is_head,
                             written_at_ms, size, sha1_state, sha1, md5, content_type, info,
-                            blob_id, replication)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                            blob_id, replication, parts_md5, part_count, retention_mode,
+                            retain_until_ms, legal_hold, sse, sse_key_check)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                 ?19, ?20, ?21, ?22, ?23)",
         &[
             Value::Int(bucket.0),
             Value::Text(version.name.as_str()),
@@ -141,16 +269,48 @@ pub(crate) fn insert_version(
             Value::Int(action_code(version.action)),
             Value::Int(i64::from(is_head)),
             Value::Int(version.written_at.0),
-            Value::Int(
-                i64::try_from(version.size).map_err(|_| Error::Unreadable { what: "size" })?,
-            ),
-            Value::Int(sha1_state),
-            Value::Bytes(&version.sha1.digest().0),
-            Value::Bytes(&version.md5.0),
+            Value::Int(signed(version.size)?),
+            Value::Int(sha1_code(version.sha1)),
+            bytes_or_null(sha1.as_ref().map(|digest| &digest.0[..])),
+            bytes_or_null(version.md5.as_ref().map(|digest| &digest.0[..])),
             Value::Text(&version.content_type),
             Value::Text(version.info.as_json()),
             Value::opt_int(version.blob.map(|blob| blob.0)),
             Value::Int(status_code(version.replication)),
+            bytes_or_null(version.parts.as_ref().map(|parts| &parts.md5.0[..])),
+            Value::opt_int(version.parts.map(|parts| i64::from(parts.count))),
+            Value::Int(retention_mode),
+            Value::opt_int(retain_until),
+            Value::Int(legal_hold),
+            Value::Int(sse),
+            bytes_or_null(sse_key_check),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Turns an unfinished large file into the upload that `version` says it is now. `newest` is what
+/// [`newest`] answered in the same transaction.
+pub(crate) fn finish_version(
+    tx: &mut dyn Tx,
+    bucket: BucketNumber,
+    version: &FileVersion,
+    newest: Newest,
+) -> Result<(), Error> {
+    let is_head = take_head(tx, bucket, version.name.as_str(), Place::of(version), newest)?;
+    tx.execute(
+        "UPDATE files SET action = ?2, is_head = ?3, size = ?4, blob_id = ?5, replication = ?6,
+                          parts_md5 = ?7, part_count = ?8
+          WHERE file_no = ?1 AND action = 2",
+        &[
+            Value::Int(version.number.0),
+            Value::Int(action_code(version.action)),
+            Value::Int(i64::from(is_head)),
+            Value::Int(signed(version.size)?),
+            Value::opt_int(version.blob.map(|blob| blob.0)),
+            Value::Int(status_code(version.replication)),
+            bytes_or_null(version.parts.as_ref().map(|parts| &parts.md5.0[..])),
+            Value::opt_int(version.parts.map(|parts| i64::from(parts.count))),
         ],
     )?;
     Ok(())
@@ -163,15 +323,16 @@ pub(crate) fn delete_version(
     version: &FileVersion,
 ) -> Result<(), Error> {
     let name = version.name.as_str();
-    if version.number.0 >= largest_number(tx)? {
+    if version.number.counter() >= largest_number(tx)? {
         // The row that kept its number from coming again is about to go.
-        server_facts::put_fact(tx, LARGEST_DELETED, version.number.0.to_string().as_bytes())?;
+        let counter = version.number.counter().to_string();
+        server_facts::put_fact(tx, LARGEST_DELETED, counter.as_bytes())?;
     }
     tx.execute("DELETE FROM files WHERE file_no = ?1", &[Value::Int(version.number.0)])?;
-    if let Some(newest) = newest(tx, bucket, name)?
-        && newest.action == Action::Upload
+    if let Some(finished) = newest_finished(tx, bucket, name)?
+        && finished.action == Action::Upload
     {
-        set_head(tx, bucket, name, newest, true)?;
+        set_head(tx, bucket, name, finished, true)?;
     }
     Ok(())
 }
@@ -180,15 +341,30 @@ macro_rules! version_columns {
     ($rest:literal) => {
         concat!(
             "SELECT name, sort_upload, sort_origin, file_no, action, written_at_ms, size, ",
-            "sha1_state, sha1, md5, content_type, info, blob_id, replication FROM files ",
+            "sha1_state, sha1, md5, content_type, info, blob_id, replication, parts_md5, ",
+            "part_count, retention_mode, retain_until_ms, legal_hold, sse, sse_key_check ",
+            "FROM files ",
             $rest
         )
     };
 }
 
+fn md5(bytes: Option<&[u8]>) -> Result<Option<Md5Digest>, Error> {
+    bytes
+        .map(|bytes| Md5Digest::from_slice(bytes).ok_or(Error::Unreadable { what: "MD5" }))
+        .transpose()
+}
+
 fn version(row: &dyn Row, bucket: BucketId) -> Result<FileVersion, Error> {
     let unreadable = |what| Error::Unreadable { what };
-    let sha1 = Sha1Digest::from_slice(row.bytes(8)?).ok_or(unreadable("SHA-1"))?;
+    let sha1 = || Sha1Digest::from_slice(row.bytes(8)?).ok_or(unreadable("SHA-1"));
+    let parts = match (md5(row.opt_bytes(14)?)?, row.opt_int(15)?) {
+        (Some(md5), Some(count)) => {
+            let count = u32::try_from(count).map_err(|_| unreadable("number of parts"))?;
+            Some(PartsDigest { md5, count })
+        }
+        _ => None,
+    };
     Ok(FileVersion {
         bucket,
         name: FileName::stored(row.text(0)?.to_owned()),
@@ -199,15 +375,19 @@ fn version(row: &dyn Row, bucket: BucketId) -> Result<FileVersion, Error> {
         written_at: Millis(row.int(5)?),
         size: u64::try_from(row.int(6)?).map_err(|_| unreadable("size"))?,
         sha1: match row.int(7)? {
-            1 => ContentSha1::Verified(sha1),
-            2 => ContentSha1::Unverified(sha1),
+            0 => ContentSha1::None,
+            1 => ContentSha1::Verified(sha1()?),
+            2 => ContentSha1::Unverified(sha1()?),
             _ => return Err(unreadable("SHA-1 state")),
         },
-        md5: Md5Digest::from_slice(row.bytes(9)?).ok_or(unreadable("MD5"))?,
+        md5: md5(row.opt_bytes(9)?)?,
+        parts,
         content_type: row.text(10)?.to_owned(),
         info: FileInfo::stored(row.text(11)?.to_owned()),
         blob: row.opt_int(12)?.map(BlobId),
         replication: status(row.int(13)?)?,
+        lock: lock(row.int(16)?, row.opt_int(17)?, row.int(18)?)?,
+        encryption: encryption(row.int(19)?, row.opt_bytes(20)?)?,
     })
 }
 
@@ -225,7 +405,7 @@ pub(crate) fn find_by_number(
     )
 }
 
-/// The version that a name shows: its newest, when that is an upload.
+/// The version that a name shows: its newest finished one, when that is an upload.
 pub(crate) fn find_head(
     tx: &mut dyn Tx,
     bucket: (BucketNumber, BucketId),
@@ -234,7 +414,8 @@ pub(crate) fn find_head(
     let newest = find(
         tx,
         version_columns!(
-            "WHERE bucket_no = ?1 AND name = ?2 ORDER BY sort_upload, sort_origin LIMIT 1"
+            "WHERE bucket_no = ?1 AND name = ?2 AND action <> 2
+             ORDER BY sort_upload, sort_origin LIMIT 1"
         ),
         &[Value::Int(bucket.0.0), Value::Text(name)],
         |row| version(row, bucket.1),
@@ -387,10 +568,61 @@ pub(crate) fn set_replication_status(
 /// The fact that keeps the largest number of a version that was the newest when it was deleted.
 const LARGEST_DELETED: &str = "largest_deleted_file_number";
 
-/// The largest file number that was ever committed.
+/// The largest counter in a file number that was ever committed.
 pub(crate) fn largest_number(tx: &mut dyn Tx) -> Result<i64, Error> {
-    let largest = find(tx, "SELECT COALESCE(MAX(file_no), 0) FROM files", &[], |row| row.int(0))?;
     let deleted = server_facts::find_fact(tx, LARGEST_DELETED)?;
     let deleted = deleted.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
-    Ok(largest.unwrap_or_default().max(deleted.unwrap_or_default()))
+    let mut largest: i64 = deleted.unwrap_or_default();
+    // Small and large files count together but are tagged apart, so each kind has its own end.
+    for tag_end in [FileNumber::SMALL_END, FileNumber::LARGE_END] {
+        let newest = find(
+            tx,
+            "SELECT file_no FROM files WHERE file_no < ?1 ORDER BY file_no DESC LIMIT 1",
+            &[Value::Int(tag_end)],
+            |row| Ok(FileNumber(row.int(0)?)),
+        )?;
+        largest = largest.max(newest.map_or(0, FileNumber::counter));
+    }
+    Ok(largest)
+}
+
+/// Walks unfinished large files: names in byte order from `from` on, the oldest first within a
+/// name, beginning with the one at `start` when given, until `each` answers false.
+pub(crate) fn walk_unfinished(
+    tx: &mut dyn Tx,
+    bucket: (BucketNumber, BucketId),
+    from: &str,
+    start: Option<(Millis, FileNumber)>,
+    each: &mut dyn FnMut(FileVersion) -> bool,
+) -> Result<(), Error> {
+    let mut goes_on = true;
+    let (upload_at, origin) = start.unwrap_or((Millis(i64::MIN + 1), FileNumber(i64::MIN + 1)));
+    tx.query(
+        version_columns!(
+            "WHERE bucket_no = ?1 AND action = 2 AND name = ?2
+               AND (sort_upload, sort_origin) <= (?3, ?4)
+             ORDER BY sort_upload DESC, sort_origin DESC"
+        ),
+        &[
+            Value::Int(bucket.0.0),
+            Value::Text(from),
+            Value::Int(-upload_at.0),
+            Value::Int(-origin.0),
+        ],
+        &mut |row| {
+            goes_on = each(version(row, bucket.1)?);
+            Ok(goes_on)
+        },
+    )?;
+    if !goes_on {
+        return Ok(());
+    }
+    tx.query(
+        version_columns!(
+            "WHERE bucket_no = ?1 AND action = 2 AND name > ?2
+             ORDER BY name, sort_upload DESC, sort_origin DESC"
+        ),
+        &[Value::Int(bucket.0.0), Value::Text(from)],
+        &mut |row| Ok(each(version(row, bucket.1)?)),
+    )
 }

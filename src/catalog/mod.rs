@@ -15,6 +15,7 @@ pub(crate) mod config_versions;
 pub(crate) mod dialect;
 pub(crate) mod files;
 pub(crate) mod keys;
+pub(crate) mod parts;
 pub(crate) mod replication;
 pub(crate) mod schema;
 pub(crate) mod server_facts;

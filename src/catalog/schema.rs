@@ -9,6 +9,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (2, include_str!("../../migrations/0002_create_buckets.sql")),
     (3, include_str!("../../migrations/0003_create_files.sql")),
     (4, include_str!("../../migrations/0004_create_replication.sql")),
+    (5, include_str!("../../migrations/0005_rebuild_files_for_large_files.sql")),
 ];
 
 /// The newest schema this program knows.

@@ -1,6 +1,8 @@
-//! Where the bytes of a version can be.
+//! Where the bytes of a version can be, and how they are sealed.
 
 use bytes::Bytes;
+
+use crate::domain::ids::BlobId;
 
 /// Where finished bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,4 +11,25 @@ pub(crate) enum Placement {
     Inline(Bytes),
     /// The bytes are a durable blob in the blob store.
     Stored,
+}
+
+/// A stretch of another blob, which is itself not made of pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) blob: BlobId,
+    /// First byte inside that blob.
+    pub(crate) start: u64,
+    /// In bytes, at least one.
+    pub(crate) size: u64,
+}
+
+/// How the bytes of a blob are sealed. The data key inside is itself sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Seal {
+    #[default]
+    Plain,
+    /// The data key is sealed with a key of the key ring.
+    Managed(Vec<u8>),
+    /// The data key is sealed with a key that only the customer has.
+    Customer(Vec<u8>),
 }

@@ -34,6 +34,12 @@ macro_rules! digest_value {
                 fmt::Display::fmt(self, f)
             }
         }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
     };
 }
 
@@ -98,6 +104,13 @@ fn new_crc() -> Crc {
 
 fn crc_bytes(crc: &Crc) -> [u8; 4] {
     u32::try_from(crc.finalize() & 0xffff_ffff).unwrap_or_default().to_le_bytes()
+}
+
+/// MD5 of several texts one after the other.
+pub(crate) fn md5_of<'b>(texts: impl Iterator<Item = &'b [u8]>) -> Md5Digest {
+    let mut md5 = Md5::new();
+    texts.for_each(|text| md5.update(text));
+    Md5Digest(md5.finalize().into())
 }
 
 /// Computes all digests while content flows by.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::domain::digest::{Md5Digest, Sha1Digest};
+use crate::domain::encryption::Encryption;
 use crate::domain::ids::{BlobId, BucketId, FileId, FileNumber};
+use crate::domain::lock::FileLock;
 use crate::domain::names::{FileName, decode_text};
 use crate::domain::percent;
 use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten};
@@ -20,6 +22,8 @@ pub(crate) const HIDE_CONTENT_TYPE: &str = "application/x-bz-hide-marker";
 pub(crate) enum Action {
     Upload,
     Hide,
+    /// An unfinished large file.
+    Start,
 }
 
 impl Action {
@@ -27,6 +31,7 @@ impl Action {
         match self {
             Self::Upload => "upload",
             Self::Hide => "hide",
+            Self::Start => "start",
         }
     }
 }
@@ -34,6 +39,8 @@ impl Action {
 /// What is known of a version's SHA-1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ContentSha1 {
+    /// A large file has digests of its parts only.
+    None,
     /// Compared with what the uploader said.
     Verified(Sha1Digest),
     /// Computed here; the uploader said nothing.
@@ -41,9 +48,10 @@ pub(crate) enum ContentSha1 {
 }
 
 impl ContentSha1 {
-    pub(crate) fn digest(self) -> Sha1Digest {
+    pub(crate) fn digest(self) -> Option<Sha1Digest> {
         match self {
-            Self::Verified(digest) | Self::Unverified(digest) => digest,
+            Self::None => None,
+            Self::Verified(digest) | Self::Unverified(digest) => Some(digest),
         }
     }
 }
@@ -51,6 +59,7 @@ impl ContentSha1 {
 impl std::fmt::Display for ContentSha1 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::None => f.write_str("none"),
             Self::Verified(digest) => write!(f, "{digest}"),
             Self::Unverified(digest) => write!(f, "unverified:{digest}"),
         }
@@ -63,7 +72,15 @@ impl serde::Serialize for ContentSha1 {
     }
 }
 
-/// One version of a file: an upload, a replica of one, or a hide marker.
+/// What S3 shows as the `ETag` of a file that was uploaded in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartsDigest {
+    /// MD5 over the MD5s of the parts.
+    pub(crate) md5: Md5Digest,
+    pub(crate) count: u32,
+}
+
+/// One version of a file: an upload, a replica of one, a hide marker, or an unfinished large file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileVersion {
     pub(crate) bucket: BucketId,
@@ -78,12 +95,17 @@ pub(crate) struct FileVersion {
     pub(crate) written_at: Millis,
     pub(crate) size: u64,
     pub(crate) sha1: ContentSha1,
-    pub(crate) md5: Md5Digest,
+    /// None for large files.
+    pub(crate) md5: Option<Md5Digest>,
+    /// Only of finished large files.
+    pub(crate) parts: Option<PartsDigest>,
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
-    /// None for hide markers.
+    /// None for hide markers and unfinished large files.
     pub(crate) blob: Option<BlobId>,
     pub(crate) replication: Option<ReplicationStatus>,
+    pub(crate) lock: FileLock,
+    pub(crate) encryption: Encryption,
 }
 
 impl FileVersion {
@@ -142,12 +164,37 @@ impl FileInfo {
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
         name: &FileName,
     ) -> Result<Self, Refusal> {
+        let decoded = headers.map(|(info, encoded)| {
+            let value = decode_text(encoded, "file info value")?;
+            Ok((info.to_owned(), value, encoded.len()))
+        });
+        Self::checked(decoded, name)
+    }
+
+    /// Builds file info from the JSON object of a request. `name` counts toward the limit on
+    /// metadata.
+    pub(crate) fn from_entries(
+        entries: BTreeMap<String, String>,
+        name: &FileName,
+    ) -> Result<Self, Refusal> {
+        let measured = entries.into_iter().map(|(info, value)| {
+            let encoded_bytes = percent::encode(&value).len();
+            Ok((info, value, encoded_bytes))
+        });
+        Self::checked(measured, name)
+    }
+
+    /// Checks names, values and the size of their encoded forms.
+    fn checked(
+        given: impl Iterator<Item = Result<(String, String, usize), Refusal>>,
+        name: &FileName,
+    ) -> Result<Self, Refusal> {
         let mut entries = BTreeMap::new();
         let mut metadata_bytes = percent::encode(name.as_str()).len();
-        for (info, encoded) in headers {
-            metadata_bytes += info.len() + encoded.len();
-            let info = check_info_name(info)?;
-            let value = decode_text(encoded, "file info value")?;
+        for entry in given {
+            let (info, value, encoded_bytes) = entry?;
+            metadata_bytes += info.len() + encoded_bytes;
+            let info = check_info_name(&info)?;
             check_info_value(&info, &value)?;
             if entries.insert(info.clone(), value).is_some() {
                 return Err(bad_request(format!("duplicate file info: {info}")));

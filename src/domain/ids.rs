@@ -103,6 +103,22 @@ pub(crate) const CLUSTER: &str = "000";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileNumber(pub(crate) i64);
 
+impl FileNumber {
+    /// One more than every number of a small file.
+    pub(crate) const SMALL_END: i64 = LARGE_FILE_TAG;
+    /// One more than every number of a large file.
+    pub(crate) const LARGE_END: i64 = LARGE_FILE_TAG + SMALL_FILE_TAG;
+
+    /// The number without the tag that tells small from large files.
+    pub(crate) fn counter(self) -> i64 {
+        self.0 & (SMALL_FILE_TAG - 1)
+    }
+
+    pub(crate) fn is_large(self) -> bool {
+        (LARGE_FILE_TAG..Self::LARGE_END).contains(&self.0)
+    }
+}
+
 impl fmt::Debug for FileNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "f{:016x}", self.0)
@@ -223,6 +239,7 @@ const NUMBER_EPOCH_MS: i64 = 1_577_836_800_000;
 /// Bits below the time: six for a server number to come, thirteen that count within a millisecond.
 const NUMBER_LOW_BITS: u32 = 19;
 const SMALL_FILE_TAG: i64 = 0x1000_0000_0000_0000;
+const LARGE_FILE_TAG: i64 = 0x2000_0000_0000_0000;
 
 /// Draws numbers that grow with time and never repeat within this process.
 pub(crate) struct Numbers(AtomicI64);
@@ -246,6 +263,11 @@ impl Numbers {
     /// A number for a small file or a hide marker.
     pub(crate) fn small_file(&self, now: Millis) -> FileNumber {
         FileNumber(SMALL_FILE_TAG | self.draw(now))
+    }
+
+    /// A number for a large file.
+    pub(crate) fn large_file(&self, now: Millis) -> FileNumber {
+        FileNumber(LARGE_FILE_TAG | self.draw(now))
     }
 
     pub(crate) fn blob(&self, now: Millis) -> BlobId {

@@ -42,10 +42,14 @@ codes! {
     BucketMissingFileLock, "bucket_missing_file_lock", 400;
     MetadataExceeded, "metadata_exceeded", 400;
     CustomTimestampNotAllowed, "custom_timestamp_not_allowed", 400;
+    MissingPart, "missing_part", 400;
+    PartSha1Mismatch, "part_sha1_mismatch", 400;
+    SourceTooLarge, "source_too_large", 400;
     UnsupportedVersion, "unsupported", 400;
     BadAuthToken, "bad_auth_token", 401;
     ExpiredAuthToken, "expired_auth_token", 401;
     Unauthorized, "unauthorized", 401;
+    AccessDenied, "access_denied", 401;
     NotFound, "not_found", 404;
     MethodNotAllowed, "method_not_allowed", 405;
     RequestTimeout, "request_timeout", 408;
@@ -111,6 +115,15 @@ pub(crate) fn no_such_file() -> Refusal {
 
 pub(crate) fn no_such_file_id(id: &str) -> Refusal {
     refuse(Code::NotFound, format!("file_state_none: {id}"))
+}
+
+pub(crate) fn range_not_satisfiable() -> Refusal {
+    refuse(Code::RangeNotSatisfiable, "The Range in the request is outside the size of the file.")
+}
+
+/// What is locked, to whoever wants to delete it.
+pub(crate) fn access_denied() -> Refusal {
+    refuse(Code::AccessDenied, "Access Denied")
 }
 
 pub(crate) fn invalid_file_id(id: &str) -> Refusal {

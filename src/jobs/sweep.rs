@@ -61,7 +61,8 @@ impl Sweep {
 
     /// Removes one batch of blobs whose grace is over; answers how many.
     pub(crate) async fn remove_freed(&self) -> Result<u64, Error> {
-        let until = self.app.clock.now().plus(-self.grace_ms);
+        let now = self.app.clock.now();
+        let until = now.plus(-self.grace_ms);
         let freed = self.app.catalog.read(|tx| Ok(blob_refs::list_freed(tx, until, BATCH)?))?;
         let mut removed = 0;
         for blob in &freed {
@@ -76,7 +77,7 @@ impl Sweep {
                 .catalog
                 .write("sweep", move |tx| {
                     for blob in &freed {
-                        blob_refs::forget(tx, blob.id)?;
+                        blob_refs::forget(tx, blob.id, now)?;
                     }
                     Ok(())
                 })

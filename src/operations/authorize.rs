@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::auth::caller::{Caller, Grant};
 use crate::auth::sealing::secrets_match;
 use crate::auth::token::{Claims, TOKEN_LIFE_MS, TokenKind};
-use crate::catalog::{buckets, config_versions, keys};
+use crate::catalog::{Abort, Tx, buckets, config_versions, keys};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::ids::{BucketId, KeyId};
+use crate::domain::key::Key;
 use crate::domain::names::check_prefix;
 use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, expired_auth_token, no_such_bucket, refuse,
@@ -63,7 +64,7 @@ pub(crate) fn authorize_account(
     Ok(Authorized { caller: Caller { key: Arc::new(stored.key), config_version }, token, buckets })
 }
 
-fn check_version(app: &App, key: &crate::domain::key::Key, version: u8) -> Result<(), Refusal> {
+fn check_version(app: &App, key: &Key, version: u8) -> Result<(), Refusal> {
     let Some(buckets) = &key.buckets else { return Ok(()) };
     let strict = app.policy.strict_v4_keys && key.made_by_version >= 4;
     if version < 4 && (buckets.len() > 1 || strict) {
@@ -76,7 +77,7 @@ fn check_version(app: &App, key: &crate::domain::key::Key, version: u8) -> Resul
 }
 
 /// The caller behind a key id that a genuine token names. The key must still be there.
-fn caller_with_key(app: &App, id: &KeyId) -> Result<Caller, Error> {
+pub(crate) fn caller_with_key(app: &App, id: &KeyId) -> Result<Caller, Error> {
     let Some(known) = app.facts.key(&app.catalog, id)? else {
         return Err(bad_auth_token().into());
     };
@@ -98,9 +99,42 @@ pub(crate) fn bucket_of_caller(
     caller: &Caller,
     id: BucketId,
 ) -> Result<Arc<Bucket>, Error> {
-    match app.facts.bucket(&app.catalog, id)? {
-        Some(known) if known.value.account == caller.account() => Ok(known.value),
-        _ => Err(no_such_bucket(&id).into()),
+    Ok(fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?.bucket)
+}
+
+/// What an act was allowed by, to be looked at again in the transaction that ends it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fence {
+    pub(crate) bucket: Arc<Bucket>,
+    key: Arc<Key>,
+    /// A version of the configuration not newer than what either was read from.
+    config_version: i64,
+}
+
+/// The fence around a caller's act on a bucket; None when for the caller there is no such bucket.
+pub(crate) fn fence(app: &App, caller: &Caller, id: BucketId) -> Result<Option<Fence>, Error> {
+    let known = app.facts.bucket(&app.catalog, id)?;
+    let known = known.filter(|known| known.value.account == caller.account());
+    Ok(known.map(|known| Fence {
+        key: Arc::clone(&caller.key),
+        config_version: known.config_version.min(caller.config_version),
+        bucket: known.value,
+    }))
+}
+
+impl Fence {
+    /// The bucket as it is now when anything was reconfigured meanwhile, None when nothing was.
+    /// Refused when the key or the bucket has gone or changed its rights.
+    pub(crate) fn reread(&self, tx: &mut dyn Tx, now: Millis) -> Result<Option<Bucket>, Abort> {
+        if config_versions::current(tx)? == self.config_version {
+            return Ok(None);
+        }
+        let stored = keys::find_key(tx, &self.key.id)?.ok_or_else(bad_auth_token)?;
+        if stored.key.is_expired(now) || stored.key != *self.key {
+            return Err(unauthorized().into());
+        }
+        let bucket = buckets::find_by_id(tx, self.bucket.id)?;
+        bucket.map(Some).ok_or_else(|| no_such_bucket(&self.bucket.id).into())
     }
 }
 
@@ -119,7 +153,7 @@ pub(crate) struct UploadPair {
 }
 
 /// The last part of the upload URL that belongs to a token's nonce, shaped as Backblaze's.
-fn mark_of(nonce: &str) -> String {
+pub(crate) fn mark_of(nonce: &str) -> String {
     let number = u64::from_str_radix(nonce, 16).unwrap_or_default();
     let digits = number % 100_000_000_000;
     format!("c000_v{:07}_t{:04}", digits / 10_000, digits % 10_000)
@@ -145,9 +179,7 @@ pub(crate) fn upload_pair(app: &App, caller: &Caller, bucket: &str) -> Result<Up
 #[derive(Clone, Debug)]
 pub(crate) struct UploadTicket {
     pub(crate) caller: Caller,
-    pub(crate) bucket: Arc<Bucket>,
-    /// Version of the configuration that both were read from.
-    pub(crate) config_version: i64,
+    pub(crate) fence: Fence,
     pub(crate) nonce: String,
     pub(crate) token: String,
 }
@@ -167,11 +199,8 @@ pub(crate) fn upload_ticket(
         return Err(bad_auth_token().into());
     }
     let caller = caller_with_key(app, &key)?;
-    let Some(known) = app.facts.bucket(&app.catalog, bucket)? else {
-        return Err(no_such_bucket(&bucket).into());
-    };
-    let config_version = known.config_version.min(caller.config_version);
-    Ok(UploadTicket { caller, bucket: known.value, config_version, nonce, token: token.to_owned() })
+    let fence = fence(app, &caller, bucket)?.ok_or_else(|| no_such_bucket(&bucket))?;
+    Ok(UploadTicket { caller, fence, nonce, token: token.to_owned() })
 }
 
 /// Header values that a download authorization binds, by the name of their query parameter.

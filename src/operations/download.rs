@@ -1,10 +1,12 @@
 //! Downloads, by name and by id.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use crate::auth::caller::{Caller, Grant};
 use crate::blobs::{self, BlobReader};
-use crate::catalog::blob_refs::{self, StoredBlob};
+use crate::catalog::blob_refs::{self, Place, PlacedPiece, StoredBlob};
 use crate::catalog::{Error as CatalogError, files};
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::capability::Capability;
@@ -13,7 +15,7 @@ use crate::domain::file::{Action, FileVersion};
 use crate::domain::ids::{BlobId, ClaimedFileId};
 use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
 use crate::domain::refusal::{
-    Code, Refusal, bad_request, invalid_file_id, no_such_file, no_such_file_id, refuse,
+    Refusal, bad_request, invalid_file_id, no_such_file, no_such_file_id, range_not_satisfiable,
     unauthorized,
 };
 use crate::operations::App;
@@ -39,13 +41,85 @@ pub(crate) enum Content {
     Stored(Reader),
 }
 
-/// Bytes that are read from the blob store piece by piece.
-pub(crate) struct Reader(Box<dyn BlobReader>);
+/// Bytes that are read piece by piece.
+pub(crate) enum Reader {
+    Blob(Box<dyn BlobReader>),
+    Pieces(Box<PiecesReader>),
+}
 
 impl Reader {
-    /// The next bytes, None at the end.
-    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Error>> {
-        Some(self.0.next().await?.map_err(Error::from))
+    /// The next bytes, None at the end. After an error there is nothing more.
+    pub(crate) async fn next(&mut self, app: &App) -> Option<Result<Bytes, Error>> {
+        match self {
+            Self::Blob(reader) => Some(reader.next().await?.map_err(Error::from)),
+            Self::Pieces(pieces) => pieces.next(app).await.transpose(),
+        }
+    }
+}
+
+/// Pieces that are looked up at a time: a file may have ten thousand.
+const PIECES_AHEAD: i64 = 64;
+
+/// Reads a blob that is made of pieces, one piece after the other.
+pub(crate) struct PiecesReader {
+    id: BlobId,
+    /// What is still to be read.
+    rest: ByteRange,
+    ahead: VecDeque<PlacedPiece>,
+    current: Option<Box<dyn BlobReader>>,
+}
+
+impl PiecesReader {
+    fn new(id: BlobId, range: ByteRange) -> Self {
+        Self { id, rest: range, ahead: VecDeque::new(), current: None }
+    }
+
+    async fn next(&mut self, app: &App) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(reader) = &mut self.current {
+                match reader.next().await {
+                    Some(chunk) => {
+                        let chunk = chunk?;
+                        self.rest.start += chunk.len() as u64;
+                        return Ok(Some(chunk));
+                    }
+                    None => self.current = None,
+                }
+            }
+            if self.rest.len() == 0 {
+                return Ok(None);
+            }
+            match self.open_next(app).await? {
+                Content::Inline(data) => {
+                    self.rest.start += data.len() as u64;
+                    return Ok(Some(data));
+                }
+                Content::Stored(Reader::Blob(reader)) => self.current = Some(reader),
+                Content::Stored(Reader::Pieces(_)) => {
+                    return Err(CatalogError::Unreadable { what: "piece of a blob" }.into());
+                }
+            }
+        }
+    }
+
+    /// Opens the piece in which the rest begins.
+    async fn open_next(&mut self, app: &App) -> Result<Content, Error> {
+        let missing = || Error::from(blobs::Error::Missing(self.id));
+        if self.ahead.is_empty() {
+            let (id, rest) = (self.id, self.rest);
+            self.ahead =
+                app.catalog.read(|tx| Ok(blob_refs::pieces(tx, id, rest, PIECES_AHEAD)?))?.into();
+        }
+        let PlacedPiece { start_at, piece } = self.ahead.pop_front().ok_or_else(missing)?;
+        let skipped = self.rest.start.checked_sub(start_at).ok_or_else(missing)?;
+        let end = (start_at + piece.size).min(self.rest.end);
+        if end <= self.rest.start {
+            return Err(missing());
+        }
+        let range = ByteRange { start: piece.start + skipped, end: piece.start + (end - start_at) };
+        let blob = app.catalog.read(|tx| Ok(blob_refs::find_blob(tx, piece.blob)?))?;
+        let blob = blob.filter(|blob| range.end <= blob.size).ok_or_else(missing)?;
+        open_leaf(app, &blob, range).await
     }
 }
 
@@ -157,12 +231,7 @@ fn prepare(
     let Some(blob) = blob.filter(|blob| blob.size == version.size) else {
         return Err(CatalogError::Unreadable { what: "blob of a file version" }.into());
     };
-    let range = query.range.clamp(version.size).map_err(|Unsatisfiable| {
-        refuse(
-            Code::RangeNotSatisfiable,
-            "The Range in the request is outside the size of the file.",
-        )
-    })?;
+    let range = query.range.clamp(version.size).map_err(|Unsatisfiable| range_not_satisfiable())?;
     app.metrics.downloads.one();
     Ok(Download {
         range,
@@ -203,27 +272,59 @@ fn slice_inline(
     Ok(data.slice(start..end))
 }
 
-async fn open_blob(app: &App, blob: &StoredBlob, range: ByteRange) -> Result<Content, Error> {
-    if let Some(data) = &blob.inline {
-        return Ok(Content::Inline(slice_inline(blob.id, blob, data, range)?));
+/// Opens a blob that is not made of pieces.
+async fn open_leaf(app: &App, blob: &StoredBlob, range: ByteRange) -> Result<Content, Error> {
+    match &blob.place {
+        Place::Inline(data) => Ok(Content::Inline(slice_inline(blob.id, blob, data, range)?)),
+        Place::Store => {
+            let reader = app.blobs.open(blob.id, blob.size, range, blob.checks.clone()).await?;
+            Ok(Content::Stored(Reader::Blob(reader)))
+        }
+        Place::Pieces => Err(CatalogError::Unreadable { what: "piece of a blob" }.into()),
     }
-    let reader = app.blobs.open(blob.id, blob.size, range, blob.checks.clone()).await?;
-    Ok(Content::Stored(Reader(reader)))
+}
+
+/// Opens `range` of a blob.
+pub(crate) async fn open_blob(
+    app: &App,
+    blob: &StoredBlob,
+    range: ByteRange,
+) -> Result<Content, Error> {
+    if blob.place == Place::Pieces {
+        let reader = PiecesReader::new(blob.id, range);
+        return Ok(Content::Stored(Reader::Pieces(Box::new(reader))));
+    }
+    open_leaf(app, blob, range).await
+}
+
+/// Reads `range` of a blob through to its end, and hands each chunk to `each`.
+pub(crate) async fn read_through(
+    app: &App,
+    blob: &StoredBlob,
+    range: ByteRange,
+    each: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<(), Error> {
+    let mut read = 0_u64;
+    match open_blob(app, blob, range).await? {
+        Content::Inline(data) => {
+            read = data.len() as u64;
+            each(&data);
+        }
+        Content::Stored(mut reader) => {
+            while let Some(chunk) = reader.next(app).await {
+                let chunk = chunk?;
+                read += chunk.len() as u64;
+                each(&chunk);
+            }
+        }
+    }
+    if read == range.len() { Ok(()) } else { Err(blobs::Error::Missing(blob.id).into()) }
 }
 
 /// Reads a blob through to its end and compares it with its checks: what a copy that shares the
 /// blob must know before it calls the copy good.
 pub(crate) async fn verify_blob(app: &App, blob: &StoredBlob) -> Result<(), Error> {
-    let mut read = 0_u64;
-    match open_blob(app, blob, ByteRange::whole(blob.size)).await? {
-        Content::Inline(data) => read = data.len() as u64,
-        Content::Stored(mut reader) => {
-            while let Some(chunk) = reader.next().await {
-                read += chunk?.len() as u64;
-            }
-        }
-    }
-    if read == blob.size { Ok(()) } else { Err(blobs::Error::Missing(blob.id).into()) }
+    read_through(app, blob, ByteRange::whole(blob.size), &mut |_| {}).await
 }
 
 /// Refuses two different tokens in one request: one of them would be ignored.

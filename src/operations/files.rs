@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use crate::auth::caller::{Caller, Grant};
-use crate::catalog::{Abort, Tx, blob_refs, buckets, files, replication};
+use crate::catalog::{Abort, Tx, buckets, files};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
+use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, HIDE_CONTENT_TYPE};
 use crate::domain::ids::ClaimedFileId;
+use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{
-    Code, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id, refuse, unauthorized,
+    Code, access_denied, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id,
+    refuse, unauthorized,
 };
 use crate::operations::App;
 use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
+use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 
 /// The stored version that a claimed id names; None unless the whole id is right.
@@ -45,7 +49,9 @@ pub(crate) fn file_info(app: &App, caller: &Caller, file_id: &str) -> Result<Fil
     let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
     let absent = || no_such_file_id(file_id);
     let bucket = bucket_of_id(app, caller, Capability::ReadFiles, &claimed)?.ok_or_else(absent)?;
-    let version = app.catalog.read(|tx| find_claimed(tx, &bucket, &claimed))?.ok_or_else(absent)?;
+    let version = app.catalog.read(|tx| find_claimed(tx, &bucket, &claimed))?;
+    // An unfinished large file has no information to give (spec: b2-native-api.md section 6.1).
+    let version = version.filter(|found| found.action != Action::Start).ok_or_else(absent)?;
     Grant::for_name(&caller.key, Capability::ReadFiles, bucket, version.name.as_str())?;
     Ok(version)
 }
@@ -66,7 +72,8 @@ pub(crate) async fn hide_file(
     let name = FileName::parse(file_name)?;
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name.as_str())?;
-    let now = app.clock.now();
+    let moment = Moment::of(app);
+    let now = moment.now;
     let number = app.numbers.small_file(now);
     let hidden = app
         .catalog
@@ -74,7 +81,7 @@ pub(crate) async fn hide_file(
             let bucket = buckets::find_by_id(tx, grant.bucket.id)?
                 .ok_or_else(|| no_such_bucket(&grant.bucket.id))?;
             let newest = files::newest(tx, bucket.number, name.as_str())?;
-            let Some(place) = newest else {
+            let Some(place) = newest.finished else {
                 return Err(refuse(
                     Code::NoSuchFile,
                     format!("File not present: {}", name.as_str()),
@@ -88,23 +95,26 @@ pub(crate) async fn hide_file(
                 )
                 .into());
             }
-            let marker = FileVersion {
+            let mut marker = FileVersion {
                 bucket: bucket.id,
                 number,
                 name: name.clone(),
                 action: Action::Hide,
-                upload_at: now.max(place.upload_at.plus(1)),
+                upload_at: newest.next_upload_at(now),
                 origin: number,
                 written_at: now,
                 size: 0,
                 sha1: ContentSha1::Verified(Sha1Digest::OF_NOTHING),
-                md5: Md5Digest::OF_NOTHING,
+                md5: Some(Md5Digest::OF_NOTHING),
+                parts: None,
                 content_type: HIDE_CONTENT_TYPE.to_owned(),
                 info: FileInfo::default(),
                 blob: None,
                 replication: None,
+                lock: FileLock::default(),
+                encryption: Encryption::None,
             };
-            files::insert_version(tx, bucket.number, &marker, newest)?;
+            effects::add(tx, &bucket, &mut marker, newest, Cause::Hide, moment)?;
             Ok(marker)
         })
         .await?;
@@ -142,14 +152,14 @@ pub(crate) async fn delete_version(
             let version = find_claimed(tx, bucket, &claimed)?
                 .filter(|version| version.name.as_str() == file_name)
                 .ok_or_else(|| absent.clone())?;
-            files::delete_version(tx, bucket.number, &version)?;
-            if let Some(blob) = version.blob {
-                blob_refs::release(tx, blob, now)?;
+            if !version.lock.may_delete(now, bypass_governance) {
+                return Err(access_denied().into());
             }
-            if version.replication.is_some() {
-                replication::forget_source(tx, version.number, now)?;
-            }
-            Ok(())
+            let cause = match version.action {
+                Action::Start => Cause::Cancel,
+                Action::Upload | Action::Hide => Cause::Delete,
+            };
+            Ok(effects::remove(tx, bucket, &version, cause, now)?)
         })
         .await?;
     app.wake.sweep.notify_one();

@@ -9,11 +9,14 @@ pub(crate) mod accounts;
 pub(crate) mod authorize;
 pub(crate) mod buckets;
 pub(crate) mod controls;
+pub(crate) mod copy;
 pub(crate) mod download;
+pub(crate) mod effects;
 pub(crate) mod error;
 pub(crate) mod facts;
 pub(crate) mod files;
 pub(crate) mod keys;
+pub(crate) mod large_files;
 pub(crate) mod list;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
@@ -31,6 +34,7 @@ use crate::blobs::metered::BlobMetrics;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::domain::ids::Numbers;
+use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
@@ -66,6 +70,9 @@ pub(crate) struct Policy {
     pub(crate) replication_leniency: Leniency,
     /// Replicate files whose metadata is too large for Backblaze to replicate.
     pub(crate) copy_large_metadata: bool,
+    pub(crate) part_sizes: PartSizes,
+    /// Content up to this size is kept in the catalog, in bytes.
+    pub(crate) inline_max: u64,
 }
 
 /// Tells workers to look; carries no data, so a lost wake-up costs time only.

@@ -22,6 +22,7 @@ use crate::domain::time::Millis;
 use crate::entropy;
 use crate::operations::App;
 use crate::operations::controls::EngineControls;
+use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::replication::destination::local::failure;
 use crate::replication::destination::{Destination, Failure};
@@ -489,8 +490,10 @@ impl Engine {
     /// The replica, its origin and the outcome, in one transaction. The inner error is a check that
     /// no longer holds; false means that the lease was lost, and nothing was written.
     async fn settle_done(&self, job: &Job) -> Result<Result<bool, Reason>, Error> {
-        let now = self.app.clock.now();
-        let number = self.app.numbers.small_file(now);
+        let moment = Moment::of(&self.app);
+        let now = moment.now;
+        let numbers = &self.app.numbers;
+        let (small, large) = (numbers.small_file(now), numbers.large_file(now));
         let grace = MappingGrace(self.options.mapping_grace_ms);
         let origin = format!("{}.{}", self.app.instance, job.file_id);
         let (job, owner) = (job.clone(), self.owner.clone());
@@ -504,7 +507,8 @@ impl Engine {
                 };
                 let known = replication::find_replica(tx, job.destination, &origin)?;
                 let is_new = known.is_none();
-                let replica = replica_of(&passed, number, now);
+                let number = if passed.source.number.is_large() { large } else { small };
+                let mut replica = replica_of(&passed, number, now);
                 let dest_file_id = known.unwrap_or_else(|| replica.id().to_string());
                 let done = Outcome::Done { dest_file_id: dest_file_id.clone() };
                 // The fence comes first: without the lease nothing may be written.
@@ -512,7 +516,7 @@ impl Engine {
                     return Ok(Ok(false));
                 }
                 if is_new {
-                    write_replica(tx, &passed, &replica, &origin)?;
+                    write_replica(tx, &passed, &mut replica, &origin, moment)?;
                 }
                 Ok(Ok(true))
             })
@@ -602,15 +606,16 @@ fn replica_of(passed: &Passed, number: FileNumber, now: Millis) -> FileVersion {
 fn write_replica(
     tx: &mut dyn Tx,
     passed: &Passed,
-    replica: &FileVersion,
+    replica: &mut FileVersion,
     origin: &str,
+    moment: Moment,
 ) -> Result<(), Abort> {
-    let bucket = passed.destination.number;
-    let newest = files::newest(tx, bucket, replica.name.as_str())?;
+    let bucket = &passed.destination;
+    let newest = files::newest(tx, bucket.number, replica.name.as_str())?;
     if !blob_refs::hold(tx, passed.blob.id)? {
         return Err(crate::catalog::Error::Unreadable { what: "blob of a file version" }.into());
     }
-    files::insert_version(tx, bucket, replica, newest)?;
+    effects::add(tx, bucket, replica, newest, Cause::Replica, moment)?;
     replication::insert_replica(tx, passed.destination.id, origin, &replica.id().to_string())?;
     Ok(())
 }

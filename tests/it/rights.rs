@@ -49,6 +49,9 @@ struct Right {
     foreign: String,
     #[serde(default = "bad_auth_token")]
     anonymous: String,
+    /// Capabilities of which any one will do, where `needs` is empty.
+    #[serde(default)]
+    any: Vec<String>,
     #[serde(default)]
     conditional: BTreeMap<String, String>,
     #[serde(default)]
@@ -106,7 +109,8 @@ impl Restriction {
 
 impl Right {
     fn expected(&self, held: &BTreeSet<&str>, restriction: &Restriction) -> Expected {
-        let holds = self.needs.iter().all(|need| held.contains(need.as_str()));
+        let holds = self.needs.iter().all(|need| held.contains(need.as_str()))
+            && (self.any.is_empty() || self.any.iter().any(|one| held.contains(one.as_str())));
         let reaches = match self.scope.as_str() {
             "nothing" => true,
             "account" => restriction.buckets.is_none(),
@@ -122,14 +126,24 @@ fn refused(code: &str) -> Expected {
     Expected::Refused(code.to_owned())
 }
 
-/// A key with its account token and, where it may have one, its upload URL and token.
+/// An upload URL (its path) with its token.
+type Pair = (String, String);
+
+/// The doors that are opened with tokens of their own, and not with account tokens.
+const UPLOAD_DOORS: [&str; 2] = ["b2_upload_file", "b2_upload_part"];
+
+fn is_upload(operation: &str) -> bool {
+    UPLOAD_DOORS.contains(&operation)
+}
+
+/// A key with its account token and, where it may have them, its upload URLs and tokens.
 struct Key {
     label: String,
     capabilities: BTreeSet<&'static str>,
     id: String,
     secret: String,
     token: String,
-    pair: Option<(String, String)>,
+    pairs: BTreeMap<&'static str, Pair>,
 }
 
 /// One server with two accounts, and what the requests are about.
@@ -148,12 +162,16 @@ struct World {
     doomed_key: RefCell<String>,
     doomed_file: RefCell<String>,
     doomed_name: RefCell<String>,
+    /// Unfinished large files: one that stays, one to be finished, one to be canceled.
+    large: RefCell<String>,
+    complete_large: RefCell<String>,
+    doomed_large: RefCell<String>,
     made: Cell<u32>,
 }
 
 impl World {
     fn new() -> Self {
-        let server = Server::start();
+        let server = Server::start_with(&["--test-controls", "--limits-part-size-min", "1"]);
         let connection = RefCell::new(Connection::open(&server.address).unwrap());
         let mut world = Self {
             connection,
@@ -168,6 +186,9 @@ impl World {
             doomed_key: RefCell::default(),
             doomed_file: RefCell::default(),
             doomed_name: RefCell::default(),
+            large: RefCell::default(),
+            complete_large: RefCell::default(),
+            doomed_large: RefCell::default(),
             made: Cell::new(0),
         };
         world.enter();
@@ -187,6 +208,8 @@ impl World {
             world.buckets.insert(name, id);
         }
         world.seen_file = world.upload(SEEN_NAME);
+        let large = world.begin_large("a/large.bin");
+        world.large.replace(large);
         for operation in operations() {
             world.renew(operation.name);
         }
@@ -249,16 +272,36 @@ impl World {
     }
 
     fn upload(&self, name: &str) -> String {
-        let (target, token) = self.pair(&self.master.borrow()).unwrap();
-        let answer = self.send(&upload_request(&target, Some(&token), name));
+        let pair = self.pair("b2_upload_file", &self.master.borrow()).unwrap();
+        let answer = self.send(&upload_request("b2_upload_file", &pair.0, Some(&pair.1), name));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["fileId"].as_str().unwrap().to_owned()
     }
 
-    /// An upload URL (its path) and token for the right bucket, when the token may have them.
-    fn pair(&self, token: &str) -> Option<(String, String)> {
-        let fields = json!({"bucketId": self.right()});
-        let answer = self.send(&Request::json("b2_get_upload_url", Some(token), &fields));
+    /// Begins a large file and gives it the two parts it needs.
+    fn begin_large(&self, name: &str) -> String {
+        let fields =
+            json!({"bucketId": self.right(), "fileName": name, "contentType": "text/plain"});
+        let started = self.as_master("b2_start_large_file", &fields);
+        let id = started["fileId"].as_str().unwrap().to_owned();
+        for number in [1, 2] {
+            let part = json!({
+                "sourceFileId": self.seen_file, "largeFileId": id, "partNumber": number,
+            });
+            self.as_master("b2_copy_part", &part);
+        }
+        id
+    }
+
+    /// An upload URL (its path) and token for the right bucket or the large file in it, when the
+    /// token may have them.
+    fn pair(&self, door: &str, token: &str) -> Option<Pair> {
+        let (operation, fields) = match door {
+            "b2_upload_file" => ("b2_get_upload_url", json!({"bucketId": self.right()})),
+            "b2_upload_part" => ("b2_get_upload_part_url", json!({"fileId": *self.large.borrow()})),
+            other => panic!("{other} has no upload URL"),
+        };
+        let answer = self.send(&Request::json(operation, Some(token), &fields));
         if answer.status != 200 {
             return None;
         }
@@ -266,6 +309,10 @@ impl World {
         let url = pair["uploadUrl"].as_str().unwrap();
         let path = url.splitn(4, '/').nth(3).unwrap();
         Some((format!("/{path}"), pair["authorizationToken"].as_str().unwrap().to_owned()))
+    }
+
+    fn pairs(&self, token: &str) -> BTreeMap<&'static str, Pair> {
+        UPLOAD_DOORS.into_iter().filter_map(|door| Some((door, self.pair(door, token)?))).collect()
     }
 
     fn try_key(
@@ -300,7 +347,7 @@ impl World {
         let entered = self.authorize(&id, &secret);
         assert_eq!(entered.status, 200, "{entered:?}");
         let token = entered.json()["authorizationToken"].as_str().unwrap().to_owned();
-        let pair = self.pair(&token);
+        let pairs = self.pairs(&token);
         let label = if capabilities.len() == 1 {
             format!("only {:?}", capabilities.first().unwrap())
         } else {
@@ -314,7 +361,7 @@ impl World {
             id,
             secret,
             token,
-            pair,
+            pairs,
         }
     }
 
@@ -344,6 +391,14 @@ impl World {
                 self.upload(&name);
                 *self.doomed_name.borrow_mut() = name;
             }
+            "b2_finish_large_file" => {
+                let large = self.begin_large("a/complete.bin");
+                self.complete_large.replace(large);
+            }
+            "b2_cancel_large_file" => {
+                let large = self.begin_large("a/canceled.bin");
+                self.doomed_large.replace(large);
+            }
             _ => {}
         }
     }
@@ -354,6 +409,9 @@ impl World {
             let fields = json!({"accountId": MASTER_ID, "bucketId": answer.json()["bucketId"]});
             self.as_master("b2_delete_bucket", &fields);
         }
+        if operation == "b2_start_large_file" {
+            self.as_master("b2_cancel_large_file", &json!({"fileId": answer.json()["fileId"]}));
+        }
         self.renew(operation);
     }
 
@@ -361,6 +419,12 @@ impl World {
     fn fields(&self, operation: &str, account: &str) -> Option<Value> {
         let bucket = self.right();
         Some(match operation {
+            "b2_cancel_large_file" => json!({"fileId": *self.doomed_large.borrow()}),
+            "b2_copy_file" => json!({"sourceFileId": self.seen_file, "fileName": "a/copied.txt"}),
+            "b2_copy_part" => json!({
+                "sourceFileId": self.seen_file, "largeFileId": *self.large.borrow(),
+                "partNumber": 1,
+            }),
             "b2_create_bucket" => json!({
                 "accountId": account, "bucketName": self.fresh("rights-made"),
                 "bucketType": "allPrivate",
@@ -375,10 +439,17 @@ impl World {
                 json!({"fileId": *self.doomed_file.borrow(), "fileName": "a/doomed.txt"})
             }
             "b2_delete_key" => json!({"applicationKeyId": *self.doomed_key.borrow()}),
+            "b2_finish_large_file" => json!({
+                "fileId": *self.complete_large.borrow(),
+                "partSha1Array": [sha1_hex(b"sent"), sha1_hex(b"sent")],
+            }),
             "b2_get_download_authorization" => json!({
                 "bucketId": bucket, "fileNamePrefix": PREFIX, "validDurationInSeconds": 60,
             }),
             "b2_get_file_info" => json!({"fileId": self.seen_file}),
+            "b2_get_upload_part_url" | "b2_list_parts" => {
+                json!({"fileId": *self.large.borrow()})
+            }
             "b2_get_upload_url" => json!({"bucketId": bucket}),
             "b2_hide_file" => {
                 json!({"bucketId": bucket, "fileName": *self.doomed_name.borrow()})
@@ -387,6 +458,12 @@ impl World {
             "b2_list_file_names" | "b2_list_file_versions" => {
                 json!({"bucketId": bucket, "prefix": PREFIX, "maxFileCount": 1})
             }
+            "b2_list_unfinished_large_files" => {
+                json!({"bucketId": bucket, "namePrefix": PREFIX, "maxFileCount": 1})
+            }
+            "b2_start_large_file" => json!({
+                "bucketId": bucket, "fileName": "a/begun.bin", "contentType": "text/plain",
+            }),
             "b2_list_keys" => json!({"accountId": account, "maxKeyCount": 1}),
             "b2_update_bucket" => {
                 json!({"accountId": account, "bucketId": bucket, "bucketType": "allPrivate"})
@@ -406,7 +483,9 @@ impl World {
     ) -> Request {
         let mut request = match operation {
             "b2_authorize_account" => Request::json(operation, credentials, &json!({})),
-            "b2_upload_file" => return upload_request(upload_target, credentials, "a/sent.txt"),
+            door if is_upload(door) => {
+                return upload_request(door, upload_target, credentials, "a/sent.txt");
+            }
             "b2_download_file_by_name" => {
                 Request::plain(format!("/file/{RIGHT_BUCKET}/{SEEN_NAME}"), credentials)
             }
@@ -487,12 +566,16 @@ impl Request {
     }
 }
 
-fn upload_request(target: &str, credentials: Option<&str>, name: &str) -> Request {
+fn upload_request(door: &str, target: &str, credentials: Option<&str>, name: &str) -> Request {
     let request = Request::plain(target.to_owned(), credentials);
     let mut headers = request.headers;
     let body = b"sent".to_vec();
-    headers.push(("X-Bz-File-Name", name.to_owned()));
-    headers.push(("Content-Type", "text/plain".to_owned()));
+    if door == "b2_upload_part" {
+        headers.push(("X-Bz-Part-Number", "1".to_owned()));
+    } else {
+        headers.push(("X-Bz-File-Name", name.to_owned()));
+        headers.push(("Content-Type", "text/plain".to_owned()));
+    }
     headers.push(("X-Bz-Content-Sha1", sha1_hex(&body)));
     Request { method: "POST", target: request.target, headers, body }
 }
@@ -568,9 +651,9 @@ fn capability_sets(usable: &[&'static str]) -> Vec<BTreeSet<&'static str>> {
 
 /// What a key of the matrix sends to an operation's door.
 fn credentials_at<'k>(operation: &str, key: &'k Key, basic: &'k str) -> &'k str {
-    match (operation, &key.pair) {
+    match (operation, key.pairs.get(operation)) {
         ("b2_authorize_account", _) => basic,
-        ("b2_upload_file", Some((_, token))) => token,
+        (_, Some((_, token))) => token,
         _ => &key.token,
     }
 }
@@ -588,13 +671,14 @@ fn walk(
     // Downloads are looked at by GET; all methods have their turn with the credentials.
     let is_download = name.starts_with("b2_download");
     let method = if is_download { "GET" } else { "POST" };
-    let (spare_target, _) = world.pair(&world.master.borrow()).unwrap();
+    let spare = is_upload(name).then(|| world.pair(name, &world.master.borrow()).unwrap());
+    let (spare_target, _) = spare.unwrap_or_default();
     let (allowed, refused): (Vec<_>, Vec<_>) =
         keys.into_iter().partition(|(_, expected)| is_success(expected));
     let mut ask = |(key, expected): (&Key, Expected)| {
         let credentials = basic(&key.id, &key.secret);
         let proof = credentials_at(name, key, &credentials);
-        let target = key.pair.as_ref().map_or(&spare_target, |(target, _)| target);
+        let target = key.pairs.get(name).map_or(&spare_target, |(target, _)| target);
         let answer = world.send(&world.request(name, method, account, Some(proof), target));
         let case = format!("{name}, {}", key.label);
         tally.compare(&case, method, &answer, &expected);
@@ -634,7 +718,8 @@ fn reliability_r63_every_operation_of_the_table_stands_in_the_rights_file_and_no
     for row in table {
         let right = &rights.operations[row.name];
         assert_eq!(row.capability, right.needs.first().map(String::as_str), "{}", row.name);
-        assert!(right.needs.len() <= 1, "{}: the table holds one capability", row.name);
+        let reads_too = row.name.starts_with("b2_copy_") && right.needs[1..] == ["readFiles"];
+        assert!(right.needs.len() <= 1 || reads_too, "{}: the table holds one", row.name);
         assert_eq!(row.scope, right.scope, "{}", row.name);
     }
     let known: BTreeSet<String> = capabilities().into_iter().map(str::to_owned).collect();
@@ -678,7 +763,7 @@ fn native_400_to_406_every_right_opens_its_operations_where_it_reaches_and_nothi
         let right = &rights.operations[operation.name];
         let asked = keys.iter().map(|(key, restriction)| {
             let expected = right.expected(&key.capabilities, restriction);
-            let has_no_pair = operation.name == "b2_upload_file" && key.pair.is_none();
+            let has_no_pair = is_upload(operation.name) && !key.pairs.contains_key(operation.name);
             // Without an upload token the account token is tried: the wrong kind for the door.
             let expected = match expected {
                 Expected::Refused(_) if has_no_pair => refused("bad_auth_token"),
@@ -718,7 +803,7 @@ fn reliability_a13_to_a15_keys_that_are_gone_over_or_another_accounts_open_nothi
         let keys = foreign.iter().map(|key| {
             let found = Expected::Exactly(right.foreign.clone());
             // The account named in a request is compared before the capability.
-            let by_kind = operation.name == "b2_upload_file" || names_account(operation.name);
+            let by_kind = is_upload(operation.name) || names_account(operation.name);
             match right.expected(&key.capabilities, anywhere) {
                 refused @ Expected::Refused(_) if !by_kind => (key, refused),
                 _ => (key, found),
@@ -730,7 +815,7 @@ fn reliability_a13_to_a15_keys_that_are_gone_over_or_another_accounts_open_nothi
     assert_eq!(world.server.control("POST", &advance).status, 200);
     for operation in operations() {
         let keys = expired.iter().map(|key| {
-            let has_no_pair = operation.name == "b2_upload_file" && key.pair.is_none();
+            let has_no_pair = is_upload(operation.name) && !key.pairs.contains_key(operation.name);
             let is_basic = operation.name == "b2_authorize_account";
             let code =
                 if has_no_pair || is_basic { "bad_auth_token" } else { "expired_auth_token" };
@@ -776,9 +861,13 @@ fn reliability_a1_to_a18_only_the_right_kind_of_credential_opens_a_door() {
     let mut world = World::new();
     let mut tally = Tally::default();
     let account_token = world.master.borrow().clone();
-    let (upload_target, upload_token) = world.pair(&account_token).unwrap();
-    let (other_target, other_upload_token) = world.pair(&account_token).unwrap();
-    assert_ne!(upload_target, other_target);
+    let (pairs, others) = (world.pairs(&account_token), world.pairs(&account_token));
+    for door in UPLOAD_DOORS {
+        assert_ne!(pairs[door].0, others[door].0);
+    }
+    // What is sent to doors that are not for uploads.
+    let usual = "b2_upload_file";
+    let door_of = |name: &'static str| if is_upload(name) { name } else { usual };
     let share = |prefix: &str, life_s: i64| {
         let fields = json!({
             "bucketId": world.right(), "fileNamePrefix": prefix, "validDurationInSeconds": life_s,
@@ -790,18 +879,20 @@ fn reliability_a1_to_a18_only_the_right_kind_of_credential_opens_a_door() {
     let before = world.fingerprint();
     for operation in operations() {
         let (name, right) = (operation.name, &rights.operations[operation.name]);
+        let (upload_target, upload_token) = &pairs[door_of(name)];
+        let (_, other_upload_token) = &others[door_of(name)];
         let good = match name {
             "b2_authorize_account" => basic(MASTER_ID, MASTER_KEY),
-            "b2_upload_file" => upload_token.clone(),
+            door if is_upload(door) => upload_token.clone(),
             _ => account_token.clone(),
         };
         for &method in operation.methods {
             let mut ask = |what: &str, credentials: Option<&str>, expected: &Expected| {
-                let request = world.request(name, method, MASTER_ID, credentials, &upload_target);
+                let request = world.request(name, method, MASTER_ID, credentials, upload_target);
                 let answer = world.send(&request);
                 tally.compare(&format!("{name} with {what}"), method, &answer, expected);
                 if !is_success(expected) {
-                    let secrets = [account_token.as_str(), &upload_token, MASTER_KEY];
+                    let secrets = [account_token.as_str(), upload_token, MASTER_KEY];
                     tally.names_no_secret(name, &answer, &secrets);
                 }
             };
@@ -814,12 +905,12 @@ fn reliability_a1_to_a18_only_the_right_kind_of_credential_opens_a_door() {
             let sibling_code = if by_name { "unauthorized" } else { "bad_auth_token" };
             ask("a download token", Some(&download_token), &download_may);
             ask("a sibling's download token", Some(&sibling_token), &refused(sibling_code));
-            ask("another URL's token", Some(&other_upload_token), &refused("bad_auth_token"));
-            if name == "b2_upload_file" || name == "b2_authorize_account" {
+            ask("another URL's token", Some(other_upload_token), &refused("bad_auth_token"));
+            if is_upload(name) || name == "b2_authorize_account" {
                 ask("an account token", Some(&account_token), &refused("bad_auth_token"));
             }
-            if name != "b2_upload_file" {
-                ask("an upload token", Some(&upload_token), &refused("bad_auth_token"));
+            for door in UPLOAD_DOORS.into_iter().filter(|door| *door != name) {
+                ask("an upload token", Some(&pairs[door].1), &refused("bad_auth_token"));
             }
             if name != "b2_authorize_account" {
                 let keys = basic(MASTER_ID, MASTER_KEY);
@@ -838,14 +929,15 @@ fn reliability_a1_to_a18_only_the_right_kind_of_credential_opens_a_door() {
     for operation in operations() {
         let name = operation.name;
         for &method in operation.methods {
-            let other_doors = ["b2_authorize_account", "b2_upload_file"];
+            let by_account = name != "b2_authorize_account" && !is_upload(name);
+            let (upload_target, upload_token) = &pairs[door_of(name)];
             for (what, token, opens) in [
-                ("account", &account_token, !other_doors.contains(&name)),
-                ("upload", &upload_token, name == "b2_upload_file"),
+                ("account", &account_token, by_account),
+                ("upload", upload_token, is_upload(name)),
                 ("download", &download_token, name == "b2_download_file_by_name"),
             ] {
                 let code = if opens { "expired_auth_token" } else { "bad_auth_token" };
-                let request = world.request(name, method, MASTER_ID, Some(token), &upload_target);
+                let request = world.request(name, method, MASTER_ID, Some(token), upload_target);
                 let answer = world.send(&request);
                 let case = format!("{name} with an expired {what} token");
                 tally.compare(&case, method, &answer, &refused(code));
@@ -922,12 +1014,13 @@ fn reliability_b13_native_403_fields_need_and_show_what_their_own_rights_say() {
         for (member, capability) in &right.reveals {
             for (set, holds) in keys_for(capability) {
                 let key = world.key(set, anywhere);
-                let target = key.pair.as_ref().map_or("", |(target, _)| target);
+                let target = key.pairs.get(operation.as_str()).map_or("", |(target, _)| target);
                 let proof = credentials_at(operation, &key, "");
                 let request = world.request(operation, "POST", MASTER_ID, Some(proof), target);
                 let answer = world.send(&request);
                 let case = format!("{operation} shows {member}, {}", key.label);
                 tally.compare(&case, "POST", &answer, &Expected::Allowed);
+                world.tidy(operation, &answer);
                 let answer = answer.json();
                 let shown = &bearer(&answer, member)[member];
                 let may = shown["isClientAuthorizedToRead"].as_bool();

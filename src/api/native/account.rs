@@ -40,7 +40,6 @@ pub(crate) fn authorize(
 
 fn render(authorized: &Authorized, http: &Http, url: &str, version: ApiVersion) -> Value {
     let key = &authorized.caller.key;
-    let settings = &http.settings;
     let s3_url = url.to_owned();
     let capabilities = key.capabilities.names();
     let expires = key.expires_at.map(|end| end.0);
@@ -49,7 +48,8 @@ fn render(authorized: &Authorized, http: &Http, url: &str, version: ApiVersion) 
     let bucket_name = single.and_then(|(_, name)| name.clone());
     let account = key.account;
     let token = &authorized.token;
-    let (recommended, smallest) = (settings.part_bytes_recommended, settings.part_bytes_min);
+    let sizes = http.app.policy.part_sizes;
+    let (recommended, smallest) = (sizes.bytes_recommended, sizes.bytes_min);
     if version.0 <= 2 {
         let mut flat = json!({
             "absoluteMinimumPartSize": smallest,

@@ -153,7 +153,7 @@ fn bytes_of(
         let app = Arc::clone(&app);
         async move {
             let mut reader = reader?;
-            match reader.next().await? {
+            match reader.next(&app).await? {
                 Ok(chunk) => Some((Ok(chunk), Some(reader))),
                 Err(error) => {
                     app.metrics.faults.one();

@@ -208,6 +208,17 @@ impl Fields {
         self.map.contains_key(name)
     }
 
+    /// Whether a field is an object whose `mode` is null, absent or `none`: how older SDKs spell
+    /// that they want nothing.
+    pub(crate) fn names_no_mode(&self, name: &str) -> Result<bool, Refusal> {
+        let Some(Value::Object(members)) = self.opt_structure(name)? else { return Ok(false) };
+        match members.get("mode") {
+            None | Some(Value::Null) => Ok(true),
+            Some(Value::String(mode)) => Ok(mode.eq_ignore_ascii_case("none")),
+            Some(_) => Err(bad_request(format!("{name}.mode must be a string"))),
+        }
+    }
+
     /// Whether a field holds anything: not null, not false, not an empty list or object.
     pub(crate) fn asks_for(&self, name: &str) -> Result<bool, Refusal> {
         Ok(match self.opt_structure(name)? {

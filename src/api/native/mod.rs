@@ -6,10 +6,12 @@
 
 pub(crate) mod account;
 pub(crate) mod buckets;
+pub(crate) mod copy;
 pub(crate) mod download;
 pub(crate) mod fields;
 pub(crate) mod files;
 pub(crate) mod keys;
+pub(crate) mod large_files;
 pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;
@@ -65,6 +67,8 @@ pub(crate) enum Door {
     Json(fn(Call) -> LocalBoxFuture<'static, Reply>),
     /// Bytes in, at an upload URL.
     Upload,
+    /// Bytes in, at the address for the parts of one large file.
+    UploadPart,
     /// Bytes out.
     DownloadById,
     DownloadByName,
@@ -85,7 +89,7 @@ impl Operation {
     pub(crate) fn methods(&self) -> &'static [&'static str] {
         match self.door {
             Door::Authorize | Door::Json(_) => &["GET", "POST"],
-            Door::Upload => &["POST"],
+            Door::Upload | Door::UploadPart => &["POST"],
             Door::DownloadById => &["GET", "HEAD", "POST"],
             Door::DownloadByName => &["GET", "HEAD"],
         }
@@ -101,6 +105,27 @@ macro_rules! json {
 /// Every operation there is. `docs/compatibility.md` has a row for each.
 pub(crate) const OPERATIONS: &[Operation] = &[
     row("b2_authorize_account", Door::Authorize, None, Class::C, Scope::Nothing),
+    row(
+        "b2_cancel_large_file",
+        json!(large_files::cancel),
+        Some(Capability::WriteFiles),
+        Class::A,
+        Scope::Name,
+    ),
+    row(
+        "b2_copy_file",
+        json!(copy::copy_file),
+        Some(Capability::WriteFiles),
+        Class::C,
+        Scope::Name,
+    ),
+    row(
+        "b2_copy_part",
+        json!(copy::copy_part),
+        Some(Capability::WriteFiles),
+        Class::C,
+        Scope::Name,
+    ),
     row(
         "b2_create_bucket",
         json!(buckets::create),
@@ -151,6 +176,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Scope::Name,
     ),
     row(
+        "b2_finish_large_file",
+        json!(large_files::finish),
+        Some(Capability::WriteFiles),
+        Class::A,
+        Scope::Name,
+    ),
+    row(
         "b2_get_download_authorization",
         json!(download::authorization),
         Some(Capability::ShareFiles),
@@ -158,6 +190,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Scope::Prefix,
     ),
     row("b2_get_file_info", json!(files::info), Some(Capability::ReadFiles), Class::B, Scope::Name),
+    row(
+        "b2_get_upload_part_url",
+        json!(large_files::upload_url),
+        Some(Capability::WriteFiles),
+        Class::A,
+        Scope::Name,
+    ),
     row(
         "b2_get_upload_url",
         json!(upload::upload_url),
@@ -188,6 +227,21 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Scope::Prefix,
     ),
     row("b2_list_keys", json!(keys::list), Some(Capability::ListKeys), Class::C, Scope::Nothing),
+    row("b2_list_parts", json!(large_files::list_parts), None, Class::C, Scope::Name),
+    row(
+        "b2_list_unfinished_large_files",
+        json!(large_files::list_unfinished),
+        Some(Capability::ListFiles),
+        Class::C,
+        Scope::Prefix,
+    ),
+    row(
+        "b2_start_large_file",
+        json!(large_files::start),
+        Some(Capability::WriteFiles),
+        Class::A,
+        Scope::Name,
+    ),
     row(
         "b2_update_bucket",
         json!(buckets::update),
@@ -196,6 +250,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Scope::Bucket,
     ),
     row("b2_upload_file", Door::Upload, Some(Capability::WriteFiles), Class::A, Scope::Name),
+    row("b2_upload_part", Door::UploadPart, Some(Capability::WriteFiles), Class::A, Scope::Name),
 ];
 
 const fn row(
@@ -342,6 +397,9 @@ async fn dispatch(
     if matches!(operation.door, Door::Upload) {
         return upload::upload_file(request, payload, http, version, rest).await;
     }
+    if matches!(operation.door, Door::UploadPart) {
+        return large_files::upload_part(request, payload, http, rest).await;
+    }
     if !rest.is_empty() {
         return Err(absent().into());
     }
@@ -363,7 +421,7 @@ async fn dispatch(
             };
             handler(call).await.map(json_answer)
         }
-        Door::Upload | Door::DownloadByName => Err(absent().into()),
+        Door::Upload | Door::UploadPart | Door::DownloadByName => Err(absent().into()),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::domain::refusal::{
 };
 use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::error::Error;
-use crate::operations::upload::{DeclaredSha1, NewFile, check_upload, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, check_upload, upload};
 
 pub(crate) async fn upload_url(call: Call) -> Reply {
     let bucket = call.fields.text("bucketId")?;
@@ -54,6 +54,23 @@ pub(crate) async fn upload_file(
 /// Reads the headers of an upload.
 fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
     refuse_later_features(headers)?;
+    let name = headers.get("X-Bz-File-Name").ok_or_else(|| missing_header("X-Bz-File-Name"))?;
+    let name = FileName::decode(name.as_bytes())?;
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = match given {
+        None => return Err(missing_header("Content-Type")),
+        given => content_type::resolve(given, name.as_str())?,
+    };
+    let body = announced(headers)?;
+    let infos = headers.iter().filter_map(|(header, value)| {
+        Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))
+    });
+    let info = FileInfo::from_headers(infos, &name)?;
+    Ok(NewFile { name, content_type, info, body })
+}
+
+/// What the headers of an upload say about the body.
+pub(crate) fn announced(headers: &HeaderMap) -> Result<Announced, Refusal> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return Err(bad_request("Transfer-Encoding is not allowed, send Content-Length"));
     }
@@ -62,26 +79,15 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
             return Err(bad_request(format!("header {forbidden} is not allowed on uploads")));
         }
     }
-    let name = headers.get("X-Bz-File-Name").ok_or_else(|| missing_header("X-Bz-File-Name"))?;
-    let name = FileName::decode(name.as_bytes())?;
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let content_type = match given {
-        None => return Err(missing_header("Content-Type")),
-        given => content_type::resolve(given, name.as_str())?,
-    };
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let body_bytes = length
         .ok_or_else(|| missing_header("Content-Length"))?
         .parse()
         .map_err(|_| bad_request("Bad Content-Length"))?;
-    let infos = headers.iter().filter_map(|(header, value)| {
-        Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))
-    });
-    let info = FileInfo::from_headers(infos, &name)?;
-    Ok(NewFile { content_type, info, body_bytes, sha1: declared_sha1(headers)?, name })
+    Ok(Announced { body_bytes, sha1: declared_sha1(headers)? })
 }
 
-fn missing_header(name: &str) -> Refusal {
+pub(crate) fn missing_header(name: &str) -> Refusal {
     Refusal { message: format!("Missing header: {name}").into(), ..missing_field(name) }
 }
 

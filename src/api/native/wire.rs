@@ -9,9 +9,12 @@ use crate::auth::caller::Caller;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::digest::Md5Digest;
+use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, FileId};
 use crate::domain::key::{Key, Secret};
+use crate::domain::large_file::Part;
+use crate::domain::lock::Retention;
 use crate::domain::replication::{ReplicationConfiguration, ReplicationStatus};
 use crate::operations::list::{Entry, Page};
 
@@ -33,24 +36,40 @@ impl<T> Guarded<T> {
     }
 }
 
-/// Retention of a file without a lock: b2sdk needs the object with its nulls, not null.
+/// Retention of a file. Without one b2sdk needs the object with its nulls, not null.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NoRetention {
+pub(crate) struct RetentionJson {
     mode: Option<&'static str>,
     retain_until_timestamp: Option<i64>,
 }
 
+impl RetentionJson {
+    pub(crate) fn of(retention: Option<Retention>) -> Self {
+        Self {
+            mode: retention.map(|retention| retention.mode.as_str()),
+            retain_until_timestamp: retention.map(|retention| retention.until.0),
+        }
+    }
+}
+
+/// A legal hold in answers.
+pub(crate) fn legal_hold(hold: bool) -> &'static str {
+    if hold { "on" } else { "off" }
+}
+
+/// Encryption of a file, a part or a bucket's new files; both null where there is none.
 #[derive(Serialize)]
-struct NoEncryption {
+pub(crate) struct EncryptionJson {
     algorithm: Option<&'static str>,
     mode: Option<&'static str>,
 }
 
-const NOT_ENCRYPTED: NoEncryption = NoEncryption { algorithm: None, mode: None };
-
-fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(value)
+impl EncryptionJson {
+    pub(crate) fn of(encryption: &Encryption) -> Self {
+        let mode = encryption.mode();
+        Self { algorithm: mode.map(|_| "AES256"), mode }
+    }
 }
 
 fn raw_json<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
@@ -66,8 +85,7 @@ pub(crate) struct FileJson<'a> {
     action: &'static str,
     bucket_id: BucketId,
     content_length: u64,
-    #[serde(serialize_with = "as_text")]
-    content_md5: Md5Digest,
+    content_md5: Option<Md5Digest>,
     content_sha1: ContentSha1,
     content_type: &'a str,
     file_id: FileId,
@@ -75,13 +93,13 @@ pub(crate) struct FileJson<'a> {
     file_info: &'a str,
     file_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    file_retention: Option<Guarded<NoRetention>>,
+    file_retention: Option<Guarded<RetentionJson>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     legal_hold: Option<Guarded<&'static str>>,
     /// Lower case; clients that want another case change it themselves.
     replication_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    server_side_encryption: Option<NoEncryption>,
+    server_side_encryption: Option<EncryptionJson>,
     /// Only in listings and hides of version 1: rclone reads no other length there.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
@@ -121,9 +139,10 @@ pub(crate) struct Reader<'c> {
 impl Reader<'_> {
     /// A version as listings and hides show it, or as all other answers do.
     pub(crate) fn file(self, file: &FileVersion, listed: bool) -> FileJson<'_> {
-        let is_upload = file.action == Action::Upload;
+        let has_content = file.action != Action::Hide;
         let may = |capability| self.caller.may(capability);
-        let retention = NoRetention { mode: None, retain_until_timestamp: None };
+        let retention = RetentionJson::of(file.lock.retention);
+        let hold = file.lock.legal_hold.map(legal_hold);
         FileJson {
             account_id: self.caller.account(),
             action: file.action.as_str(),
@@ -135,15 +154,20 @@ impl Reader<'_> {
             file_id: file.id(),
             file_info: file.info.as_json(),
             file_name: file.name.as_str(),
-            file_retention: is_upload
+            file_retention: has_content
                 .then(|| Guarded::shown_if(may(Capability::ReadFileRetentions), Some(retention))),
-            legal_hold: is_upload
-                .then(|| Guarded::shown_if(may(Capability::ReadFileLegalHolds), None)),
+            legal_hold: has_content
+                .then(|| Guarded::shown_if(may(Capability::ReadFileLegalHolds), hold)),
             replication_status: file.replication.map(ReplicationStatus::as_str),
-            server_side_encryption: is_upload.then_some(NOT_ENCRYPTED),
+            server_side_encryption: has_content.then(|| EncryptionJson::of(&file.encryption)),
             size: (listed && self.version.0 == 1).then_some(file.size),
             upload_timestamp: file.upload_at.0,
         }
+    }
+
+    /// The version that a copy made, as the answer to the copy shows it.
+    pub(crate) fn copied(self, file: &FileVersion) -> FileJson<'_> {
+        FileJson { action: "copy", ..self.file(file, false) }
     }
 
     fn folder(self, bucket: BucketId, name: &str) -> FolderJson<'_> {
@@ -208,7 +232,7 @@ impl Reader<'_> {
             cors_rules: [],
             default_server_side_encryption: Guarded::shown_if(
                 may(Capability::ReadBucketEncryption),
-                Some(NOT_ENCRYPTED),
+                Some(EncryptionJson::of(&Encryption::None)),
             ),
             file_lock_configuration: Guarded::shown_if(
                 may(Capability::ReadBucketRetentions),
@@ -225,6 +249,32 @@ impl Reader<'_> {
             ),
             revision: bucket.revision,
         }
+    }
+}
+
+/// A part of a large file.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PartJson {
+    content_length: u64,
+    content_md5: Md5Digest,
+    content_sha1: ContentSha1,
+    file_id: FileId,
+    part_number: i64,
+    server_side_encryption: EncryptionJson,
+    upload_timestamp: i64,
+}
+
+/// A part, encrypted like the file it belongs to.
+pub(crate) fn part_json(file: &FileVersion, part: &Part) -> PartJson {
+    PartJson {
+        content_length: part.size,
+        content_md5: part.md5,
+        content_sha1: part.sha1,
+        file_id: file.id(),
+        part_number: part.number.get(),
+        server_side_encryption: EncryptionJson::of(&file.encryption),
+        upload_timestamp: part.uploaded_at.0,
     }
 }
 
@@ -251,7 +301,7 @@ pub(crate) struct BucketJson<'a> {
     bucket_name: &'a str,
     bucket_type: &'static str,
     cors_rules: [(); 0],
-    default_server_side_encryption: Guarded<NoEncryption>,
+    default_server_side_encryption: Guarded<EncryptionJson>,
     file_lock_configuration: Guarded<NoFileLock>,
     lifecycle_rules: [(); 0],
     options: [&'static str; 1],

@@ -25,7 +25,7 @@ use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::files::{delete_version, hide_file};
 use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs};
-use crate::operations::upload::{DeclaredSha1, NewFile, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
 use crate::replication::destination::faulty::Fault;
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
@@ -71,7 +71,7 @@ async fn content(house: &TestHouse, version: &FileVersion) -> Vec<u8> {
         Content::Inline(bytes) => bytes.to_vec(),
         Content::Stored(mut reader) => {
             let mut all = Vec::new();
-            while let Some(chunk) = reader.next().await {
+            while let Some(chunk) = reader.next(&house.app).await {
                 all.extend_from_slice(&chunk.unwrap());
             }
             all
@@ -304,8 +304,7 @@ async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they
             &FileName::parse("unverified").unwrap(),
         )
         .unwrap(),
-        body_bytes: 3,
-        sha1: DeclaredSha1::Unknown,
+        body: Announced { body_bytes: 3, sha1: DeclaredSha1::Unknown },
     };
     let body = stream::iter([Ok(Bytes::from_static(b"abc"))]);
     let source = upload(&house.app, &ticket, file, body).await.unwrap();

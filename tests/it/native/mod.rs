@@ -4,8 +4,10 @@
 mod account;
 mod bad_input;
 mod buckets;
+mod copy;
 mod download;
 mod keys;
+mod large_files;
 mod listing;
 mod transport;
 pub(crate) mod upload;

@@ -1,0 +1,60 @@
+//! `b2_copy_file` and `b2_copy_part`.
+
+use crate::api::native::large_files::refuse_later_features;
+use crate::api::native::wire::part_json;
+use crate::api::native::{Call, Reply, reply};
+use crate::domain::content_type;
+use crate::domain::file::FileInfo;
+use crate::domain::large_file::PartNumber;
+use crate::domain::names::FileName;
+use crate::domain::refusal::{Refusal, bad_request, missing_field, shorten};
+use crate::operations::copy::{self, Metadata, NewCopy, Source};
+
+fn source(call: &Call) -> Result<Source, Refusal> {
+    Ok(Source {
+        file_id: call.fields.text("sourceFileId")?.to_owned(),
+        range: call.fields.opt_text("range")?.map(str::to_owned),
+    })
+}
+
+fn metadata(call: &Call, name: &FileName) -> Result<Metadata, Refusal> {
+    let fields = &call.fields;
+    let content_type = fields.opt_text("contentType")?;
+    let info = fields.opt_text_map("fileInfo")?;
+    match fields.opt_text("metadataDirective")?.unwrap_or("COPY") {
+        "COPY" if content_type.is_some() || info.is_some() => {
+            Err(bad_request("contentType and fileInfo go with metadataDirective REPLACE only"))
+        }
+        "COPY" => Ok(Metadata::Copy),
+        "REPLACE" => {
+            let given = content_type.ok_or_else(|| missing_field("contentType"))?;
+            Ok(Metadata::Replace {
+                content_type: content_type::resolve(Some(given), name.as_str())?,
+                info: FileInfo::from_entries(info.unwrap_or_default(), name)?,
+            })
+        }
+        other => Err(bad_request(format!("Bad metadataDirective: {}", shorten(other)))),
+    }
+}
+
+pub(crate) async fn copy_file(call: Call) -> Reply {
+    refuse_later_features(&call.fields)?;
+    let name = FileName::parse(call.fields.text("fileName")?)?;
+    let wanted = NewCopy {
+        source: source(&call)?,
+        bucket: call.fields.opt_text("destinationBucketId")?.map(str::to_owned),
+        metadata: metadata(&call, &name)?,
+        name,
+    };
+    let file = copy::copy_file(call.app(), &call.caller, wanted).await?;
+    reply(&call.reader().copied(&file))
+}
+
+pub(crate) async fn copy_part(call: Call) -> Reply {
+    refuse_later_features(&call.fields)?;
+    let large_file = call.fields.text("largeFileId")?;
+    let number = PartNumber::of_caller(call.fields.int("partNumber")?)?;
+    let (file, part) =
+        copy::copy_part(call.app(), &call.caller, source(&call)?, large_file, number).await?;
+    reply(&part_json(&file, &part))
+}

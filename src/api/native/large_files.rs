@@ -1,0 +1,129 @@
+//! The operations on large files, and the addresses their parts are sent to.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+
+use crate::api::Http;
+use crate::api::body::with_idle_limit;
+use crate::api::native::fields::Fields;
+use crate::api::native::upload::{announced, missing_header};
+use crate::api::native::wire::part_json;
+use crate::api::native::{Call, Reply, authorization, json_answer, reply};
+use crate::domain::content_type;
+use crate::domain::file::FileInfo;
+use crate::domain::large_file::PartNumber;
+use crate::domain::names::FileName;
+use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, missing_field, not_supported};
+use crate::operations::error::Error;
+use crate::operations::large_files::{self, NewLargeFile, UnfinishedQuery, part_ticket};
+
+pub(crate) async fn start(call: Call) -> Reply {
+    let fields = &call.fields;
+    refuse_later_features(fields)?;
+    let bucket = fields.text("bucketId")?.to_owned();
+    let name = FileName::parse(fields.text("fileName")?)?;
+    let content_type = content_type::resolve(Some(fields.text("contentType")?), name.as_str())?;
+    let info = fields.opt_text_map("fileInfo")?.unwrap_or_default();
+    let info = FileInfo::from_entries(info, &name)?;
+    let wanted = NewLargeFile { bucket, name, content_type, info };
+    let started = large_files::start(call.app(), &call.caller, wanted).await?;
+    reply(&call.reader().file(&started, false))
+}
+
+/// Fields that ask for what is not there yet are refused, never ignored.
+pub(crate) fn refuse_later_features(fields: &Fields) -> Result<(), Refusal> {
+    for (field, feature) in [
+        ("fileRetention", "Object Lock"),
+        ("legalHold", "Object Lock"),
+        ("serverSideEncryption", "server-side encryption"),
+        ("sourceServerSideEncryption", "server-side encryption"),
+        ("destinationServerSideEncryption", "server-side encryption"),
+        ("customUploadTimestamp", "customUploadTimestamp"),
+        ("custom_upload_timestamp", "customUploadTimestamp"),
+    ] {
+        let names_none = fields.names_no_mode(field)?;
+        if fields.asks_for(field)? && !names_none {
+            return Err(not_supported(feature));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn upload_url(call: Call) -> Reply {
+    let pair = large_files::part_pair(call.app(), &call.caller, call.fields.text("fileId")?)?;
+    let url = format!(
+        "{}/b2api/v{}/b2_upload_part/{}/{}",
+        call.base_url, call.version.0, pair.file, pair.mark
+    );
+    reply(&json!({"authorizationToken": pair.token, "fileId": pair.file, "uploadUrl": url}))
+}
+
+pub(crate) async fn upload_part(
+    request: &HttpRequest,
+    payload: web::Payload,
+    http: &web::Data<Http>,
+    rest: &str,
+) -> Result<HttpResponse, Error> {
+    let (file, mark) = rest.split_once('/').unwrap_or((rest, ""));
+    let token = authorization(request)?.ok_or_else(bad_auth_token)?;
+    let ticket = part_ticket(&http.app, token, file, mark)?;
+    let headers = request.headers();
+    if headers.keys().any(|name| name.as_str().starts_with("x-bz-server-side-encryption")) {
+        return Err(
+            bad_request("the large file was not started with server-side encryption").into()
+        );
+    }
+    let number =
+        headers.get("X-Bz-Part-Number").ok_or_else(|| missing_header("X-Bz-Part-Number"))?;
+    let number = number.to_str().ok().and_then(|digits| digits.parse().ok());
+    let number = PartNumber::of_caller(number.ok_or_else(|| bad_request("Bad X-Bz-Part-Number"))?)?;
+    let announced = announced(headers)?;
+    let body = with_idle_limit(payload, http.settings.idle_timeout);
+    let (file, part) = large_files::upload_part(&http.app, ticket, number, announced, body).await?;
+    reply(&part_json(&file, &part)).map(json_answer)
+}
+
+pub(crate) async fn list_parts(call: Call) -> Reply {
+    let fields = &call.fields;
+    let page = large_files::list_parts(
+        call.app(),
+        &call.caller,
+        fields.text("fileId")?,
+        fields.opt_int("startPartNumber")?,
+        fields.opt_int("maxPartCount")?,
+    )?;
+    let parts: Vec<_> = page.parts.iter().map(|part| part_json(&page.file, part)).collect();
+    reply(&json!({"nextPartNumber": page.next, "parts": parts}))
+}
+
+pub(crate) async fn list_unfinished(call: Call) -> Reply {
+    let fields = &call.fields;
+    let query = UnfinishedQuery {
+        bucket: fields.text("bucketId")?.to_owned(),
+        prefix: fields.opt_text("namePrefix")?.unwrap_or_default().to_owned(),
+        start_id: fields.opt_text("startFileId")?.map(str::to_owned),
+        max_count: fields.opt_int("maxFileCount")?,
+    };
+    let (listed, next) = large_files::list_unfinished(call.app(), &call.caller, query).await?;
+    let shown: Vec<_> = listed.iter().map(|file| call.reader().file(file, true)).collect();
+    reply(&json!({"files": shown, "nextFileId": next, "nextFileName": null}))
+}
+
+pub(crate) async fn finish(call: Call) -> Reply {
+    let id = call.fields.text("fileId")?;
+    let sha1s =
+        call.fields.opt_texts("partSha1Array")?.ok_or_else(|| missing_field("partSha1Array"))?;
+    let file = large_files::finish(call.app(), &call.caller, id, sha1s).await?;
+    reply(&call.reader().file(&file, false))
+}
+
+pub(crate) async fn cancel(call: Call) -> Reply {
+    let id = call.fields.text("fileId")?;
+    let file = large_files::cancel(call.app(), &call.caller, id).await?;
+    reply(&json!({
+        "accountId": call.caller.account(),
+        "bucketId": file.bucket,
+        "fileId": file.id(),
+        "fileName": file.name.as_str(),
+    }))
+}

@@ -1,0 +1,319 @@
+//! Server-side copies: of a file to a new version, of a file into a part of a large file. No byte
+//! is written again where a reference does.
+
+use std::sync::Arc;
+
+use crate::auth::caller::{Caller, Grant};
+use crate::catalog::blob_refs::{self, NewBlob, Place, StoredBlob};
+use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
+use crate::domain::blob::{Piece, Placement, Seal};
+use crate::domain::bucket::BucketType;
+use crate::domain::capability::Capability;
+use crate::domain::digest::{Hasher, Md5Digest};
+use crate::domain::encryption::Encryption;
+use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYTES_MAX};
+use crate::domain::ids::{BlobId, BucketId, ClaimedFileId};
+use crate::domain::large_file::{Part, PartNumber};
+use crate::domain::lock::FileLock;
+use crate::domain::names::FileName;
+use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
+use crate::domain::refusal::{
+    Code, Refusal, bad_request, invalid_file_id, no_such_bucket, no_such_file_id,
+    range_not_satisfiable, refuse, shorten, unauthorized,
+};
+use crate::operations::App;
+use crate::operations::authorize::{fence, parse_bucket_id};
+use crate::operations::download::read_through;
+use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::error::Error;
+use crate::operations::files::find_claimed;
+use crate::operations::large_files::unfinished;
+
+/// What is to be copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) file_id: String,
+    /// `bytes=first-last`; None copies everything.
+    pub(crate) range: Option<String>,
+}
+
+/// Where the metadata of a copy comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Metadata {
+    /// From the source.
+    Copy,
+    Replace {
+        content_type: String,
+        info: FileInfo,
+    },
+}
+
+/// A copy about to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct NewCopy {
+    pub(crate) source: Source,
+    pub(crate) name: FileName,
+    /// None copies within the bucket of the source.
+    pub(crate) bucket: Option<String>,
+    pub(crate) metadata: Metadata,
+}
+
+/// A source that the caller may read.
+struct Readable {
+    version: FileVersion,
+    blob: StoredBlob,
+    range: ByteRange,
+}
+
+impl Readable {
+    fn is_whole(&self) -> bool {
+        self.range == ByteRange::whole(self.version.size)
+    }
+}
+
+fn parse_range(text: &str) -> Result<Wanted, Refusal> {
+    match Wanted::parse(Some(text)) {
+        wanted @ Wanted::From { last: Some(_), .. } => Ok(wanted),
+        _ => Err(bad_request(format!("Bad range: {}", shorten(text)))),
+    }
+}
+
+/// Finds the source of a copy: an upload in a public bucket, or one that the key may read.
+fn readable(app: &App, caller: &Caller, source: &Source) -> Result<Readable, Error> {
+    let id = source.file_id.as_str();
+    let claimed = ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id))?;
+    let wanted = source.range.as_deref().map(parse_range).transpose()?;
+    let known = app.facts.bucket(&app.catalog, claimed.bucket)?;
+    let known = known.filter(|known| known.value.account == caller.account());
+    let public = known.as_ref().is_some_and(|known| known.value.kind == BucketType::AllPublic);
+    if !public {
+        caller.require_bucket(Capability::ReadFiles, claimed.bucket)?;
+    }
+    let absent = || no_such_file_id(id);
+    let bucket = known.ok_or_else(absent)?.value;
+    let found = app.catalog.read(|tx| {
+        let Some(version) = find_claimed(tx, &bucket, &claimed)? else { return Ok(None) };
+        let blob = version.blob.map(|id| blob_refs::find_blob(tx, id)).transpose()?.flatten();
+        Ok(Some((version, blob)))
+    })?;
+    let (version, blob) = found.ok_or_else(absent)?;
+    if !public || caller.key.name_prefix.is_some() {
+        // A key that is bound to names copies none from outside, not even what all may read.
+        let name = version.name.as_str();
+        if !caller.key.reaches_name(name) {
+            return Err(unauthorized().into());
+        }
+    }
+    if version.action != Action::Upload {
+        return Err(bad_request(format!("not a file that can be copied: {}", shorten(id))).into());
+    }
+    let blob = blob.filter(|blob| blob.size == version.size);
+    let blob = blob.ok_or(CatalogError::Unreadable { what: "blob of a file version" })?;
+    let range = wanted
+        .unwrap_or(Wanted::Whole)
+        .clamp(version.size)
+        .map_err(|Unsatisfiable| range_not_satisfiable())?;
+    if range.len() > UPLOAD_BYTES_MAX {
+        let text = format!("Copy source too big: {}", range.len());
+        return Err(refuse(Code::SourceTooLarge, text).into());
+    }
+    Ok(Readable { version, blob, range })
+}
+
+/// How a copy gets its bytes.
+#[derive(Clone, Debug)]
+enum Bytes {
+    /// The blob of the source is shown once more.
+    Shared(BlobId),
+    /// A stretch of the blobs of the source, or bytes few enough to be kept in the catalog.
+    Stretch {
+        id: BlobId,
+        pieces: Vec<Piece>,
+    },
+    Fresh(NewBlob),
+}
+
+impl Bytes {
+    /// Takes the counts that the copy needs; refused when the source has gone meanwhile.
+    fn hold(&self, tx: &mut dyn Tx, source: &str) -> Result<BlobId, Abort> {
+        match self {
+            Self::Shared(id) => {
+                if !blob_refs::hold(tx, *id)? {
+                    return Err(no_such_file_id(source).into());
+                }
+                Ok(*id)
+            }
+            Self::Stretch { id, pieces } => {
+                for piece in pieces {
+                    if !blob_refs::hold(tx, piece.blob)? {
+                        return Err(no_such_file_id(source).into());
+                    }
+                }
+                blob_refs::insert_pieces(tx, *id, &mut pieces.iter().copied())?;
+                Ok(*id)
+            }
+            Self::Fresh(blob) => {
+                blob_refs::insert_blob(tx, blob)?;
+                Ok(blob.id)
+            }
+        }
+    }
+}
+
+/// The content of a copy, ready to be committed.
+#[derive(Clone, Debug)]
+struct Copied {
+    bytes: Bytes,
+    size: u64,
+    sha1: ContentSha1,
+    md5: Md5Digest,
+}
+
+/// Digests of what is copied, read only where the source does not tell them already.
+async fn copied(app: &App, source: &Readable) -> Result<Copied, Error> {
+    let (size, whole) = (source.range.len(), source.is_whole());
+    if whole && let (Some(_), Some(md5)) = (source.version.sha1.digest(), source.version.md5) {
+        let (bytes, sha1) = (Bytes::Shared(source.blob.id), source.version.sha1);
+        return Ok(Copied { bytes, size, sha1, md5 });
+    }
+    let mut hasher = Hasher::new();
+    let mut kept = Vec::new();
+    let keeps = size <= app.policy.inline_max;
+    read_through(app, &source.blob, source.range, &mut |chunk| {
+        hasher.update(chunk);
+        if keeps {
+            kept.extend_from_slice(chunk);
+        }
+    })
+    .await?;
+    let digests = hasher.finish();
+    let id = app.numbers.blob(app.clock.now());
+    let bytes = if whole {
+        Bytes::Shared(source.blob.id)
+    } else if keeps {
+        let (placement, seal) = (Placement::Inline(kept.into()), Seal::Plain);
+        Bytes::Fresh(NewBlob { id, size, checks: digests.checks, placement, seal })
+    } else {
+        Bytes::Stretch { id, pieces: stretch(app, source)? }
+    };
+    Ok(Copied { bytes, size, sha1: ContentSha1::Verified(digests.sha1), md5: digests.md5 })
+}
+
+/// The pieces that hold the range of the source.
+fn stretch(app: &App, source: &Readable) -> Result<Vec<Piece>, Error> {
+    let range = source.range;
+    if source.blob.place != Place::Pieces {
+        return Ok(vec![Piece { blob: source.blob.id, start: range.start, size: range.len() }]);
+    }
+    let placed =
+        app.catalog.read(|tx| Ok(blob_refs::pieces(tx, source.blob.id, range, i64::MAX)?))?;
+    let cut = placed.into_iter().map(|placed| {
+        let start = placed.start_at.max(range.start);
+        let end = (placed.start_at + placed.piece.size).min(range.end);
+        Piece {
+            blob: placed.piece.blob,
+            start: placed.piece.start + (start - placed.start_at),
+            size: end.saturating_sub(start),
+        }
+    });
+    Ok(cut.filter(|piece| piece.size > 0).collect())
+}
+
+/// Makes a new version out of an existing one.
+pub(crate) async fn copy_file(
+    app: &App,
+    caller: &Caller,
+    wanted: NewCopy,
+) -> Result<FileVersion, Error> {
+    caller.require(Capability::WriteFiles)?;
+    let claimed = ClaimedFileId::parse(&wanted.source.file_id)
+        .ok_or_else(|| invalid_file_id(&wanted.source.file_id))?;
+    let id: BucketId = match &wanted.bucket {
+        Some(id) => parse_bucket_id(id)?,
+        None => claimed.bucket,
+    };
+    caller.require_bucket(Capability::WriteFiles, id)?;
+    if !caller.key.reaches_name(wanted.name.as_str()) {
+        return Err(unauthorized().into());
+    }
+    let readable = readable(app, caller, &wanted.source)?;
+    let fence = fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?;
+    let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
+    Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    let copied = copied(app, &readable).await?;
+    let moment = Moment::of(app);
+    let number = app.numbers.small_file(moment.now);
+    let (content_type, info) = match wanted.metadata {
+        Metadata::Copy => (readable.version.content_type, readable.version.info),
+        Metadata::Replace { content_type, info } => (content_type, info),
+    };
+    let (source_id, name) = (wanted.source.file_id, wanted.name);
+    let (version, enqueued) = app
+        .catalog
+        .write("copy_file", move |tx| {
+            let reread = fence.reread(tx, moment.now)?;
+            let bucket = reread.as_ref().unwrap_or(&fence.bucket);
+            let blob = copied.bytes.hold(tx, &source_id)?;
+            let newest = files::newest(tx, bucket.number, name.as_str())?;
+            let mut version = FileVersion {
+                bucket: bucket.id,
+                number,
+                name: name.clone(),
+                action: Action::Upload,
+                upload_at: newest.next_upload_at(moment.now),
+                origin: number,
+                written_at: moment.now,
+                size: copied.size,
+                sha1: copied.sha1,
+                md5: Some(copied.md5),
+                parts: None,
+                content_type: content_type.clone(),
+                info: info.clone(),
+                blob: Some(blob),
+                replication: None,
+                lock: FileLock::default(),
+                encryption: Encryption::None,
+            };
+            let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
+            Ok((version, enqueued))
+        })
+        .await?;
+    effects::announce(app, &version, enqueued);
+    Ok(version)
+}
+
+/// Makes a part of an unfinished large file out of an existing file.
+pub(crate) async fn copy_part(
+    app: &App,
+    caller: &Caller,
+    source: Source,
+    large_file_id: &str,
+    number: PartNumber,
+) -> Result<(FileVersion, Part), Error> {
+    caller.require(Capability::WriteFiles)?;
+    let readable = readable(app, caller, &source)?;
+    let unfinished = unfinished(app, caller, large_file_id, Capability::WriteFiles)?;
+    if readable.range.len() == 0 {
+        return Err(bad_request("a part must have at least one byte").into());
+    }
+    let copied = copied(app, &readable).await?;
+    let moment = Moment::of(app);
+    let stored = app
+        .catalog
+        .write("copy_part", move |tx| {
+            let (_, version) = unfinished.reread(tx, moment)?;
+            let part = Part {
+                number,
+                blob: copied.bytes.hold(tx, &source.file_id)?,
+                size: copied.size,
+                sha1: copied.sha1,
+                md5: copied.md5,
+                uploaded_at: moment.now,
+            };
+            parts::put_part(tx, version.number, &part)?;
+            Ok((version, part))
+        })
+        .await?;
+    app.wake.sweep.notify_one();
+    Ok(stored)
+}

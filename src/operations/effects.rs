@@ -1,0 +1,126 @@
+//! What follows when a version comes or goes, in the transaction that makes it so: the one place
+//! through which uploads, copies, large files, hides, deletions, replicas and the workers change
+//! what a bucket holds.
+
+use crate::catalog::files::{self, Newest};
+use crate::catalog::replication::JobOrigin;
+use crate::catalog::{Error, Tx, blob_refs, parts, replication};
+use crate::domain::bucket::Bucket;
+use crate::domain::file::FileVersion;
+use crate::domain::replication::{Ineligible, ReplicationStatus};
+use crate::domain::time::Millis;
+use crate::operations::App;
+use crate::operations::replication_rules::{self, Enqueued};
+
+/// Why a version comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Upload,
+    Copy,
+    /// A large file is begun; nothing is to be seen of it yet.
+    Start,
+    /// A large file is complete.
+    Finish,
+    Hide,
+    Replica,
+    Delete,
+    /// An unfinished large file is given up.
+    Cancel,
+}
+
+/// What a transaction body needs to know of the world outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now: Millis,
+    /// Replicate files whose metadata Backblaze finds too large.
+    pub(crate) copy_large_metadata: bool,
+}
+
+impl Moment {
+    pub(crate) fn of(app: &App) -> Self {
+        Self { now: app.clock.now(), copy_large_metadata: app.policy.copy_large_metadata }
+    }
+}
+
+/// Stores a version with all that follows from it. `newest` is what [`files::newest`] answered in
+/// this transaction. The version's replication status is settled here.
+pub(crate) fn add(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &mut FileVersion,
+    newest: Newest,
+    cause: Cause,
+    moment: Moment,
+) -> Result<Enqueued, Error> {
+    let enqueued = plan(tx, bucket, version, cause, moment)?;
+    if cause == Cause::Finish {
+        files::finish_version(tx, bucket.number, version, newest)?;
+    } else {
+        files::insert_version(tx, bucket.number, version, newest)?;
+    }
+    Ok(enqueued)
+}
+
+fn plan(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &mut FileVersion,
+    cause: Cause,
+    moment: Moment,
+) -> Result<Enqueued, Error> {
+    match cause {
+        Cause::Upload | Cause::Copy | Cause::Finish => {}
+        Cause::Start | Cause::Hide | Cause::Replica | Cause::Delete | Cause::Cancel => {
+            return Ok(Enqueued::Nothing);
+        }
+    }
+    let enqueued = replication_rules::enqueue(
+        tx,
+        bucket,
+        version,
+        JobOrigin::Upload,
+        moment.copy_large_metadata,
+        moment.now,
+    )?;
+    if matches!(enqueued, Enqueued::Jobs(_)) {
+        version.replication = Some(ReplicationStatus::Pending);
+    }
+    Ok(enqueued)
+}
+
+/// Removes a version with all that hangs on it. Whoever calls has checked its lock.
+pub(crate) fn remove(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &FileVersion,
+    cause: Cause,
+    now: Millis,
+) -> Result<(), Error> {
+    files::delete_version(tx, bucket.number, version)?;
+    if cause == Cause::Cancel {
+        parts::remove_parts(tx, version.number, now)?;
+    }
+    if let Some(blob) = version.blob {
+        blob_refs::release(tx, blob, now)?;
+    }
+    if version.replication.is_some() {
+        replication::forget_source(tx, version.number, now)?;
+    }
+    Ok(())
+}
+
+/// Tells the workers and the figures of a version that was committed.
+pub(crate) fn announce(app: &App, version: &FileVersion, enqueued: Enqueued) {
+    app.metrics.uploads.one();
+    app.metrics.upload_bytes.add(version.size);
+    match enqueued {
+        Enqueued::Jobs(made) => {
+            app.metrics.replication_jobs.add(made as u64);
+            app.wake.replication.notify_one();
+        }
+        Enqueued::Skipped(Ineligible::LargeMetadata) => {
+            app.metrics.replication_skipped_large_metadata.one();
+        }
+        Enqueued::Nothing | Enqueued::Skipped(_) => {}
+    }
+}

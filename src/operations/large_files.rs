@@ -1,0 +1,450 @@
+//! Large files: begin, send parts, finish or give up. Finishing copies no bytes: the file becomes
+//! a blob made of the blobs of its parts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::auth::caller::{Caller, Grant};
+use crate::auth::token::{Claims, TOKEN_LIFE_MS, TokenKind};
+use crate::catalog::blob_refs;
+use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
+use crate::domain::blob::Piece;
+use crate::domain::bucket::Bucket;
+use crate::domain::capability::Capability;
+use crate::domain::encryption::Encryption;
+use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
+use crate::domain::ids::{BlobId, ClaimedFileId, FileId};
+use crate::domain::large_file::{Part, PartNumber, PartSizes, check_parts, parts_digest};
+use crate::domain::lock::FileLock;
+use crate::domain::names::FileName;
+use crate::domain::range::ByteRange;
+use crate::domain::refusal::{
+    Code, Refusal, bad_auth_token, bad_request, invalid_file_id, no_such_bucket, refuse, shorten,
+    token_in_use, unauthorized,
+};
+use crate::domain::time::Millis;
+use crate::operations::App;
+use crate::operations::authorize::{
+    Fence, bucket_of_caller, caller_with_key, fence, mark_of, parse_bucket_id,
+};
+use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::error::Error;
+use crate::operations::files::find_claimed;
+use crate::operations::replication_rules::Enqueued;
+use crate::operations::upload::{Announced, BodyFault, receive};
+
+/// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
+/// of. Nobody is told which.
+fn not_unfinished(id: &str) -> Refusal {
+    bad_request(format!("No active upload for: {}", shorten(id)))
+}
+
+/// A large file about to be begun.
+#[derive(Clone, Debug)]
+pub(crate) struct NewLargeFile {
+    pub(crate) bucket: String,
+    pub(crate) name: FileName,
+    pub(crate) content_type: String,
+    pub(crate) info: FileInfo,
+}
+
+/// Begins a large file: a version that no name shows until it is finished.
+pub(crate) async fn start(
+    app: &App,
+    caller: &Caller,
+    wanted: NewLargeFile,
+) -> Result<FileVersion, Error> {
+    caller.require(Capability::WriteFiles)?;
+    let id = parse_bucket_id(&wanted.bucket)?;
+    caller.require_bucket(Capability::WriteFiles, id)?;
+    if !caller.key.reaches_name(wanted.name.as_str()) {
+        return Err(unauthorized().into());
+    }
+    let fence = fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?;
+    let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
+    Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    let moment = Moment::of(app);
+    let number = app.numbers.large_file(moment.now);
+    let started = app
+        .catalog
+        .write("start_large_file", move |tx| {
+            let reread = fence.reread(tx, moment.now)?;
+            let bucket = reread.as_ref().unwrap_or(&fence.bucket);
+            let newest = files::newest(tx, bucket.number, wanted.name.as_str())?;
+            let mut version = FileVersion {
+                bucket: bucket.id,
+                number,
+                name: wanted.name.clone(),
+                action: Action::Start,
+                upload_at: newest.next_upload_at(moment.now),
+                origin: number,
+                written_at: moment.now,
+                size: 0,
+                sha1: ContentSha1::None,
+                md5: None,
+                parts: None,
+                content_type: wanted.content_type.clone(),
+                info: wanted.info.clone(),
+                blob: None,
+                replication: None,
+                lock: FileLock::default(),
+                encryption: Encryption::None,
+            };
+            effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
+            Ok(version)
+        })
+        .await?;
+    Ok(started)
+}
+
+/// An unfinished large file that a caller may go on with.
+#[derive(Clone, Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) fence: Fence,
+    claimed: ClaimedFileId,
+    pub(crate) version: FileVersion,
+}
+
+impl Unfinished {
+    /// The file as it is in this transaction; refused when it is no longer unfinished.
+    pub(crate) fn reread(
+        &self,
+        tx: &mut dyn Tx,
+        moment: Moment,
+    ) -> Result<(Option<Bucket>, FileVersion), Abort> {
+        let reread = self.fence.reread(tx, moment.now)?;
+        let bucket = reread.as_ref().unwrap_or(&self.fence.bucket);
+        let version = find_unfinished(tx, bucket, &self.claimed)?
+            .ok_or_else(|| not_unfinished(&self.claimed.text))?;
+        Ok((reread, version))
+    }
+}
+
+fn find_unfinished(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    claimed: &ClaimedFileId,
+) -> Result<Option<FileVersion>, Abort> {
+    let found = find_claimed(tx, bucket, claimed)?;
+    Ok(found.filter(|version| version.action == Action::Start))
+}
+
+/// Finds the unfinished large file that `file_id` names, for a caller with `capability`.
+pub(crate) fn unfinished(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+    capability: Capability,
+) -> Result<Unfinished, Error> {
+    caller.require(capability)?;
+    let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
+    let absent = || not_unfinished(file_id);
+    caller.require_bucket(capability, claimed.bucket)?;
+    let fence = fence(app, caller, claimed.bucket)?.ok_or_else(absent)?;
+    let found = app.catalog.read(|tx| find_unfinished(tx, &fence.bucket, &claimed))?;
+    let version = found.ok_or_else(absent)?;
+    let bucket = Arc::clone(&fence.bucket);
+    Grant::for_name(&caller.key, capability, bucket, version.name.as_str())?;
+    Ok(Unfinished { fence, claimed, version })
+}
+
+/// An address for the parts of one large file, and its token.
+#[derive(Clone, Debug)]
+pub(crate) struct PartPair {
+    pub(crate) file: FileId,
+    pub(crate) token: String,
+    /// Last part of the address; the token fits this one only.
+    pub(crate) mark: String,
+}
+
+/// Makes an address for the parts of a large file.
+pub(crate) fn part_pair(app: &App, caller: &Caller, file_id: &str) -> Result<PartPair, Error> {
+    let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
+    let file = unfinished.version.id();
+    let end = app.clock.now().plus(TOKEN_LIFE_MS);
+    let end = caller.key.expires_at.map_or(end, |key_end| key_end.min(end));
+    let scope = file.to_string();
+    let tokens = &app.tokens;
+    let token =
+        tokens.issue(TokenKind::UploadPart, &caller.key.id, end, scope.as_bytes(), &*app.entropy);
+    let claims = tokens.check(TokenKind::UploadPart, &token, app.clock.now())?;
+    Ok(PartPair { file, token, mark: mark_of(&claims.nonce) })
+}
+
+/// What a part token proves.
+#[derive(Clone, Debug)]
+pub(crate) struct PartTicket {
+    pub(crate) unfinished: Unfinished,
+    nonce: String,
+    token: String,
+}
+
+/// Checks a part token against the address it was sent to.
+pub(crate) fn part_ticket(
+    app: &App,
+    token: &str,
+    url_file: &str,
+    url_mark: &str,
+) -> Result<PartTicket, Error> {
+    let Claims { key, nonce, scope, .. } =
+        app.tokens.check(TokenKind::UploadPart, token, app.clock.now())?;
+    if scope != url_file.as_bytes() || mark_of(&nonce) != url_mark {
+        return Err(bad_auth_token().into());
+    }
+    let caller = caller_with_key(app, &key)?;
+    let unfinished = unfinished(app, &caller, url_file, Capability::WriteFiles)?;
+    Ok(PartTicket { unfinished, nonce, token: token.to_owned() })
+}
+
+/// Stores one part. An earlier one of the same number is replaced.
+pub(crate) async fn upload_part<B>(
+    app: &App,
+    ticket: PartTicket,
+    number: PartNumber,
+    announced: Announced,
+    body: B,
+) -> Result<(FileVersion, Part), Error>
+where
+    B: Stream<Item = Result<Bytes, BodyFault>>,
+{
+    if announced.content_bytes()? == 0 {
+        return Err(bad_request("a part must have at least one byte").into());
+    }
+    let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
+        return Err(token_in_use(&ticket.token).into());
+    };
+    let received = receive(app, announced, body).await?;
+    let moment = Moment::of(app);
+    let unfinished = ticket.unfinished;
+    let stored = app
+        .catalog
+        .write("upload_part", move |tx| {
+            let (_, version) = unfinished.reread(tx, moment)?;
+            blob_refs::insert_blob(tx, &received.blob)?;
+            let part = Part {
+                number,
+                blob: received.blob.id,
+                size: received.blob.size,
+                sha1: received.sha1,
+                md5: received.md5,
+                uploaded_at: moment.now,
+            };
+            parts::put_part(tx, version.number, &part)?;
+            Ok((version, part))
+        })
+        .await?;
+    app.metrics.upload_bytes.add(stored.1.size);
+    app.wake.sweep.notify_one();
+    Ok(stored)
+}
+
+/// Parts in one answer when the caller names no number, and at most (documented).
+const PARTS_PAGE: i64 = 100;
+const PARTS_PAGE_MAX: i64 = 1000;
+/// More than this is refused rather than cut.
+const PARTS_ASKED_MAX: i64 = 10_000;
+
+/// One page of the parts of an unfinished large file.
+#[derive(Clone, Debug)]
+pub(crate) struct PartsPage {
+    pub(crate) file: FileVersion,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) next: Option<i64>,
+}
+
+/// Lists the parts that were uploaded so far. Either right suffices: uploaders resume with it,
+/// and whoever may list a bucket may see what is in it.
+pub(crate) fn list_parts(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+    start: Option<i64>,
+    max_count: Option<i64>,
+) -> Result<PartsPage, Error> {
+    let capability = if caller.may(Capability::WriteFiles) {
+        Capability::WriteFiles
+    } else {
+        Capability::ListFiles
+    };
+    let asked = match max_count {
+        None | Some(0) => PARTS_PAGE,
+        Some(count @ 1..=PARTS_ASKED_MAX) => count.min(PARTS_PAGE_MAX),
+        Some(count) => {
+            let text = format!("maxPartCount out of range: {count}");
+            return Err(refuse(Code::OutOfRange, text).into());
+        }
+    };
+    let start = start.map(PartNumber::of_caller).transpose()?.map_or(1, PartNumber::get);
+    let file = unfinished(app, caller, file_id, capability)?.version;
+    let number = file.number;
+    let mut found = app.catalog.read(|tx| Ok(parts::list_parts(tx, number, start, asked + 1)?))?;
+    let page = usize::try_from(asked).unwrap_or(usize::MAX);
+    let next = found.get(page).map(|part| part.number.get());
+    found.truncate(page);
+    Ok(PartsPage { file, parts: found, next })
+}
+
+/// What a listing of unfinished large files is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UnfinishedQuery {
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+    pub(crate) start_id: Option<String>,
+    pub(crate) max_count: Option<i64>,
+}
+
+/// Unfinished large files in one answer, when nothing is said and at most (documented).
+const UNFINISHED_PAGE: i64 = 100;
+
+/// Lists unfinished large files by name, the oldest first within a name.
+pub(crate) async fn list_unfinished(
+    app: &App,
+    caller: &Caller,
+    query: UnfinishedQuery,
+) -> Result<(Vec<FileVersion>, Option<FileId>), Error> {
+    caller.require(Capability::ListFiles)?;
+    let id = parse_bucket_id(&query.bucket)?;
+    caller.require_bucket(Capability::ListFiles, id)?;
+    if !caller.key.reaches_name(&query.prefix) {
+        return Err(unauthorized().into());
+    }
+    let size = match query.max_count {
+        None | Some(0) => UNFINISHED_PAGE,
+        Some(count @ 1..=UNFINISHED_PAGE) => count,
+        Some(count) => {
+            let text = format!("maxFileCount out of range: {count}");
+            return Err(refuse(Code::OutOfRange, text).into());
+        }
+    };
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let claimed = query
+        .start_id
+        .as_deref()
+        .filter(|id| !id.is_empty())
+        .map(|id| ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id)))
+        .transpose()?;
+    let bucket = bucket_of_caller(app, caller, id)?;
+    let grant = Grant::for_prefix(&caller.key, Capability::ListFiles, bucket, &query.prefix)?;
+    let page = app
+        .catalog
+        .scan(move |tx| {
+            let bucket = &grant.bucket;
+            let (mut from, mut start) = (query.prefix.clone(), None);
+            if let Some(claimed) = &claimed {
+                // An id that is no longer there names no place: its name is not in it.
+                let found = find_claimed(tx, bucket, claimed)?;
+                let version = found.ok_or_else(|| not_unfinished(&claimed.text))?;
+                if version.name.as_str() >= query.prefix.as_str() {
+                    start = Some((version.upload_at, version.origin));
+                    version.name.as_str().clone_into(&mut from);
+                }
+            }
+            let (mut listed, mut next) = (Vec::new(), None);
+            let place = (bucket.number, bucket.id);
+            files::walk_unfinished(tx, place, &from, start, &mut |version| {
+                if !version.name.as_str().starts_with(&query.prefix) {
+                    return false;
+                }
+                if listed.len() == size {
+                    next = Some(version.id());
+                    return false;
+                }
+                listed.push(version);
+                true
+            })?;
+            Ok((listed, next))
+        })
+        .await?;
+    Ok(page)
+}
+
+/// Makes an upload of an unfinished large file. Exactly one of several callers succeeds.
+pub(crate) async fn finish(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+    sha1s: Vec<String>,
+) -> Result<FileVersion, Error> {
+    let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
+    let moment = Moment::of(app);
+    let (blob, sizes) = (app.numbers.blob(moment.now), app.policy.part_sizes);
+    let (version, enqueued) = app
+        .catalog
+        .write("finish_large_file", move |tx| {
+            complete(tx, &unfinished, blob, &sha1s, sizes, moment)
+        })
+        .await?;
+    effects::announce(app, &version, enqueued);
+    Ok(version)
+}
+
+fn complete(
+    tx: &mut dyn Tx,
+    unfinished: &Unfinished,
+    blob: BlobId,
+    sha1s: &[String],
+    sizes: PartSizes,
+    moment: Moment,
+) -> Result<(FileVersion, Enqueued), Abort> {
+    let (reread, mut version) = unfinished.reread(tx, moment)?;
+    let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
+    let all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
+    check_parts(&all, sha1s, sizes)?;
+    let pieces = take_over(tx, &all, moment.now)?;
+    parts::forget_parts(tx, version.number)?;
+    version.size = blob_refs::insert_pieces(tx, blob, &mut pieces.into_iter())?;
+    version.blob = Some(blob);
+    version.parts = Some(parts_digest(&all));
+    version.action = Action::Upload;
+    let newest = files::newest(tx, bucket.number, version.name.as_str())?;
+    let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
+    Ok((version, enqueued))
+}
+
+/// The pieces that the parts are, each counted once for the file they become.
+fn take_over(tx: &mut dyn Tx, all: &[Part], now: Millis) -> Result<Vec<Piece>, Abort> {
+    let mut pieces = Vec::with_capacity(all.len());
+    for part in all {
+        let owners = blob_refs::find_owners(tx, part.blob)?;
+        let owners = owners.ok_or(CatalogError::Unreadable { what: "blob of a part" })?;
+        if !owners.in_pieces {
+            // What the part counted, the file counts from now on.
+            pieces.push(Piece { blob: part.blob, start: 0, size: part.size });
+            continue;
+        }
+        let inside = blob_refs::pieces(tx, part.blob, ByteRange::whole(part.size), i64::MAX)?;
+        pieces.extend(inside.iter().map(|placed| placed.piece));
+        if owners.refs == 1 {
+            blob_refs::dissolve(tx, part.blob)?;
+            continue;
+        }
+        for placed in &inside {
+            blob_refs::hold(tx, placed.piece.blob)?;
+        }
+        blob_refs::release(tx, part.blob, now)?;
+    }
+    Ok(pieces)
+}
+
+/// Gives up an unfinished large file and forgets its parts.
+pub(crate) async fn cancel(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+) -> Result<FileVersion, Error> {
+    let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
+    let moment = Moment::of(app);
+    let canceled = app
+        .catalog
+        .write("cancel_large_file", move |tx| {
+            let (reread, version) = unfinished.reread(tx, moment)?;
+            let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
+            effects::remove(tx, bucket, &version, Cause::Cancel, moment.now)?;
+            Ok(version)
+        })
+        .await?;
+    app.wake.sweep.notify_one();
+    Ok(canceled)
+}
