@@ -236,6 +236,18 @@ fn waiting_lanes(tx: &mut dyn Tx, from: &str, limit: usize) -> Result<Vec<String
     )
 }
 
+/// Whether any job is leased, to whomever.
+pub(crate) fn has_leased(tx: &mut dyn Tx) -> Result<bool, Error> {
+    let leased = find(
+        tx,
+        "SELECT job_id FROM replication_jobs
+          WHERE state = 'leased' AND lease_until_ms IS NOT NULL LIMIT 1",
+        &[],
+        |row| row.int(0),
+    )?;
+    Ok(leased.is_some())
+}
+
 /// When the next job becomes due, None when no job waits.
 pub(crate) fn next_due_at(tx: &mut dyn Tx) -> Result<Option<Millis>, Error> {
     let earliest = find(

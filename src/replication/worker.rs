@@ -214,7 +214,9 @@ impl Engine {
         }
         let now = self.app.clock.now();
         let (due, scans) = self.app.catalog.read(|tx| {
-            let due = replication::next_due_at(tx)?.is_some_and(|at| at <= now);
+            // A job that was claimed is leased before it counts as in flight.
+            let due = replication::next_due_at(tx)?.is_some_and(|at| at <= now)
+                || replication::has_leased(tx)?;
             Ok((due, !replication::list_running_scans(tx)?.is_empty()))
         })?;
         Ok(!due && !scans)

@@ -6,6 +6,7 @@ import traceback
 
 import with_b2_cli
 import with_b2sdk
+import with_large_files
 import with_readme
 import with_rclone
 from kiln import Server
@@ -14,11 +15,11 @@ from kiln import Server
 def main():
     wanted = sys.argv[1:]
     passed, failed = 0, 0
-    for suite in (with_b2_cli, with_b2sdk, with_rclone, with_readme):
+    for suite in (with_b2_cli, with_b2sdk, with_large_files, with_rclone, with_readme):
         checks = [one for one in suite.CHECKS if not wanted or one.__name__ in wanted]
         if not checks:
             continue
-        server = Server()
+        server = Server(*getattr(suite, "ARGUMENTS", []))
         try:
             for one in checks:
                 started = time.monotonic()

@@ -8,13 +8,13 @@ import tempfile
 from kiln import KEY, KEY_ID, check
 
 
-def rclone(server, *arguments):
+def rclone(server, *arguments, program="rclone"):
     environment = dict(
         os.environ, RCLONE_CONFIG="/dev/null", RCLONE_CONFIG_K_TYPE="b2",
         RCLONE_CONFIG_K_ACCOUNT=KEY_ID, RCLONE_CONFIG_K_KEY=KEY,
         RCLONE_CONFIG_K_ENDPOINT=server.url)
     ended = subprocess.run(
-        ["rclone", "--retries", "1", "--low-level-retries", "1", *map(str, arguments)],
+        [program, "--retries", "1", "--low-level-retries", "1", *map(str, arguments)],
         env=environment, capture_output=True, text=True, timeout=120)
     check(ended.returncode == 0, f"rclone {arguments}: {ended.stderr[-1500:]}")
     return ended.stdout + ended.stderr
