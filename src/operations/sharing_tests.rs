@@ -1,0 +1,398 @@
+//! Shared bytes: blobs of parts and copies live exactly as long as anything shows them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream;
+
+use crate::catalog::parts;
+use crate::catalog::tx::{Value, collect};
+use crate::domain::digest::Hasher;
+use crate::domain::file::{Action, FileInfo, FileVersion};
+use crate::domain::ids::{BucketId, FileId};
+use crate::domain::large_file::PartNumber;
+use crate::domain::names::FileName;
+use crate::domain::range::Wanted;
+use crate::operations::copy::{Metadata, NewCopy, Source, copy_file, copy_part};
+use crate::operations::download::{Content, DownloadQuery, find_by_id};
+use crate::operations::error::Error;
+use crate::operations::files::delete_version;
+use crate::operations::large_files::{
+    NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
+};
+use crate::operations::upload::{Announced, DeclaredSha1};
+use crate::testing::{DESTINATION_RIGHTS, SOURCE_RIGHTS, TestHouse, mapping, rule, rules};
+
+/// Larger than what is kept in the catalog.
+const STORED: usize = 20_000;
+
+/// Parts may be of any size here.
+async fn house() -> TestHouse {
+    let options = crate::replication::EngineOptions::default();
+    TestHouse::open_with(options, |config| config.limits.part_size_min = 1).await
+}
+
+fn sha1(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::new();
+    hasher.update(bytes);
+    hasher.finish().sha1.to_string()
+}
+
+async fn begin(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
+    let wanted = NewLargeFile {
+        bucket: bucket.to_string(),
+        name: FileName::parse(name).unwrap(),
+        content_type: "text/plain".to_owned(),
+        info: FileInfo::default(),
+    };
+    start(&house.app, &house.caller, wanted).await.unwrap()
+}
+
+async fn send(
+    house: &TestHouse,
+    file: &FileVersion,
+    number: i64,
+    body: &[u8],
+) -> Result<(), Error> {
+    let pair = part_pair(&house.app, &house.caller, &file.id().to_string())?;
+    let ticket = part_ticket(&house.app, &pair.token, &file.id().to_string(), &pair.mark)?;
+    let announced = Announced { body_bytes: body.len() as u64, sha1: DeclaredSha1::Unknown };
+    let body = stream::iter([Ok(Bytes::copy_from_slice(body))]);
+    let number = PartNumber::new(number).unwrap();
+    upload_part(&house.app, ticket, number, announced, body).await.map(|_| ())
+}
+
+async fn copy_into(
+    house: &TestHouse,
+    file: FileId,
+    number: i64,
+    source: FileId,
+    range: Option<(usize, usize)>,
+) -> Result<(), Error> {
+    let source = Source { file_id: source.to_string(), range: range.map(range_text) };
+    let number = PartNumber::new(number).unwrap();
+    copy_part(&house.app, &house.caller, source, &file.to_string(), number).await.map(|_| ())
+}
+
+fn range_text((first, end): (usize, usize)) -> String {
+    format!("bytes={first}-{}", end - 1)
+}
+
+async fn copy(
+    house: &TestHouse,
+    source: FileId,
+    name: &str,
+    range: Option<(usize, usize)>,
+) -> Result<FileVersion, Error> {
+    let wanted = NewCopy {
+        source: Source { file_id: source.to_string(), range: range.map(range_text) },
+        name: FileName::parse(name).unwrap(),
+        bucket: None,
+        metadata: Metadata::Copy,
+    };
+    copy_file(&house.app, &house.caller, wanted).await
+}
+
+async fn complete(
+    house: &TestHouse,
+    file: FileId,
+    bodies: &BTreeMap<i64, Vec<u8>>,
+) -> Result<FileVersion, Error> {
+    let sha1s = bodies.values().map(|body| sha1(body)).collect();
+    finish(&house.app, &house.caller, &file.to_string(), sha1s).await
+}
+
+async fn read(house: &TestHouse, id: FileId, range: Option<(usize, usize)>) -> Vec<u8> {
+    let range = Wanted::parse(range.map(range_text).as_deref());
+    let query = DownloadQuery { range, overrides: BTreeMap::new() };
+    let download = find_by_id(&house.app, Some(&house.caller), &id.to_string(), query).unwrap();
+    let mut all = Vec::new();
+    match download.open(&house.app).await.unwrap() {
+        Content::Inline(bytes) => all.extend_from_slice(&bytes),
+        Content::Stored(mut reader) => {
+            while let Some(chunk) = reader.next(&house.app).await {
+                all.extend_from_slice(&chunk.unwrap());
+            }
+        }
+    }
+    all
+}
+
+async fn delete(house: &TestHouse, name: &str, id: FileId) {
+    delete_version(&house.app, &house.caller, name, &id.to_string(), false).await.unwrap();
+}
+
+/// Sweeps until nothing more is freed. Pieces are freed when what they are pieces of goes.
+async fn sweep(house: &TestHouse) {
+    let sweep = crate::jobs::sweep::Sweep::new(std::sync::Arc::clone(&house.app), 0);
+    while sweep.remove_freed().await.unwrap() > 0 {}
+}
+
+/// Every blob with the count it has, and the count that follows from who shows it.
+fn counts(house: &TestHouse) -> Vec<(i64, i64, i64)> {
+    let all = house.app.catalog.read(|tx| {
+        Ok(collect(
+            tx,
+            "SELECT b.blob_id, b.refs,
+                    (SELECT COUNT(*) FROM files f WHERE f.blob_id = b.blob_id)
+                  + (SELECT COUNT(*) FROM parts p WHERE p.blob_id = b.blob_id)
+                  + (SELECT COUNT(*) FROM blob_pieces q WHERE q.piece_id = b.blob_id)
+               FROM blobs b ORDER BY b.blob_id",
+            &[],
+            |row| Ok((row.int(0)?, row.int(1)?, row.int(2)?)),
+        )?)
+    });
+    all.unwrap()
+}
+
+fn rows(house: &TestHouse, sql: &'static str) -> i64 {
+    let none: &[Value<'_>] = &[];
+    let counted = house.app.catalog.read(|tx| Ok(collect(tx, sql, none, |row| row.int(0))?));
+    counted.unwrap()[0]
+}
+
+/// Nothing is left of any blob: no row, no piece, no part, no file in the store.
+async fn assert_empty(house: &TestHouse) {
+    sweep(house).await;
+    assert_eq!(counts(house), []);
+    assert_eq!(rows(house, "SELECT COUNT(*) FROM blob_pieces"), 0);
+    assert_eq!(rows(house, "SELECT COUNT(*) FROM blob_data"), 0);
+    assert_eq!(rows(house, "SELECT COUNT(*) FROM parts"), 0);
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap(), []);
+}
+
+fn assert_counted(house: &TestHouse, what: &str) {
+    for (blob, refs, shown) in counts(house) {
+        assert_eq!(refs, shown, "{what}: blob {blob:x} counts {refs}, {shown} show it");
+    }
+}
+
+#[tokio::test]
+async fn blobs_live_as_long_as_anything_shows_them_in_every_order_of_deletion() {
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
+        let house = house().await;
+        let bucket = house.bucket("sharing").await;
+        let bodies = BTreeMap::from([
+            (1, vec![b'a'; STORED]),
+            (2, vec![b'b'; 300]),
+            (3, vec![b'c'; STORED]),
+        ]);
+        let whole: Vec<u8> = bodies.values().flatten().copied().collect();
+        let large = begin(&house, bucket, "large").await;
+        for (number, body) in &bodies {
+            send(&house, &large, *number, b"replaced later").await.unwrap();
+            send(&house, &large, *number, body).await.unwrap();
+        }
+        complete(&house, large.id(), &bodies).await.unwrap();
+        let twin = copy(&house, large.id(), "twin", None).await.unwrap();
+        let cut = copy(&house, large.id(), "cut", Some((5, STORED + 310))).await.unwrap();
+        let joined = begin(&house, bucket, "joined").await;
+        copy_into(&house, joined.id(), 1, large.id(), None).await.unwrap();
+        copy_into(&house, joined.id(), 2, cut.id(), Some((100, STORED + 100))).await.unwrap();
+        let cut_content = whole[5..STORED + 310].to_vec();
+        let parts =
+            BTreeMap::from([(1, whole.clone()), (2, cut_content[100..STORED + 100].to_vec())]);
+        complete(&house, joined.id(), &parts).await.unwrap();
+        let joined_content: Vec<u8> = parts.values().flatten().copied().collect();
+        let mut left = vec![
+            ("large", large.id(), whole.clone()),
+            ("twin", twin.id(), whole.clone()),
+            ("cut", cut.id(), cut_content),
+            ("joined", joined.id(), joined_content),
+        ];
+        assert_counted(&house, "before anything is deleted");
+        let doomed: Vec<_> = order.iter().map(|&at| left[at].1).collect();
+        for id in doomed {
+            let at = left.iter().position(|(_, left, _)| *left == id).unwrap();
+            let (name, id, _) = left.remove(at);
+            delete(&house, name, id).await;
+            sweep(&house).await;
+            assert_counted(&house, name);
+            for (name, id, content) in &left {
+                assert!(read(&house, *id, None).await == *content, "{name} after {order:?}");
+            }
+        }
+        assert_empty(&house).await;
+    }
+}
+
+/// A reproducible generator (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % sides as u64).unwrap()
+    }
+
+    fn body(&mut self) -> Vec<u8> {
+        let size = [1, 40, 16_384, 16_385, STORED, 1_100_000][self.roll(6)];
+        let start = self.roll(251);
+        (start..start + size).map(|at| u8::try_from(at % 251).unwrap()).collect()
+    }
+
+    fn range(&mut self, size: usize) -> (usize, usize) {
+        let first = self.roll(size);
+        (first, first + 1 + self.roll(size - first))
+    }
+}
+
+/// What a test believes is there.
+#[derive(Default)]
+struct Model {
+    finished: Vec<(String, FileId, Vec<u8>)>,
+    unfinished: Vec<(FileVersion, BTreeMap<i64, Vec<u8>>)>,
+}
+
+impl Model {
+    fn pick(&self, dice: &mut Dice) -> Option<(FileId, Vec<u8>)> {
+        let at = dice.roll(self.finished.len().max(1));
+        self.finished.get(at).map(|(_, id, content)| (*id, content.clone()))
+    }
+}
+
+async fn act(house: &TestHouse, bucket: BucketId, dice: &mut Dice, model: &mut Model, at: usize) {
+    let name = format!("n{}", dice.roll(4));
+    match dice.roll(10) {
+        0 => {
+            let body = dice.body();
+            let version = house.upload(bucket, &name, &body).await;
+            model.finished.push((name, version.id(), body));
+        }
+        1 => model.unfinished.push((begin(house, bucket, &name).await, BTreeMap::new())),
+        2 | 3 if !model.unfinished.is_empty() => {
+            let which = dice.roll(model.unfinished.len());
+            let (number, body) = (1 + i64::try_from(dice.roll(3)).unwrap(), dice.body());
+            let (file, parts) = &mut model.unfinished[which];
+            send(house, file, number, &body).await.unwrap();
+            parts.insert(number, body);
+        }
+        4 | 5 if !model.unfinished.is_empty() => {
+            let Some((source, content)) = model.pick(dice) else { return };
+            let which = dice.roll(model.unfinished.len());
+            let number = 1 + i64::try_from(dice.roll(3)).unwrap();
+            let range = (dice.roll(2) == 0).then(|| dice.range(content.len()));
+            let (file, parts) = &mut model.unfinished[which];
+            copy_into(house, file.id(), number, source, range).await.unwrap();
+            let (first, end) = range.unwrap_or((0, content.len()));
+            parts.insert(number, content[first..end].to_vec());
+        }
+        6 if !model.unfinished.is_empty() => {
+            let which = dice.roll(model.unfinished.len());
+            let (file, parts) = model.unfinished[which].clone();
+            let numbers: Vec<i64> = parts.keys().copied().collect();
+            let complete = complete(house, file.id(), &parts).await;
+            if numbers == [1, 2] || numbers == [1, 2, 3] {
+                let version = complete.unwrap();
+                model.unfinished.remove(which);
+                let content: Vec<u8> = parts.into_values().flatten().collect();
+                assert_eq!(version.size, content.len() as u64);
+                model.finished.push((version.name.as_str().to_owned(), version.id(), content));
+            } else {
+                assert!(complete.is_err(), "act {at}: {numbers:?} is not complete");
+            }
+        }
+        7 => {
+            let Some((source, content)) = model.pick(dice) else { return };
+            let range = (dice.roll(2) == 0).then(|| dice.range(content.len()));
+            let version = copy(house, source, &name, range).await.unwrap();
+            let (first, end) = range.unwrap_or((0, content.len()));
+            model.finished.push((name, version.id(), content[first..end].to_vec()));
+        }
+        8 if !model.finished.is_empty() => {
+            let which = dice.roll(model.finished.len());
+            let (name, id, _) = model.finished.remove(which);
+            delete(house, &name, id).await;
+        }
+        9 if !model.unfinished.is_empty() => {
+            let which = dice.roll(model.unfinished.len());
+            let (file, _) = model.unfinished.remove(which);
+            cancel(&house.app, &house.caller, &file.id().to_string()).await.unwrap();
+        }
+        _ => sweep(house).await,
+    }
+}
+
+#[tokio::test]
+async fn random_acts_on_shared_bytes_count_right_and_leave_nothing() {
+    for seed in 0..12_u64 {
+        let mut house = house().await;
+        let bucket = house.bucket("sharing").await;
+        let (mut dice, mut model) = (Dice(seed), Model::default());
+        for at in 0..120 {
+            act(&house, bucket, &mut dice, &mut model, at).await;
+            if at % 40 == 39 {
+                house.crash_and_reopen().await;
+                assert_counted(&house, &format!("seed {seed}, act {at}"));
+            }
+            if let Some((id, content)) = model.pick(&mut dice) {
+                let range = dice.range(content.len());
+                let got = read(&house, id, Some(range)).await;
+                assert!(got == content[range.0..range.1], "seed {seed}, act {at}, {range:?}");
+            }
+        }
+        assert_counted(&house, &format!("seed {seed}"));
+        for (name, id, content) in &model.finished {
+            assert!(read(&house, *id, None).await == *content, "seed {seed}: {name}");
+        }
+        let unfinished = house
+            .versions(bucket)
+            .into_iter()
+            .filter(|version| version.action == Action::Start)
+            .count();
+        assert_eq!(unfinished, model.unfinished.len(), "seed {seed}");
+        for (name, id, _) in model.finished {
+            delete(&house, &name, id).await;
+        }
+        for (file, _) in model.unfinished {
+            delete(&house, file.name.as_str(), file.id()).await;
+        }
+        assert_empty(&house).await;
+    }
+}
+
+#[tokio::test]
+async fn f77_native_259_ten_thousand_parts_make_ten_gigabytes_that_are_read_and_replicated() {
+    const PARTS: i64 = 10_000;
+    let house = house().await;
+    let (bucket, other) = (house.bucket("ten-thousand").await, house.bucket("replicas").await);
+    let source_key = house.key(&SOURCE_RIGHTS).await;
+    let destination_key = house.key(&DESTINATION_RIGHTS).await;
+    house.configure(bucket, rules(&source_key, vec![rule("rule-one", other)])).await.unwrap();
+    house.configure(other, mapping(&source_key, &destination_key)).await.unwrap();
+    // A million bytes each, most of them zero, and stored once.
+    let mut body = vec![0_u8; 1_000_000];
+    body[..8].copy_from_slice(b"the head");
+    body[999_992..].copy_from_slice(b"the tail");
+    let source = house.upload(bucket, "source", &body).await;
+    let large = begin(&house, bucket, "large").await;
+    let numbers: Vec<i64> = (1..=PARTS).collect();
+    for together in numbers.chunks(200) {
+        let copies =
+            together.iter().map(|number| copy_into(&house, large.id(), *number, source.id(), None));
+        for copied in join_all(copies).await {
+            copied.unwrap();
+        }
+    }
+    let listed =
+        house.app.catalog.read(|tx| Ok(parts::list_parts(tx, large.number, 9_990, 1000)?)).unwrap();
+    assert_eq!(listed.len(), 11);
+    let sha1s = vec![sha1(&body); 10_000];
+    let finished = finish(&house.app, &house.caller, &large.id().to_string(), sha1s).await.unwrap();
+    assert_eq!(finished.size, 10_000_000_000);
+    assert_eq!(finished.parts.map(|parts| parts.count), Some(10_000));
+    let border = read(&house, large.id(), Some((4_999_999_990, 5_000_000_010))).await;
+    assert_eq!(border, [&body[999_990..], &body[..10]].concat());
+    let end = read(&house, large.id(), Some((9_999_999_990, 10_000_000_000))).await;
+    assert_eq!(end, body[999_990..]);
+    house.drain().await;
+    assert_eq!(house.status(&finished), Some("completed"));
+    let replica = house.versions(other).into_iter().find(|one| one.size == finished.size).unwrap();
+    assert_eq!((replica.blob, replica.parts), (finished.blob, finished.parts));
+    assert_eq!(read(&house, replica.id(), Some((5_000_000_000, 5_000_000_008))).await, b"the head");
+    assert!(replica.number.is_large());
+}
