@@ -30,8 +30,8 @@ def check(holds, what):
 class Server:
     """A running server; `stop` ends it and removes its folder."""
 
-    def __init__(self, *arguments):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kiln-clients-"))
+    def __init__(self, *arguments, folder=None):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kiln-clients-", dir=folder))
         ready = self.folder / "ready.json"
         environment = dict(os.environ, KILN_MASTER_KEY_ID=KEY_ID, KILN_MASTER_KEY=KEY)
         self.log = open(self.folder / "log", "wb")
