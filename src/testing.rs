@@ -155,6 +155,13 @@ impl TestHouse {
         sweep.remove_orphans(self.clock.now().plus(1)).await.unwrap()
     }
 
+    /// Removes what nothing shows any more, without a grace. What a blob is made of is freed when
+    /// the blob goes, so it takes several rounds.
+    pub(crate) async fn sweep_freed(&self) {
+        let sweep = crate::jobs::sweep::Sweep::new(Arc::clone(&self.app), 0);
+        while sweep.remove_freed().await.unwrap() > 0 {}
+    }
+
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.config.data_dir
     }

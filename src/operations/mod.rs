@@ -20,8 +20,6 @@ pub(crate) mod large_files;
 pub(crate) mod list;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
-#[cfg(test)]
-mod sharing_tests;
 pub(crate) mod upload;
 pub(crate) mod upload_slots;
 

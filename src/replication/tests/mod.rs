@@ -7,3 +7,4 @@ mod matrix;
 mod random;
 mod scans;
 mod shapes;
+mod sharing;

@@ -22,6 +22,7 @@ use crate::operations::large_files::{
     NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
 };
 use crate::operations::upload::{Announced, DeclaredSha1};
+use crate::replication::EngineOptions;
 use crate::testing::{DESTINATION_RIGHTS, SOURCE_RIGHTS, TestHouse, mapping, rule, rules};
 
 /// Larger than what is kept in the catalog.
@@ -29,7 +30,7 @@ const STORED: usize = 20_000;
 
 /// Parts may be of any size here.
 async fn house() -> TestHouse {
-    let options = crate::replication::EngineOptions::default();
+    let options = EngineOptions::default();
     TestHouse::open_with(options, |config| config.limits.part_size_min = 1).await
 }
 
@@ -123,12 +124,6 @@ async fn delete(house: &TestHouse, name: &str, id: FileId) {
     delete_version(&house.app, &house.caller, name, &id.to_string(), false).await.unwrap();
 }
 
-/// Sweeps until nothing more is freed. Pieces are freed when what they are pieces of goes.
-async fn sweep(house: &TestHouse) {
-    let sweep = crate::jobs::sweep::Sweep::new(std::sync::Arc::clone(&house.app), 0);
-    while sweep.remove_freed().await.unwrap() > 0 {}
-}
-
 /// Every blob with the count it has, and the count that follows from who shows it.
 fn counts(house: &TestHouse) -> Vec<(i64, i64, i64)> {
     let all = house.app.catalog.read(|tx| {
@@ -154,7 +149,7 @@ fn rows(house: &TestHouse, sql: &'static str) -> i64 {
 
 /// Nothing is left of any blob: no row, no piece, no part, no file in the store.
 async fn assert_empty(house: &TestHouse) {
-    sweep(house).await;
+    house.sweep_freed().await;
     assert_eq!(counts(house), []);
     assert_eq!(rows(house, "SELECT COUNT(*) FROM blob_pieces"), 0);
     assert_eq!(rows(house, "SELECT COUNT(*) FROM blob_data"), 0);
@@ -207,7 +202,7 @@ async fn blobs_live_as_long_as_anything_shows_them_in_every_order_of_deletion() 
             let at = left.iter().position(|(_, left, _)| *left == id).unwrap();
             let (name, id, _) = left.remove(at);
             delete(&house, name, id).await;
-            sweep(&house).await;
+            house.sweep_freed().await;
             assert_counted(&house, name);
             for (name, id, content) in &left {
                 assert!(read(&house, *id, None).await == *content, "{name} after {order:?}");
@@ -313,7 +308,7 @@ async fn act(house: &TestHouse, bucket: BucketId, dice: &mut Dice, model: &mut M
             let (file, _) = model.unfinished.remove(which);
             cancel(&house.app, &house.caller, &file.id().to_string()).await.unwrap();
         }
-        _ => sweep(house).await,
+        _ => house.sweep_freed().await,
     }
 }
 
