@@ -109,10 +109,11 @@ pub(crate) struct Catalog {
     pub(crate) wal_pages_hard: u32,
 }
 
-/// How strictly keys are taken.
+/// How strictly keys and their tokens are taken.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Auth {
     pub(crate) strict_v4_keys: bool,
+    pub(crate) strict_cors_tokens: bool,
 }
 
 /// The replication engine.
@@ -447,6 +448,9 @@ settings! {
 
     "auth.strict_v4_keys", Switch, Text("false"), config.auth.strict_v4_keys = switch,
     "Refuse keys made through v4 for one bucket on v1 to v3 calls, as Backblaze does";
+
+    "auth.strict_cors_tokens", Switch, Text("false"), config.auth.strict_cors_tokens = switch,
+    "Refuse account tokens in downloads by pages of other origins; download tokens still serve them";
 
     "replication.accept_empty_rules", Switch, Text("false"),
     config.replication.accept_empty_rules = switch,
@@ -1133,6 +1137,7 @@ mod tests {
         ("catalog.wal_pages_soft", &["1", "63999"], &["0", "64000"]),
         ("catalog.wal_pages_hard", &["4001", "10000000"], &["4000", "10000001"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
+        ("auth.strict_cors_tokens", &["true"], &["no"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
         ("replication.accept_priority_zero", &["true"], &["2"]),
         ("replication.large_metadata", &["skip", "copy"], &["drop"]),

@@ -294,6 +294,7 @@ fn policy(config: &Config) -> Policy {
         inline_max: u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX),
         buckets_max: i64::try_from(config.limits.buckets).unwrap_or(i64::MAX),
         strict_v4_keys: config.auth.strict_v4_keys,
+        strict_cors_tokens: config.auth.strict_cors_tokens,
         replication_leniency: Leniency {
             accept_empty_rules: replication.accept_empty_rules,
             accept_priority_zero: replication.accept_priority_zero,

@@ -1,7 +1,6 @@
 //! A whole server without its doors, in a temporary folder, with time and faults in the hands of
 //! the test.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -179,9 +178,7 @@ impl TestHouse {
         let wanted = NewBucket {
             name: name.to_owned(),
             kind: "allPrivate".to_owned(),
-            info: BTreeMap::new(),
-            replication: None,
-            later: crate::operations::buckets::LaterFeatures::default(),
+            ..NewBucket::default()
         };
         create_bucket(&self.app, caller, wanted).await.unwrap().id
     }

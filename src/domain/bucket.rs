@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::cors::CorsRule;
 use crate::domain::ids::{AccountId, BucketId};
 use crate::domain::names::BucketName;
 use crate::domain::refusal::{Refusal, bad_request, shorten};
@@ -57,6 +58,7 @@ pub(crate) const FIRST_REVISION: i64 = 2;
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct BucketSettings {
     pub(crate) bucket_info: BTreeMap<String, String>,
+    pub(crate) cors_rules: Vec<CorsRule>,
     pub(crate) replication: ReplicationConfiguration,
 }
 
@@ -113,9 +115,12 @@ mod tests {
 
     #[test]
     fn the_stored_form_of_settings_stays_readable() {
-        let stored = r#"{"bucketInfo":{"a":"b"},"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
+        let first = r#"{"bucketInfo":{"a":"b"},"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
         let settings: BucketSettings =
-            serde_json::from_str(stored).expect("stored by an earlier version");
+            serde_json::from_str(first).expect("stored by an earlier version");
+        assert!(settings.cors_rules.is_empty());
+        let stored = r#"{"bucketInfo":{"a":"b"},"corsRules":[{"allowedHeaders":null,"allowedOperations":["b2_upload_file","s3_put"],"allowedOrigins":["*"],"corsRuleName":"rule-one","exposeHeaders":["etag"],"maxAgeSeconds":1}],"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
+        let settings: BucketSettings = serde_json::from_str(stored).expect("as stored today");
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), stored);
         assert_eq!(
             serde_json::from_str::<BucketSettings>("{}").expect("all defaults"),

@@ -1,6 +1,6 @@
 //! The rules of B2 as pure code: same input, same answer.
 //!
-//! Kept here: names, ids, limits, capabilities, error codes, replication rules. Deliberately not
+//! Kept here: names, ids, limits, capabilities, error codes, the rules of buckets. Deliberately not
 //! here: input or output of any kind, clocks, randomness, storage, HTTP. Everybody may call it;
 //! it calls nobody. The promise that would break first: a value that exists is valid.
 
@@ -8,6 +8,7 @@ pub(crate) mod blob;
 pub(crate) mod bucket;
 pub(crate) mod capability;
 pub(crate) mod content_type;
+pub(crate) mod cors;
 pub(crate) mod digest;
 pub(crate) mod encryption;
 pub(crate) mod file;

@@ -50,6 +50,7 @@ codes! {
     ExpiredAuthToken, "expired_auth_token", 401;
     Unauthorized, "unauthorized", 401;
     AccessDenied, "access_denied", 401;
+    AccessForbidden, "access_denied", 403;
     NotFound, "not_found", 404;
     MethodNotAllowed, "method_not_allowed", 405;
     RequestTimeout, "request_timeout", 408;
@@ -107,6 +108,11 @@ pub(crate) fn bad_auth_token() -> Refusal {
 
 pub(crate) fn expired_auth_token() -> Refusal {
     refuse(Code::ExpiredAuthToken, "Authorization token has expired")
+}
+
+/// A preflight that no CORS rule of the bucket answers.
+pub(crate) fn cross_origin_denied() -> Refusal {
+    refuse(Code::AccessForbidden, "no CORS rule of the bucket allows this request")
 }
 
 pub(crate) fn no_such_file() -> Refusal {

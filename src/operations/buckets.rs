@@ -9,6 +9,7 @@ use crate::domain::bucket::{
     Bucket, BucketSettings, BucketType, FIRST_REVISION, check_bucket_info,
 };
 use crate::domain::capability::Capability;
+use crate::domain::cors::{self, CorsRule};
 use crate::domain::ids::BucketId;
 use crate::domain::names::{BucketName, fold_bucket_name};
 use crate::domain::refusal::{
@@ -27,7 +28,6 @@ pub(crate) enum LaterFeature {
     FileLock,
     Encryption,
     LifecycleRules,
-    CorsRules,
 }
 
 /// Features of later versions that a request asked for. Each is refused in words.
@@ -41,25 +41,25 @@ impl LaterFeatures {
             match feature {
                 LaterFeature::FileLock => caller.require(Capability::WriteBucketRetentions)?,
                 LaterFeature::Encryption => caller.require(Capability::WriteBucketEncryption)?,
-                LaterFeature::LifecycleRules | LaterFeature::CorsRules => {}
+                LaterFeature::LifecycleRules => {}
             }
         }
         match self.0.first() {
             Some(LaterFeature::FileLock) => Err(not_supported("Object Lock")),
             Some(LaterFeature::Encryption) => Err(not_supported("server-side encryption")),
             Some(LaterFeature::LifecycleRules) => Err(not_supported("lifecycleRules")),
-            Some(LaterFeature::CorsRules) => Err(not_supported("corsRules")),
             None => Ok(()),
         }
     }
 }
 
 /// What a new bucket shall be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct NewBucket {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) info: BTreeMap<String, String>,
+    pub(crate) cors_rules: Vec<CorsRule>,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) later: LaterFeatures,
 }
@@ -78,10 +78,12 @@ pub(crate) async fn create_bucket(
     let name = BucketName::parse(&wanted.name)?;
     let kind = BucketType::parse(&wanted.kind)?;
     check_bucket_info(&wanted.info)?;
+    cors::check_rules(&wanted.cors_rules)?;
     wanted.later.refuse(caller)?;
     let replication = wanted.replication.unwrap_or_default();
     let replication = check_configuration(replication, None, app.policy.replication_leniency)?;
-    let settings = BucketSettings { bucket_info: wanted.info, replication };
+    let settings =
+        BucketSettings { bucket_info: wanted.info, cors_rules: wanted.cors_rules, replication };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
     let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);
     let bucket = app
@@ -122,6 +124,7 @@ pub(crate) async fn create_bucket(
 pub(crate) struct BucketChange {
     pub(crate) kind: Option<String>,
     pub(crate) info: Option<BTreeMap<String, String>>,
+    pub(crate) cors_rules: Option<Vec<CorsRule>>,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) if_revision_is: Option<i64>,
     pub(crate) later: LaterFeatures,
@@ -149,6 +152,9 @@ pub(crate) async fn update_bucket(
     if let Some(info) = &change.info {
         check_bucket_info(info)?;
     }
+    if let Some(rules) = &change.cors_rules {
+        cors::check_rules(rules)?;
+    }
     change.later.refuse(caller)?;
     let leniency = app.policy.replication_leniency;
     let now = app.clock.now();
@@ -169,6 +175,9 @@ pub(crate) async fn update_bucket(
             bucket.kind = kind.unwrap_or(bucket.kind);
             if let Some(info) = &change.info {
                 bucket.settings.bucket_info.clone_from(info);
+            }
+            if let Some(rules) = &change.cors_rules {
+                bucket.settings.cors_rules.clone_from(rules);
             }
             bucket.revision += 1;
             buckets::update_bucket(tx, &bucket)?;

@@ -31,6 +31,8 @@ pub(crate) struct Download {
     pub(crate) is_partial: bool,
     /// What the bucket says for files that say nothing themselves.
     pub(crate) cache_control: Option<String>,
+    /// The bucket has CORS rules, so that pages of some origins are told more than others.
+    pub(crate) differs_by_origin: bool,
     blob: StoredBlob,
     pub(crate) overrides: Overrides,
 }
@@ -128,6 +130,8 @@ impl PiecesReader {
 pub(crate) struct DownloadQuery {
     pub(crate) range: Wanted,
     pub(crate) overrides: Overrides,
+    /// A page of some origin asks, not a program.
+    pub(crate) by_a_page: bool,
 }
 
 /// Finds the file that a name shows.
@@ -143,6 +147,9 @@ pub(crate) fn find_by_name(
         return Err(no_such_file().into());
     };
     let bucket = bucket.value;
+    if let Some(DownloadProof::Account(_)) = &proof {
+        check_account_token(app, &query)?;
+    }
     check_overrides(&query.overrides, proof.is_some())?;
     let grant = match proof {
         _ if bucket.kind == BucketType::AllPublic => Grant::public_read(bucket),
@@ -184,6 +191,9 @@ pub(crate) fn find_by_id(
     query: DownloadQuery,
 ) -> Result<Download, Error> {
     let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
+    if caller.is_some() {
+        check_account_token(app, &query)?;
+    }
     check_overrides(&query.overrides, caller.is_some())?;
     let known = app.facts.bucket(&app.catalog, claimed.bucket)?;
     let public = known.as_ref().is_some_and(|known| known.value.kind == BucketType::AllPublic);
@@ -214,6 +224,11 @@ pub(crate) fn find_by_id(
     prepare(app, &grant.bucket, version, blob, query)
 }
 
+/// In strict mode pages of other origins need tokens that open less than the account.
+fn check_account_token(app: &App, query: &DownloadQuery) -> Result<(), Refusal> {
+    if query.by_a_page && app.policy.strict_cors_tokens { Err(unauthorized()) } else { Ok(()) }
+}
+
 fn check_overrides(overrides: &Overrides, has_token: bool) -> Result<(), Refusal> {
     if !overrides.is_empty() && !has_token {
         return Err(unauthorized());
@@ -237,6 +252,7 @@ fn prepare(
         range,
         is_partial: query.range != Wanted::Whole,
         cache_control: bucket.settings.cache_control().map(str::to_owned),
+        differs_by_origin: !bucket.settings.cors_rules.is_empty(),
         blob,
         overrides: query.overrides,
         version,

@@ -10,6 +10,7 @@ pub(crate) mod authorize;
 pub(crate) mod buckets;
 pub(crate) mod controls;
 pub(crate) mod copy;
+pub(crate) mod cors;
 pub(crate) mod download;
 pub(crate) mod effects;
 pub(crate) mod error;
@@ -67,6 +68,8 @@ pub(crate) struct Policy {
     pub(crate) buckets_max: i64,
     /// Refuse keys that version 4 made for one bucket on older versions, as Backblaze does.
     pub(crate) strict_v4_keys: bool,
+    /// Refuse account tokens in downloads that pages of other origins ask for.
+    pub(crate) strict_cors_tokens: bool,
     pub(crate) replication_leniency: Leniency,
     /// Replicate files whose metadata is too large for Backblaze to replicate.
     pub(crate) copy_large_metadata: bool,

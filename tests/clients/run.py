@@ -6,16 +6,26 @@ import traceback
 
 import with_b2_cli
 import with_b2sdk
+import with_browser
 import with_large_files
-import with_readme
 import with_rclone
+import with_readme
 from kiln import Server
+
+SUITES = [
+    with_b2_cli,
+    with_b2sdk,
+    with_large_files,
+    with_rclone,
+    with_browser,
+    with_readme,
+]
 
 
 def main():
     wanted = sys.argv[1:]
     passed, failed = 0, 0
-    for suite in (with_b2_cli, with_b2sdk, with_large_files, with_rclone, with_readme):
+    for suite in SUITES:
         checks = [one for one in suite.CHECKS if not wanted or one.__name__ in wanted]
         if not checks:
             continue

@@ -21,6 +21,25 @@ def buckets_are_made_changed_listed_and_deleted(server):
     check("cli-buckets" not in b2("bucket", "list"), "gone")
 
 
+def cors_rules_read_back_as_they_were_set(server):
+    b2 = Cli(server)
+    rules = [{"corsRuleName": "rule-one", "allowedOrigins": ["https://*.example.com", "https"],
+              "allowedOperations": ["b2_upload_file", "b2_download_file_by_name"],
+              "allowedHeaders": ["authorization", "x-bz-*"], "exposeHeaders": None,
+              "maxAgeSeconds": 600}]
+    b2("bucket", "create", "--cors-rules", json.dumps(rules), "cli-cors", "allPrivate")
+    check(json.loads(b2("bucket", "get", "cli-cors"))["corsRules"] == rules, "at creation")
+    rules[0]["allowedOrigins"] = ["*"]
+    b2("bucket", "update", "--cors-rules", json.dumps(rules), "cli-cors")
+    b2("bucket", "update", "--bucket-info", "{}", "cli-cors")
+    check(json.loads(b2("bucket", "get", "cli-cors"))["corsRules"] == rules, "by an update")
+    rules[0]["maxAgeSeconds"] = 86401
+    text = b2.refused("bucket", "update", "--cors-rules", json.dumps(rules), "cli-cors")
+    check("maxAgeSeconds" in text, text)
+    b2("bucket", "update", "--cors-rules", "[]", "cli-cors")
+    check(json.loads(b2("bucket", "get", "cli-cors"))["corsRules"] == [], "cleared")
+
+
 def files_go_up_and_come_down_by_name_by_id_and_in_part(server):
     b2 = Cli(server)
     b2("bucket", "create", "cli-files", "allPrivate")
@@ -197,6 +216,7 @@ def a_folder_is_synchronised_both_ways(server):
 
 CHECKS = [
     buckets_are_made_changed_listed_and_deleted,
+    cors_rules_read_back_as_they_were_set,
     files_go_up_and_come_down_by_name_by_id_and_in_part,
     names_are_hidden_shown_again_and_removed,
     a_restricted_key_reaches_its_own_and_nothing_else,

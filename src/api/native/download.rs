@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    RANGE,
+    ORIGIN, RANGE,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -15,7 +15,9 @@ use serde_json::json;
 
 use crate::api::Http;
 use crate::api::native::fields::parse_query;
-use crate::api::native::{Call, Reply, authorization as token_header, fields, opt_caller, reply};
+use crate::api::native::{
+    Call, Reply, authorization as token_header, cors, fields, opt_caller, reply,
+};
 use crate::api::request_id::RequestId;
 use crate::domain::file::HEADER_INFOS;
 use crate::domain::names::decode_text;
@@ -73,8 +75,13 @@ fn parameters(request: &HttpRequest) -> Result<Parameters, Refusal> {
     Ok(known)
 }
 
-fn wanted_range(request: &HttpRequest) -> Wanted {
-    Wanted::parse(request.headers().get(RANGE).and_then(|value| value.to_str().ok()))
+fn query(request: &HttpRequest, overrides: Overrides) -> DownloadQuery {
+    let headers = request.headers();
+    DownloadQuery {
+        range: Wanted::parse(headers.get(RANGE).and_then(|value| value.to_str().ok())),
+        overrides,
+        by_a_page: headers.contains_key(ORIGIN),
+    }
 }
 
 pub(crate) async fn by_name(
@@ -92,7 +99,7 @@ pub(crate) async fn by_name(
     if name.is_empty() {
         return Err(no_such_file().into());
     }
-    let query = DownloadQuery { range: wanted_range(request), overrides: parameters.overrides };
+    let query = query(request, parameters.overrides);
     let download = find_by_name(&http.app, token, &bucket, &name, query)?;
     answer(request, http, download, id).await
 }
@@ -110,7 +117,7 @@ pub(crate) async fn by_id(
     } else {
         parameters.file_id.ok_or_else(|| crate::domain::refusal::missing_field("fileId"))?
     };
-    let query = DownloadQuery { range: wanted_range(request), overrides: parameters.overrides };
+    let query = query(request, parameters.overrides);
     let download = find_by_id(&http.app, caller.as_ref(), &file_id, query)?;
     answer(request, http, download, id).await
 }
@@ -201,5 +208,8 @@ fn write_headers(headers: &mut HeaderMap, download: &Download) {
         if let Some(value) = download.overrides.get(parameter) {
             put(header, value);
         }
+    }
+    if download.differs_by_origin {
+        cors::vary_by_origin(headers);
     }
 }

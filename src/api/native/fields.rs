@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::names::decode_text;
 use crate::domain::refusal::{
-    Code, Refusal, bad_request, missing_field, null_field, refuse, wrong_type,
+    Code, Refusal, bad_request, missing_field, null_field, refuse, shorten, wrong_type,
 };
 
 /// A JSON value without duplicate keys anywhere.
@@ -125,11 +125,7 @@ impl Fields {
     }
 
     fn required(&self, name: &str) -> Result<&Value, Refusal> {
-        match self.map.get(name) {
-            None => Err(missing_field(name)),
-            Some(Value::Null) => Err(null_field(name)),
-            Some(value) => Ok(value),
-        }
+        required(&self.map, name)
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<&str, Refusal> {
@@ -227,6 +223,71 @@ impl Fields {
             Some(Value::Object(entries)) => !entries.is_empty(),
             Some(_) => true,
         })
+    }
+}
+
+/// The members of an object inside a request. All of them must be known: unlike a field, a member
+/// that is misspelt would silently weaken a rule.
+pub(crate) struct Members<'v>(&'v Map<String, Value>);
+
+impl<'v> Members<'v> {
+    /// Reads `value`, which is called `of` in refusals, as an object of nothing but `known` members.
+    pub(crate) fn only(of: &str, value: &'v Value, known: &[&str]) -> Result<Self, Refusal> {
+        let map = value.as_object().ok_or_else(|| wrong_type(of, "an object"))?;
+        match map.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(unknown) => {
+                Err(bad_request(format!("unknown field in {of}: {}", shorten(unknown))))
+            }
+            None => Ok(Self(map)),
+        }
+    }
+
+    /// A member that is neither absent nor null.
+    pub(crate) fn opt(&self, name: &str) -> Option<&'v Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn required(&self, name: &str) -> Result<&'v Value, Refusal> {
+        required(self.0, name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<String, Refusal> {
+        let value = self.required(name)?;
+        value.as_str().map(str::to_owned).ok_or_else(|| wrong_type(name, "a string"))
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        self.required(name)?.as_bool().ok_or_else(|| wrong_type(name, "a boolean"))
+    }
+
+    pub(crate) fn int(&self, name: &str) -> Result<i64, Refusal> {
+        self.required(name)?.as_i64().ok_or_else(|| wrong_type(name, "an integer"))
+    }
+
+    pub(crate) fn object(&self, name: &str) -> Result<&'v Map<String, Value>, Refusal> {
+        self.required(name)?.as_object().ok_or_else(|| wrong_type(name, "an object"))
+    }
+
+    pub(crate) fn list<T>(
+        &self,
+        name: &str,
+        item: impl Fn(&'v Value) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        let items = self.required(name)?.as_array().ok_or_else(|| wrong_type(name, "an array"))?;
+        items.iter().map(item).collect()
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        let wrong = || wrong_type(name, "an array of strings");
+        self.list(name, |item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+    }
+}
+
+fn required<'v>(map: &'v Map<String, Value>, name: &str) -> Result<&'v Value, Refusal> {
+    match map.get(name) {
+        None => Err(missing_field(name)),
+        Some(Value::Null) => Err(null_field(name)),
+        Some(value) => Ok(value),
     }
 }
 

@@ -7,6 +7,7 @@
 pub(crate) mod account;
 pub(crate) mod buckets;
 pub(crate) mod copy;
+pub(crate) mod cors;
 pub(crate) mod download;
 pub(crate) mod fields;
 pub(crate) mod files;
@@ -309,8 +310,8 @@ pub(crate) fn unwritable(error: serde_json::Error) -> Fault {
 }
 
 /// Where a path leads.
-#[derive(Debug, PartialEq, Eq)]
-enum Route<'p> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route<'p> {
     /// `/b2api/v<N>/<operation>`, and what follows it.
     Operation { version: u8, name: &'p str, rest: &'p str },
     /// `/file/<bucket>/<name>`, both still encoded.
@@ -344,14 +345,18 @@ pub(crate) async fn serve(
     let uri = request.uri().clone();
     let path = uri.path();
     let routed = route(path);
-    let operation = routed.as_ref().map_or("-", |route| match route {
-        Route::Operation { name, .. } => find(name).map_or("-", |operation| operation.name),
-        Route::File { .. } => "b2_download_file_by_name",
-    });
+    let operation = routed.and_then(operation_of).map_or("-", |operation| operation.name);
     let is_authorize = operation == "b2_authorize_account";
     let asked = Asked { id, is_head: method == Method::HEAD, is_authorize };
-    let outcome = dispatch(&request, payload, &http, routed, id).await;
-    let response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
+    let opening = cors::opening(&request, &http, routed);
+    let (opening, outcome) = match opening {
+        Ok(opening) => (opening, dispatch(&request, payload, &http, routed, id).await),
+        Err(error) => (None, Err(error)),
+    };
+    let mut response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
+    if let Some(opening) = &opening {
+        cors::open(response.headers_mut(), opening);
+    }
     let took = http.app.clock.monotonic().0 - started.0;
     // One line for each request would cost more than most requests do, so it is asked for.
     tracing::debug!(
@@ -369,6 +374,14 @@ fn find(name: &str) -> Option<&'static Operation> {
     OPERATIONS.iter().find(|operation| operation.name == name)
 }
 
+/// The operation behind a route.
+pub(crate) fn operation_of(route: Route<'_>) -> Option<&'static Operation> {
+    find(match route {
+        Route::Operation { name, .. } => name,
+        Route::File { .. } => "b2_download_file_by_name",
+    })
+}
+
 async fn dispatch(
     request: &HttpRequest,
     payload: web::Payload,
@@ -378,22 +391,23 @@ async fn dispatch(
 ) -> Result<HttpResponse, Error> {
     let absent =
         || refuse(Code::NotFound, format!("no such address: {}", shorten(request.uri().path())));
-    let (version, operation, rest) = match routed {
-        None => return Err(absent().into()),
-        Some(Route::File { bucket, name }) => {
-            let operation = find("b2_download_file_by_name").ok_or_else(absent)?;
-            check_method(request, operation)?;
-            return download::by_name(request, http, bucket, name, id).await;
-        }
-        Some(Route::Operation { version, name, rest }) => {
-            (ApiVersion(version), find(name).ok_or_else(absent)?, rest)
-        }
-    };
-    if matches!(operation.door, Door::DownloadByName) {
+    let route = routed.ok_or_else(absent)?;
+    let operation = operation_of(route).ok_or_else(absent)?;
+    let by_name = matches!(operation.door, Door::DownloadByName);
+    if by_name && matches!(route, Route::Operation { .. }) {
         // Downloads by name have an address of their own.
         return Err(absent().into());
     }
+    if cors::is_preflight(request) {
+        return cors::preflight(request, http, route, operation);
+    }
     check_method(request, operation)?;
+    let (version, rest) = match route {
+        Route::File { bucket, name } => {
+            return download::by_name(request, http, bucket, name, id).await;
+        }
+        Route::Operation { version, rest, .. } => (ApiVersion(version), rest),
+    };
     if matches!(operation.door, Door::Upload) {
         return upload::upload_file(request, payload, http, version, rest).await;
     }

@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::api::native::fields::Fields;
-use crate::domain::refusal::{
-    Refusal, bad_request, missing_field, null_field, shorten, wrong_type,
-};
+use crate::api::native::fields::{Fields, Members};
+use crate::domain::refusal::{Refusal, wrong_type};
 use crate::domain::replication::{
     AsDestination, AsSource, ReplicationConfiguration, ReplicationRule,
 };
@@ -26,61 +24,30 @@ pub(crate) fn parse(
     let Some(value) = fields.opt_structure(FIELD)? else {
         return Ok(Some(ReplicationConfiguration::default()));
     };
-    let sides = object(FIELD, &value)?;
-    only_known(FIELD, sides, &["asReplicationSource", "asReplicationDestination"])?;
-    let side = |name: &str| sides.get(name).filter(|value| !value.is_null());
+    let known = ["asReplicationSource", "asReplicationDestination"];
+    let sides = Members::only(FIELD, &value, &known)?;
     Ok(Some(ReplicationConfiguration {
-        as_replication_source: side("asReplicationSource").map(source).transpose()?,
-        as_replication_destination: side("asReplicationDestination")
+        as_replication_source: sides.opt("asReplicationSource").map(source).transpose()?,
+        as_replication_destination: sides
+            .opt("asReplicationDestination")
             .map(destination)
             .transpose()?,
     }))
 }
 
-fn object<'v>(name: &str, value: &'v Value) -> Result<&'v Map<String, Value>, Refusal> {
-    value.as_object().ok_or_else(|| wrong_type(name, "an object"))
-}
-
-fn only_known(of: &str, map: &Map<String, Value>, known: &[&str]) -> Result<(), Refusal> {
-    match map.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(unknown) => Err(bad_request(format!("unknown field in {of}: {}", shorten(unknown)))),
-        None => Ok(()),
-    }
-}
-
-fn required<'v>(map: &'v Map<String, Value>, name: &str) -> Result<&'v Value, Refusal> {
-    match map.get(name) {
-        None => Err(missing_field(name)),
-        Some(Value::Null) => Err(null_field(name)),
-        Some(value) => Ok(value),
-    }
-}
-
-fn text(map: &Map<String, Value>, name: &str) -> Result<String, Refusal> {
-    let value = required(map, name)?;
-    value.as_str().map(str::to_owned).ok_or_else(|| wrong_type(name, "a string"))
-}
-
-fn flag(map: &Map<String, Value>, name: &str) -> Result<bool, Refusal> {
-    required(map, name)?.as_bool().ok_or_else(|| wrong_type(name, "a boolean"))
-}
-
 fn source(value: &Value) -> Result<AsSource, Refusal> {
-    let map = object("asReplicationSource", value)?;
-    only_known("asReplicationSource", map, &["replicationRules", "sourceApplicationKeyId"])?;
-    let rules = required(map, "replicationRules")?;
-    let rules = rules.as_array().ok_or_else(|| wrong_type("replicationRules", "an array"))?;
+    let known = ["replicationRules", "sourceApplicationKeyId"];
+    let source = Members::only("asReplicationSource", value, &known)?;
     Ok(AsSource {
-        replication_rules: rules.iter().map(rule).collect::<Result<_, _>>()?,
-        source_application_key_id: text(map, "sourceApplicationKeyId")?,
+        replication_rules: source.list("replicationRules", rule)?,
+        source_application_key_id: source.text("sourceApplicationKeyId")?,
     })
 }
 
 fn rule(value: &Value) -> Result<ReplicationRule, Refusal> {
-    let map = object("replicationRule", value)?;
-    only_known(
+    let rule = Members::only(
         "replicationRule",
-        map,
+        value,
         &[
             "destinationBucketId",
             "fileNamePrefix",
@@ -90,23 +57,21 @@ fn rule(value: &Value) -> Result<ReplicationRule, Refusal> {
             "replicationRuleName",
         ],
     )?;
-    let priority = required(map, "priority")?;
     Ok(ReplicationRule {
-        destination_bucket_id: text(map, "destinationBucketId")?,
-        file_name_prefix: text(map, "fileNamePrefix")?,
-        include_existing_files: flag(map, "includeExistingFiles")?,
-        is_enabled: flag(map, "isEnabled")?,
-        priority: priority.as_i64().ok_or_else(|| wrong_type("priority", "an integer"))?,
-        name: text(map, "replicationRuleName")?,
+        destination_bucket_id: rule.text("destinationBucketId")?,
+        file_name_prefix: rule.text("fileNamePrefix")?,
+        include_existing_files: rule.flag("includeExistingFiles")?,
+        is_enabled: rule.flag("isEnabled")?,
+        priority: rule.int("priority")?,
+        name: rule.text("replicationRuleName")?,
     })
 }
 
 fn destination(value: &Value) -> Result<AsDestination, Refusal> {
-    let map = object("asReplicationDestination", value)?;
-    only_known("asReplicationDestination", map, &["sourceToDestinationKeyMapping"])?;
     let name = "sourceToDestinationKeyMapping";
-    let mapping = object(name, required(map, name)?)?;
-    let keys = mapping
+    let destination = Members::only("asReplicationDestination", value, &[name])?;
+    let keys = destination
+        .object(name)?
         .iter()
         .map(|(from, to)| {
             let to = to.as_str().ok_or_else(|| wrong_type(name, "an object of strings"))?;

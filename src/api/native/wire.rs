@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::auth::caller::Caller;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
+use crate::domain::cors::CorsRule;
 use crate::domain::digest::Md5Digest;
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileVersion};
@@ -229,7 +230,7 @@ impl Reader<'_> {
             bucket_info: &settings.bucket_info,
             bucket_name: bucket.name.as_str(),
             bucket_type: bucket.kind.as_str(),
-            cors_rules: [],
+            cors_rules: &settings.cors_rules,
             default_server_side_encryption: Guarded::shown_if(
                 may(Capability::ReadBucketEncryption),
                 Some(EncryptionJson::of(&Encryption::None)),
@@ -300,7 +301,7 @@ pub(crate) struct BucketJson<'a> {
     bucket_info: &'a std::collections::BTreeMap<String, String>,
     bucket_name: &'a str,
     bucket_type: &'static str,
-    cors_rules: [(); 0],
+    cors_rules: &'a [CorsRule],
     default_server_side_encryption: Guarded<EncryptionJson>,
     file_lock_configuration: Guarded<NoFileLock>,
     lifecycle_rules: [(); 0],

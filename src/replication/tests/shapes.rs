@@ -64,7 +64,8 @@ async fn delete(house: &TestHouse, version: &FileVersion) {
 }
 
 async fn content(house: &TestHouse, version: &FileVersion) -> Vec<u8> {
-    let query = DownloadQuery { range: Wanted::Whole, overrides: BTreeMap::new() };
+    let query =
+        DownloadQuery { range: Wanted::Whole, overrides: BTreeMap::new(), by_a_page: false };
     let id = version.id().to_string();
     let download = find_by_id(&house.app, Some(&house.caller), &id, query).unwrap();
     match download.open(&house.app).await.unwrap() {
@@ -424,9 +425,8 @@ async fn replication_11_12_only_a_key_with_the_right_may_set_replication() {
     let new = crate::operations::buckets::NewBucket {
         name: "new-bucket".to_owned(),
         kind: "allPrivate".to_owned(),
-        info: BTreeMap::new(),
         replication: Some(wanted),
-        later: crate::operations::buckets::LaterFeatures::default(),
+        ..crate::operations::buckets::NewBucket::default()
     };
     let made = crate::operations::buckets::create_bucket(&house.app, &caller, new).await;
     assert!(matches!(made, Err(Error::Refused(_))));

@@ -5,6 +5,7 @@ mod account;
 mod bad_input;
 mod buckets;
 mod copy;
+mod cors;
 mod download;
 mod keys;
 mod large_files;
