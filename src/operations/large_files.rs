@@ -276,6 +276,8 @@ pub(crate) fn list_parts(
             return Err(refuse(Code::OutOfRange, text).into());
         }
     };
+    // The npm package backblaze-b2 sends 0 for "from the beginning".
+    let start = start.filter(|start| *start != 0);
     let start = start.map(PartNumber::of_caller).transpose()?.map_or(1, PartNumber::get);
     let file = unfinished(app, caller, file_id, capability)?.version;
     let number = file.number;

@@ -8,6 +8,7 @@ import with_b2_cli
 import with_b2sdk
 import with_browser
 import with_large_files
+import with_npm
 import with_rclone
 import with_readme
 from kiln import Server
@@ -16,6 +17,7 @@ SUITES = [
     with_b2_cli,
     with_b2sdk,
     with_large_files,
+    with_npm,
     with_rclone,
     with_browser,
     with_readme,

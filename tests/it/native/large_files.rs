@@ -179,6 +179,7 @@ fn native_247_248_249_250_parts_are_checked_replaced_and_come_in_any_order() {
     };
     let all = listed(json!({"fileId": id}));
     assert_eq!((numbers(&all), &all["nextPartNumber"]), (vec![2, 3, 10_000], &Value::Null));
+    assert_eq!(listed(json!({"fileId": id, "startPartNumber": 0})), all);
     let page = listed(json!({"fileId": id, "startPartNumber": 3, "maxPartCount": 1}));
     assert_eq!((numbers(&page), &page["nextPartNumber"]), (vec![3], &json!(10_000)));
     refused(
