@@ -25,14 +25,16 @@ use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, blob_refs, files, server_facts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LargeMetadata, LogFormat};
-use crate::domain::ids::Numbers;
+use crate::domain::ids::{AccountId, Numbers};
 use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
 use crate::entropy::{self, Entropy, OsEntropy};
 use crate::jobs::sweep::Sweep;
 use crate::metrics::Metrics;
-use crate::operations::accounts::{NewAccount, Operator, ensure_first_account};
+use crate::operations::accounts::{
+    FirstAccount, NewAccount, Operator, draw_account, ensure_first_account, list_accounts,
+};
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
 use crate::operations::upload_slots::UploadSlots;
@@ -337,13 +339,22 @@ fn server_secrets(
         Ok(fresh)
     };
     let tokens = Tokens::new(|kind| {
-        let name = format!("token_key.{}", kind.tag());
+        let name = kind.fact_name();
         let sealed = fact(&name)?;
         sealer.open(&name, &sealed).map_err(|error| StartError::Operation(error.into()))
     })?;
     let instance = String::from_utf8(fact(INSTANCE)?)
         .map_err(|_| wrong(catalog::Error::Unreadable { what: "instance id" }))?;
     Ok((tokens, instance))
+}
+
+/// Makes new signing keys for tokens where the catalog has none, and uses them from here on.
+fn sign_anew(opened: &mut Opened) -> Result<(), StartError> {
+    let app = &opened.app;
+    let (tokens, _) = server_secrets(&app.catalog, &app.sealer, &*app.entropy)?;
+    let app = Arc::get_mut(&mut opened.app).expect("nothing was started that could share the app");
+    app.tokens = tokens;
+    Ok(())
 }
 
 /// Waits for a catalog write on a thread that has no runtime yet.
@@ -361,11 +372,16 @@ pub(crate) fn serve(config: &Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let opened = open(config, Parts::real())?;
-    let first = workers.block_on(ensure_first_account(&opened.app, config.master_key.clone()))?;
-    if let (Some(account), None) = (&first, &config.master_key) {
-        write_initial_key(&opened.data_dir, account)?;
-    }
+    let mut opened = open(config, Parts::real())?;
+    let first = match workers.block_on(first_account(config, &opened))? {
+        FirstAccount::Made(account) => Some(account),
+        FirstAccount::Known => None,
+        FirstAccount::KeyReplaced => {
+            sign_anew(&mut opened)?;
+            tracing::warn!("the master application key was replaced: every token is void");
+            None
+        }
+    };
     let outcome = actix_web::rt::System::new().block_on(run(config, &opened, &workers, first));
     opened.app.catalog.close();
     workers.shutdown_timeout(Duration::from_secs(1));
@@ -385,12 +401,26 @@ fn start_logging(config: &Config) {
     drop(started);
 }
 
-fn write_initial_key(data_dir: &Path, account: &NewAccount) -> Result<(), StartError> {
-    let text = format!(
-        "B2_APPLICATION_KEY_ID={}\nB2_APPLICATION_KEY={}\n",
-        account.id,
-        account.secret.expose()
-    );
+/// Makes sure that there is a first account.
+///
+/// A drawn secret stands in its file before the account is committed: a process that ends between
+/// the two would leave an account that nobody can ever enter.
+async fn first_account(config: &Config, opened: &Opened) -> Result<FirstAccount, StartError> {
+    let app = &opened.app;
+    let fixed = match &config.master_key {
+        Some(fixed) => Some(fixed.clone()),
+        None if list_accounts(app)?.is_empty() => {
+            let (id, secret) = draw_account(app);
+            write_initial_key(&opened.data_dir, id, &secret)?;
+            Some((id, secret))
+        }
+        None => None,
+    };
+    Ok(ensure_first_account(app, fixed).await?)
+}
+
+fn write_initial_key(data_dir: &Path, id: AccountId, secret: &Secret) -> Result<(), StartError> {
+    let text = format!("B2_APPLICATION_KEY_ID={id}\nB2_APPLICATION_KEY={}\n", secret.expose());
     write_private(&data_dir.join(INITIAL_KEY_FILE), text.as_bytes())
 }
 

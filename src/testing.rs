@@ -29,7 +29,7 @@ use crate::domain::time::Millis;
 use crate::entropy::SeededEntropy;
 use crate::house::{self, Opened, Parts};
 use crate::operations::App;
-use crate::operations::accounts::{create_account, ensure_first_account};
+use crate::operations::accounts::{FirstAccount, NewAccount, create_account, ensure_first_account};
 use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, NewBucket, create_bucket, update_bucket};
 use crate::operations::error::Error;
@@ -115,7 +115,10 @@ impl TestHouse {
         let blob_faults = Faults::new();
         let opened = open_off_runtime(&config, parts(&clock, &entropy, &blob_faults)).await;
         let app = Arc::clone(&opened.app);
-        let account = ensure_first_account(&app, None).await.unwrap().unwrap().id;
+        let made = ensure_first_account(&app, None).await.unwrap();
+        let FirstAccount::Made(NewAccount { id: account, .. }) = made else {
+            panic!("a new folder has no account");
+        };
         let plan = Arc::new(FaultPlan::default());
         let engine = engine_of(&app, &options, &plan);
         let caller = master_of(&app, account);

@@ -28,7 +28,7 @@ impl TokenKind {
     pub(crate) const ALL: [Self; 4] =
         [Self::Account, Self::Upload, Self::UploadPart, Self::Download];
 
-    /// The name inside the token and of its secret in the catalog.
+    /// The name inside the token.
     pub(crate) fn tag(self) -> &'static str {
         match self {
             Self::Account => "acct",
@@ -36,6 +36,11 @@ impl TokenKind {
             Self::UploadPart => "part",
             Self::Download => "dnld",
         }
+    }
+
+    /// The fact of the catalog that keeps the sealed signing key of the kind.
+    pub(crate) fn fact_name(self) -> String {
+        format!("token_key.{}", self.tag())
     }
 }
 

@@ -26,6 +26,12 @@ pub(crate) fn put_fact(tx: &mut dyn Tx, name: &str, value: &[u8]) -> Result<(), 
     Ok(())
 }
 
+/// Forgets a fact; it need not be there.
+pub(crate) fn remove_fact(tx: &mut dyn Tx, name: &str) -> Result<(), Error> {
+    tx.execute("DELETE FROM server_facts WHERE name = ?1", &[Value::Text(name)])?;
+    Ok(())
+}
+
 /// Takes the next number of a counter.
 pub(crate) fn take_number(tx: &mut dyn Tx, counter: &str) -> Result<i64, Error> {
     find(

@@ -1,8 +1,10 @@
 //! Accounts and their master application keys.
 
 use crate::auth::sealing::{draw_secret, secrets_match};
+use crate::auth::token::TokenKind;
 use crate::catalog::accounts::{self, Account};
 use crate::catalog::keys::{self, StoredKey};
+use crate::catalog::server_facts;
 use crate::domain::capability::Capabilities;
 use crate::domain::ids::{AccountId, KeyId};
 use crate::domain::key::{Key, Secret};
@@ -36,6 +38,11 @@ fn master_key(account: AccountId, sealed_secret: Vec<u8>) -> StoredKey {
     }
 }
 
+/// Draws the id and the secret of an account to be made.
+pub(crate) fn draw_account(app: &App) -> (AccountId, Secret) {
+    (AccountId::from_bytes(entropy::bytes(&*app.entropy)), draw_secret(&*app.entropy))
+}
+
 /// Makes an account and its master application key, with the given id and secret or drawn ones.
 pub(crate) async fn create_account(
     app: &App,
@@ -45,10 +52,7 @@ pub(crate) async fn create_account(
     if name.len() > 100 || name.chars().any(char::is_control) {
         return Err(bad_request("an account name has at most 100 printable characters").into());
     }
-    let (id, secret) = fixed.unwrap_or_else(|| {
-        let id = AccountId::from_bytes(entropy::bytes(&*app.entropy));
-        (id, draw_secret(&*app.entropy))
-    });
+    let (id, secret) = fixed.unwrap_or_else(|| draw_account(app));
     let owner = KeyId::master(id);
     let sealed = app.sealer.seal(owner.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
     let stored = master_key(id, sealed);
@@ -64,19 +68,28 @@ pub(crate) async fn create_account(
     Ok(NewAccount { id, name: answer_name, secret })
 }
 
+/// How the first account was found.
+#[derive(Clone, Debug)]
+pub(crate) enum FirstAccount {
+    Made(NewAccount),
+    Known,
+    /// The operator gave another master key: the old one is dead, and with it every token, since
+    /// their signing keys are gone from the catalog. `app.tokens` still holds the old ones.
+    KeyReplaced,
+}
+
 /// Makes sure that the first account has this id and this master key, as the operator fixed them.
 ///
-/// Answers true when the account was made just now. Refuses when the data folder belongs to
-/// another account.
+/// Refuses when the data folder belongs to another account.
 pub(crate) async fn ensure_first_account(
     app: &App,
     fixed: Option<(AccountId, Secret)>,
-) -> Result<Option<NewAccount>, Error> {
+) -> Result<FirstAccount, Error> {
     let first = app.catalog.read(|tx| Ok(accounts::find_first_account(tx)?))?;
     let Some(first) = first else {
-        return create_account(app, "", fixed).await.map(Some);
+        return create_account(app, "", fixed).await.map(FirstAccount::Made);
     };
-    let Some((id, secret)) = fixed else { return Ok(None) };
+    let Some((id, secret)) = fixed else { return Ok(FirstAccount::Known) };
     if id != first {
         return Err(bad_request(format!(
             "the data folder belongs to account {first}, not to {id}: remove master_key_id or \
@@ -90,14 +103,23 @@ pub(crate) async fn ensure_first_account(
         Some(stored) => app.sealer.open(key_id.as_str(), &stored.sealed_secret)?,
         None => Vec::new(),
     };
-    if !secrets_match(secret.expose().as_bytes(), &known) {
-        // The operator gave another secret: the old master key dies, as at Backblaze.
-        let sealed = app.sealer.seal(key_id.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
-        app.catalog
-            .write("set_master_key", move |tx| Ok(keys::set_secret(tx, &key_id, &sealed)?))
-            .await?;
+    if secrets_match(secret.expose().as_bytes(), &known) {
+        return Ok(FirstAccount::Known);
     }
-    Ok(None)
+    // The old master key dies, as at Backblaze, and so do its tokens: who replaces a key because
+    // it leaked must not leave a day to whoever has it. Tokens name their key and not its secret,
+    // so those of other keys die too; clients authorize again by themselves.
+    let sealed = app.sealer.seal(key_id.as_str(), secret.expose().as_bytes(), &*app.entropy)?;
+    app.catalog
+        .write("set_master_key", move |tx| {
+            keys::set_secret(tx, &key_id, &sealed)?;
+            for kind in TokenKind::ALL {
+                server_facts::remove_fact(tx, &kind.fact_name())?;
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(FirstAccount::KeyReplaced)
 }
 
 /// All accounts, oldest first.

@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::native::upload::{finish_held, hold_token};
-use crate::support::server::{MASTER_ID, MASTER_KEY, Server};
+use crate::support::http::call;
+use crate::support::server::{MASTER_ID, MASTER_KEY, Server, Session};
+use crate::support::wait_for;
 
 fn kiln(data_dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kiln"))
@@ -47,7 +49,10 @@ fn health_is_public_and_controls_exist_only_when_asked_for() {
         with.control("POST", "/admin/replication/drain?timeout=1000").json(),
         json!({"drained": true})
     );
-    assert_eq!(with.control("POST", "/admin/clock/advance?ms=-1").status, 400);
+    for beyond in ["-1", "9223372036854775807", "4000000000000"] {
+        let target = format!("/admin/clock/advance?ms={beyond}");
+        assert_eq!(with.control("POST", &target).status, 400, "{beyond}");
+    }
 }
 
 #[test]
@@ -143,6 +148,88 @@ fn a_new_folder_is_private_and_its_key_is_not_printed_to_a_pipe() {
     let shown = text(&output.stdout);
     assert!(shown.contains("b2 account authorize") && !shown.contains(secret), "{shown}");
     assert!(!data.join("running.json").exists());
+}
+
+#[test]
+fn the_first_key_is_in_its_file_before_the_account_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let listeners = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    // A folder in the place of the file ends the start where a power cut could end it too.
+    std::fs::create_dir_all(data.join("initial-key.env")).unwrap();
+    let ended = kiln(&data, &listeners, &[]);
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended.stderr));
+    std::fs::remove_dir(data.join("initial-key.env")).unwrap();
+    // The second start fails at its listener, after the account is made.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = kiln(&data, &["serve", "--listen", &address], &[]);
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended.stderr));
+    let key_file = std::fs::read_to_string(data.join("initial-key.env")).unwrap();
+    let value = |name: &str| key_file.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let (id, key) = (value("B2_APPLICATION_KEY_ID="), value("B2_APPLICATION_KEY="));
+    let accounts = kiln(&data, &["account", "list", "--json"], &[]);
+    let accounts: Value = serde_json::from_slice(&accounts.stdout).unwrap();
+    assert_eq!(accounts["accounts"].as_array().unwrap().len(), 1);
+    assert_eq!(accounts["accounts"][0]["accountId"], id);
+    let ready = data.with_extension("ready");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kiln"))
+        .args(listeners)
+        .arg("--data-dir")
+        .arg(&data)
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let facts = wait_for("a server gets ready", || std::fs::read(&ready).ok());
+    let facts: Value = serde_json::from_slice(&facts).unwrap();
+    let address = facts["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let entered = Session::authorize(address, id, key);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(entered.unwrap().account, id);
+}
+
+#[test]
+fn another_master_key_voids_the_old_one_and_every_token() {
+    let mut server = Server::start();
+    let old = server.master();
+    let bucket = old.create_bucket("rotated-bucket");
+    old.upload(&bucket, "f", b"x");
+    let share =
+        json!({"bucketId": bucket, "fileNamePrefix": "", "validDurationInSeconds": 600_000});
+    let shared = old.ok("b2_get_download_authorization", &share);
+    let shared = shared["authorizationToken"].as_str().unwrap().to_owned();
+    let (target, upload_token) = old.upload_url(&bucket);
+    let (id, key) = old.create_key(&["listFiles"], None, None);
+    assert_eq!(server.terminate(), Some(0));
+    server.restart();
+    let list = json!({"bucketId": bucket});
+    let at = |server: &Server, session: &Session| Session {
+        address: server.address.clone(),
+        ..session.clone()
+    };
+    let answer = at(&server, &old).call("b2_list_file_names", &list);
+    assert_eq!(answer.status, 200, "a restart with the same key voids nothing");
+    assert_eq!(server.terminate(), Some(0));
+    server.restart_with_master_key("K000AnotherMasterOfTheTestHouse");
+    let refused = Session::authorize(&server.address, MASTER_ID, MASTER_KEY).unwrap_err();
+    assert_eq!((refused.status, refused.code().as_str()), (401, "bad_auth_token"));
+    let answer = at(&server, &old).call("b2_list_file_names", &list);
+    assert_eq!((answer.status, answer.code().as_str()), (401, "bad_auth_token"));
+    let upload = call(&server.address, "POST", &target, &[("Authorization", &upload_token)], b"");
+    assert_eq!((upload.status, upload.code().as_str()), (401, "bad_auth_token"));
+    let shared = format!("/file/rotated-bucket/f?Authorization={shared}");
+    assert_eq!(call(&server.address, "GET", &shared, &[], b"").code(), "bad_auth_token");
+    let other = Session::authorize(&server.address, &id, &key).unwrap();
+    assert_eq!(other.call("b2_list_file_names", &list).status, 200, "other keys authorize again");
+    let new = server.master();
+    assert_eq!(server.terminate(), Some(0));
+    server.restart();
+    let answer = at(&server, &new).call("b2_list_file_names", &list);
+    assert_eq!(answer.status, 200, "the new signing keys are kept");
 }
 
 #[test]

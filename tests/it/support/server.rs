@@ -25,6 +25,7 @@ pub(crate) struct Server {
     folder: Option<TempDir>,
     data_dir: PathBuf,
     arguments: Vec<String>,
+    master_key: String,
 }
 
 impl Server {
@@ -45,8 +46,9 @@ impl Server {
     /// Starts a server on a given data folder.
     pub(crate) fn start_in(data_dir: &Path, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&one| one.to_owned()).collect();
-        let (child, address, admin) = launch(data_dir, &arguments);
-        Self { address, admin, child, folder: None, data_dir: data_dir.to_owned(), arguments }
+        let (child, address, admin) = launch(data_dir, &arguments, MASTER_KEY);
+        let (data_dir, master_key) = (data_dir.to_owned(), MASTER_KEY.to_owned());
+        Self { address, admin, child, folder: None, data_dir, arguments, master_key }
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -87,10 +89,16 @@ impl Server {
 
     /// Starts the server again on the same folder, after [`Server::kill`] or [`Server::terminate`].
     pub(crate) fn restart(&mut self) {
-        let (child, address, admin) = launch(&self.data_dir, &self.arguments);
+        let (child, address, admin) = launch(&self.data_dir, &self.arguments, &self.master_key);
         self.child = child;
         self.address = address;
         self.admin = admin;
+    }
+
+    /// As [`Server::restart`], with another master application key from then on.
+    pub(crate) fn restart_with_master_key(&mut self, key: &str) {
+        key.clone_into(&mut self.master_key);
+        self.restart();
     }
 
     /// A test control or other admin request without credentials.
@@ -100,7 +108,7 @@ impl Server {
 
     /// The master application key, authorized.
     pub(crate) fn master(&self) -> Session {
-        Session::authorize(&self.address, MASTER_ID, MASTER_KEY).unwrap()
+        Session::authorize(&self.address, MASTER_ID, &self.master_key).unwrap()
     }
 }
 
@@ -122,7 +130,7 @@ pub(crate) fn kiln() -> Command {
     command
 }
 
-fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
+fn launch(data_dir: &Path, arguments: &[String], key: &str) -> (Child, String, String) {
     let ready_file = data_dir.with_extension("ready");
     drop(std::fs::remove_file(&ready_file));
     let log = std::fs::File::options()
@@ -138,7 +146,7 @@ fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
         .arg(&ready_file)
         .args(arguments)
         .env("KILN_MASTER_KEY_ID", MASTER_ID)
-        .env("KILN_MASTER_KEY", MASTER_KEY)
+        .env("KILN_MASTER_KEY", key)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
