@@ -25,7 +25,7 @@ use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, blob_refs, files, server_facts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LargeMetadata, LogFormat};
-use crate::domain::ids::{AccountId, Numbers};
+use crate::domain::ids::{AccountId, BlobId, Numbers};
 use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
@@ -432,7 +432,8 @@ async fn run(
     first: Option<NewAccount>,
 ) -> Result<(), StartError> {
     let app = &opened.app;
-    let started_at = app.clock.now();
+    // Every blob of this run has a greater id, whatever the clock does from here on.
+    let before_this_run = app.numbers.blob(app.clock.now());
     let options = EngineOptions {
         workers: config.replication.workers,
         target_max_inflight: config.replication.target_max_inflight,
@@ -492,7 +493,7 @@ async fn run(
     let admin_task = actix_web::rt::spawn(admin_server);
 
     let engine_task = workers.spawn(Arc::clone(&engine).run());
-    let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), started_at));
+    let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), before_this_run));
     let ready = json!({
         "accountId": crate::operations::accounts::first_account(app)?.to_string(),
         "adminEndpoint": admin_endpoint,
@@ -527,8 +528,8 @@ fn listen_error(address: &std::net::SocketAddr, source: io::Error) -> StartError
     StartError::Listen { address: address.to_string(), source }
 }
 
-async fn sweep_from(sweep: Arc<Sweep>, started_at: crate::domain::time::Millis) {
-    match sweep.remove_orphans(started_at).await {
+async fn sweep_from(sweep: Arc<Sweep>, before_this_run: BlobId) {
+    match sweep.remove_orphans(before_this_run).await {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "removed bytes that a crash had left behind"),
         Err(error) => tracing::warn!(%error, "look for bytes that a crash left behind"),

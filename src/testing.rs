@@ -154,7 +154,7 @@ impl TestHouse {
     /// Removes the bytes that uploads without an end left behind; answers of how many blobs.
     pub(crate) async fn sweep_orphans(&self) -> u64 {
         let sweep = crate::jobs::sweep::Sweep::new(Arc::clone(&self.app), 0);
-        sweep.remove_orphans(self.clock.now().plus(1)).await.unwrap()
+        sweep.remove_orphans(self.app.numbers.blob(self.clock.now())).await.unwrap()
     }
 
     /// Removes what nothing shows any more, without a grace. What a blob is made of is freed when

@@ -64,38 +64,44 @@ impl Sweep {
         let now = self.app.clock.now();
         let until = now.plus(-self.grace_ms);
         let freed = self.app.catalog.read(|tx| Ok(blob_refs::list_freed(tx, until, BATCH)?))?;
-        let mut removed = 0;
-        for blob in &freed {
+        let mut removed = Vec::with_capacity(freed.len());
+        let mut failed = None;
+        for blob in freed {
             // Bytes first, then the row: a crash in between finds the row again.
-            if blob.in_store {
-                self.app.blobs.remove(blob.id).await?;
+            let gone = if blob.in_store { self.app.blobs.remove(blob.id).await } else { Ok(()) };
+            // One file that cannot be removed must not keep the others on the disk.
+            match gone {
+                Ok(()) => removed.push(blob.id),
+                Err(error) => failed = Some(error),
             }
-            removed += 1;
         }
-        if !freed.is_empty() {
+        let count = removed.len() as u64;
+        if count > 0 {
             self.app
                 .catalog
                 .write("sweep", move |tx| {
-                    for blob in &freed {
-                        blob_refs::forget(tx, blob.id, now)?;
+                    for &id in &removed {
+                        blob_refs::forget(tx, id, now)?;
                     }
                     Ok(())
                 })
                 .await?;
-            self.app.metrics.swept_blobs.add(removed);
+            self.app.metrics.swept_blobs.add(count);
         }
-        Ok(removed)
+        failed.map_or(Ok(count), |error| Err(error.into()))
     }
 
-    /// Removes stored blobs that the catalog has never known and that were drawn before `before`,
-    /// the start of this process: what a crash left behind. Looks only at the time since the last
-    /// such walk that came to its end. Answers how many were removed.
-    pub(crate) async fn remove_orphans(&self, before: Millis) -> Result<u64, Error> {
+    /// Removes stored blobs that the catalog has never known and that were drawn before `end`, an
+    /// id drawn when this process started: what a crash left behind. Looks only at the time since
+    /// the last such walk that came to its end. Answers how many were removed.
+    ///
+    /// The bound is an id, not a moment: ids grow even when the clock goes back, so it can never
+    /// lie above a blob that an upload of this process is about to show.
+    pub(crate) async fn remove_orphans(&self, end: BlobId) -> Result<u64, Error> {
         let swept = self.app.catalog.read(|tx| Ok(server_facts::find_fact(tx, SWEPT_UNTIL)?))?;
         let swept = swept.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
         // An upload may have been under way for long when the process died.
         let mut after = swept.map(|until: i64| BlobId::first_at(Millis(until - ORPHAN_AGE_MS)));
-        let end = BlobId::first_at(before);
         let mut removed = 0;
         loop {
             let batch = self.app.blobs.list(after, 1000).await?;
@@ -111,7 +117,7 @@ impl Sweep {
                 break;
             }
         }
-        let until = before.0.to_string();
+        let until = end.drawn_at().0.to_string();
         self.app
             .catalog
             .write("note_orphans_swept", move |tx| {
@@ -119,5 +125,59 @@ impl Sweep {
             })
             .await?;
         Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::blobs::faulty::{Fault, Verb};
+    use crate::clock::Clock as _;
+    use crate::domain::blob::Placement;
+    use crate::operations::files::delete_version;
+    use crate::testing::TestHouse;
+
+    /// Stores a blob as an upload does, up to the moment before its commit.
+    async fn linked(house: &TestHouse) -> BlobId {
+        let id = house.app.numbers.blob(house.clock.now());
+        let content = Bytes::from(vec![7; 100_000]);
+        let mut writer = house.app.blobs.begin(id, 100_000).await.unwrap();
+        writer.write(content).await.unwrap();
+        writer.digests().await.unwrap();
+        assert_eq!(writer.finish().await.unwrap(), Placement::Stored);
+        id
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_goes_back_makes_no_orphan_of_an_upload_under_way() {
+        let house = TestHouse::open().await;
+        let left_behind = linked(&house).await;
+        let start = house.app.numbers.blob(house.clock.now());
+        house.clock.jump(-3_600_000);
+        let under_way = linked(&house).await;
+        let sweep = Sweep::new(Arc::clone(&house.app), 0);
+        assert_eq!(sweep.remove_orphans(start).await.unwrap(), 1);
+        let stored = house.app.blobs.list(None, 10).await.unwrap();
+        assert!(stored.contains(&under_way) && !stored.contains(&left_behind), "{stored:?}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_removed_keeps_no_other_on_the_disk() {
+        let house = TestHouse::open().await;
+        let bucket = house.bucket("sweep-bucket").await;
+        for name in ["one", "two", "three"] {
+            let version = house.upload(bucket, name, &[1; 100_000]).await;
+            let id = version.id().to_string();
+            delete_version(&house.app, &house.caller, name, &id, false).await.unwrap();
+            house.clock.advance(1);
+        }
+        let sweep = Sweep::new(Arc::clone(&house.app), 0);
+        house.blob_faults.plan(Verb::Remove, 1, Fault::Io);
+        assert!(sweep.remove_freed().await.is_err(), "it is told");
+        assert_eq!(house.app.blobs.list(None, 10).await.unwrap().len(), 1);
+        assert_eq!(sweep.remove_freed().await.unwrap(), 1, "and tried again");
+        assert_eq!(house.app.blobs.list(None, 10).await.unwrap(), []);
     }
 }
