@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use crate::api::request_id::RequestId;
@@ -28,6 +28,8 @@ pub(crate) struct Asked {
     pub(crate) is_head: bool,
     /// Wrong credentials at authorize are answered with a challenge.
     pub(crate) is_authorize: bool,
+    /// The methods that the address answers; what a wrong method is told.
+    pub(crate) allowed: &'static [&'static str],
 }
 
 /// Renders an error as Backblaze does.
@@ -89,6 +91,9 @@ fn render_refusal(refusal: &Refusal, asked: Asked) -> HttpResponse {
     }
     if asked.is_authorize && status == 401 {
         answer.insert_header((WWW_AUTHENTICATE, "BASIC realm=\"authorize_account\""));
+    }
+    if refusal.code == Code::MethodNotAllowed && !asked.allowed.is_empty() {
+        answer.insert_header((ALLOW, asked.allowed.join(", ")));
     }
     if asked.is_head {
         return answer.finish();

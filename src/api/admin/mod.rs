@@ -30,7 +30,7 @@ pub(crate) async fn serve(
 ) -> HttpResponse {
     let id = RequestId::next();
     let is_head = request.method() == Method::HEAD;
-    let asked = Asked { id, is_head, is_authorize: false };
+    let asked = Asked { id, is_head, is_authorize: false, allowed: &[] };
     let outcome = dispatch(&request, payload, &http).await;
     let response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
     tracing::debug!(

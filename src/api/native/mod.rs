@@ -64,7 +64,7 @@ pub(crate) enum Scope {
 pub(crate) enum Door {
     /// Basic credentials in, a token out.
     Authorize,
-    /// JSON in by POST, or the same fields as a query by GET; JSON out.
+    /// JSON in by POST, JSON out. Those that only look take the same fields as a query by GET.
     Json(fn(Call) -> LocalBoxFuture<'static, Reply>),
     /// Bytes in, at an upload URL.
     Upload,
@@ -87,10 +87,15 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// HTTP methods this operation answers.
+    ///
+    /// Operations that change something answer POST only: caches, prefetchers and proxies repeat a
+    /// GET as they like, and what a query holds ends up in their logs.
     pub(crate) fn methods(&self) -> &'static [&'static str] {
+        let only_looks = self.name.starts_with("b2_get_") || self.name.starts_with("b2_list_");
         match self.door {
-            Door::Authorize | Door::Json(_) => &["GET", "POST"],
-            Door::Upload | Door::UploadPart => &["POST"],
+            Door::Authorize => &["GET", "POST"],
+            Door::Json(_) if only_looks => &["GET", "POST"],
+            Door::Upload | Door::UploadPart | Door::Json(_) => &["POST"],
             Door::DownloadById => &["GET", "HEAD", "POST"],
             Door::DownloadByName => &["GET", "HEAD"],
         }
@@ -345,9 +350,11 @@ pub(crate) async fn serve(
     let uri = request.uri().clone();
     let path = uri.path();
     let routed = route(path);
-    let operation = routed.and_then(operation_of).map_or("-", |operation| operation.name);
+    let known = routed.and_then(operation_of);
+    let operation = known.map_or("-", |operation| operation.name);
     let is_authorize = operation == "b2_authorize_account";
-    let asked = Asked { id, is_head: method == Method::HEAD, is_authorize };
+    let allowed = known.map_or(&[][..], Operation::methods);
+    let asked = Asked { id, is_head: method == Method::HEAD, is_authorize, allowed };
     let opening = cors::opening(&request, &http, routed);
     let (opening, outcome) = match opening {
         Ok(opening) => (opening, dispatch(&request, payload, &http, routed, id).await),
