@@ -28,7 +28,7 @@ mod contract;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::domain::refusal::Refusal;
 pub(crate) use tx::{Error, Tx};
@@ -96,10 +96,15 @@ impl Figures {
     }
 }
 
+/// Longer reading bodies at a time. Each holds a connection with its cache, and a page in memory;
+/// more of them would not be faster, and a caller could ask for memory without end.
+const SCANS_MAX: usize = 16;
+
 /// The door to the facts.
 #[derive(Clone)]
 pub(crate) struct Catalog {
     driver: Arc<dyn Driver>,
+    scans: Arc<Semaphore>,
 }
 
 struct Pending<T, B> {
@@ -142,7 +147,7 @@ where
 
 impl Catalog {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver }
+        Self { driver, scans: Arc::new(Semaphore::new(SCANS_MAX)) }
     }
 
     /// Runs `body` in a transaction and answers after its commit is durable.
@@ -175,8 +180,16 @@ impl Catalog {
         T: Send + 'static,
         B: FnMut(&mut dyn Tx) -> Result<T, Abort> + Send + 'static,
     {
+        let turn = Arc::clone(&self.scans).acquire_owned().await;
+        let turn = turn.map_err(|_| Abort::Catalog(Error::Closed))?;
         let catalog = self.clone();
-        let joined = tokio::task::spawn_blocking(move || catalog.read(body)).await;
+        // The turn ends with the work: a caller who goes away does not end what runs.
+        let work = move || {
+            let outcome = catalog.read(body);
+            drop(turn);
+            outcome
+        };
+        let joined = tokio::task::spawn_blocking(work).await;
         joined.unwrap_or_else(|panic| Err(Abort::Catalog(Error::Engine(panic.to_string()))))
     }
 

@@ -700,18 +700,20 @@ pub(crate) fn advance_scan(
     Ok(advanced > 0)
 }
 
-/// How many scan-born jobs of a bucket wait.
+/// How many scan-born jobs from one bucket to another wait, counted up to `at_most`. Searches the
+/// lane of the two, so jobs of other buckets cost nothing.
 pub(crate) fn count_waiting_scan_jobs(
     tx: &mut dyn Tx,
     source: BucketId,
+    destination: BucketId,
     at_most: i64,
 ) -> Result<i64, Error> {
     let waiting = find(
         tx,
         "SELECT CAST(COUNT(*) AS BIGINT) FROM (
            SELECT job_id FROM replication_jobs
-            WHERE state = 'ready' AND origin = 'scan' AND source_bucket_id = ?1 LIMIT ?2) w",
-        &[Value::Text(&source.to_string()), Value::Int(at_most)],
+            WHERE lane = ?1 AND origin = 'scan' AND state = 'ready' LIMIT ?2) w",
+        &[Value::Text(&lane_of(&target_of(destination), source)), Value::Int(at_most)],
         |row| row.int(0),
     )?;
     Ok(waiting.unwrap_or_default())

@@ -13,45 +13,54 @@ use crate::operations::replication_rules::{Enqueued, enqueue};
 
 /// Versions of one batch.
 const BATCH: usize = 500;
-/// A scan pauses while so many of its jobs wait.
-const WAITING_MAX: i64 = 10_000;
+/// A scan pauses while so many of its jobs wait for one destination.
+pub(crate) const WAITING_MAX: i64 = 10_000;
 
 /// Takes every running scan one batch further; true when any did something.
 pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
     let running = app.catalog.read(|tx| Ok(replication::list_running_scans(tx)?))?;
     let mut advanced = false;
     for scan in running {
+        // Looked at before the writer is asked: a scan may pause for long, and is asked for often.
+        if app.catalog.read(|tx| pauses(tx, &scan))? {
+            continue;
+        }
         let (now, copy_large) = (app.clock.now(), app.policy.copy_large_metadata);
-        let progress = app
+        let enqueued = app
             .catalog
             .write("replication_scan", move |tx| advance(tx, &scan, copy_large, now))
             .await?;
-        advanced |= progress.moved;
-        app.metrics.replication_jobs.add(progress.enqueued);
+        advanced = true;
+        app.metrics.replication_jobs.add(enqueued);
     }
     Ok(advanced)
 }
 
-#[derive(Default)]
-struct Progress {
-    moved: bool,
-    enqueued: u64,
+/// Whether enough jobs of a scan wait already, for any of the destinations of its bucket.
+fn pauses(tx: &mut dyn Tx, scan: &Scan) -> Result<bool, Abort> {
+    let Some(bucket) = buckets::find_by_id(tx, scan.bucket)? else { return Ok(false) };
+    for destination in bucket.settings.replication.rules().iter().filter_map(|r| r.destination()) {
+        let waiting =
+            replication::count_waiting_scan_jobs(tx, scan.bucket, destination, WAITING_MAX)?;
+        if waiting >= WAITING_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
+/// One batch of a scan; answers how many jobs it made.
 fn advance(
     tx: &mut dyn Tx,
     scan: &Scan,
     copy_large_metadata: bool,
     now: Millis,
-) -> Result<Progress, Abort> {
+) -> Result<u64, Abort> {
     let mut scan = scan.clone();
     let Some(bucket) = buckets::find_by_id(tx, scan.bucket)? else {
         replication::supersede_scans(tx, scan.bucket, now)?;
-        return Ok(Progress { moved: true, enqueued: 0 });
+        return Ok(0);
     };
-    if replication::count_waiting_scan_jobs(tx, scan.bucket, WAITING_MAX)? >= WAITING_MAX {
-        return Ok(Progress::default());
-    }
     let batch = files::list_for_scan(tx, (bucket.number, bucket.id), scan.cursor.as_ref(), BATCH)?;
     let mut enqueued = 0_u64;
     for version in &batch {
@@ -75,7 +84,7 @@ fn advance(
     }
     let finished = (batch.len() < BATCH).then_some(now);
     replication::advance_scan(tx, &scan, finished)?;
-    Ok(Progress { moved: true, enqueued })
+    Ok(enqueued)
 }
 
 /// Starts the daily scan of every bucket that asks for existing files and has none running.

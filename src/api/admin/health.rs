@@ -7,6 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::CONTENT_TYPE;
 
 use crate::api::Http;
+use crate::operations::accounts::first_account;
 use crate::operations::replication_jobs::count_jobs;
 
 /// The process answers.
@@ -21,7 +22,7 @@ pub(crate) fn readyz(http: &Http) -> HttpResponse {
         .catalog
         .suspect()
         .or_else(|| app.blobs.suspect())
-        .or_else(|| count_jobs(app).err().map(|error| error.to_string()));
+        .or_else(|| first_account(app).err().map(|error| error.to_string()));
     match trouble {
         None => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "application/json"))

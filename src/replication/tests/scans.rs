@@ -1,6 +1,9 @@
 //! Existing files (replication.md A9, C10).
 
+use crate::catalog::Tx;
+use crate::catalog::replication::{self, JobOrigin, NewJob};
 use crate::clock::Clock as _;
+use crate::domain::ids::FileNumber;
 use crate::domain::replication::ReplicationConfiguration;
 use crate::domain::time::DAY_MS;
 use crate::operations::files::hide_file;
@@ -166,4 +169,38 @@ async fn replication_72_73_a_second_destination_makes_a_completed_file_pending_a
     house.drain().await;
     assert_eq!(house.status(&version), Some("completed"));
     assert_eq!(house.versions(second).len(), 1);
+}
+
+#[tokio::test]
+async fn replication_127_a_scan_pauses_while_its_own_jobs_wait_and_no_others() {
+    let house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    house.upload(pair.source, "existing", b"").await;
+    let elsewhere = house.bucket("elsewhere").await;
+    // Jobs of another bucket first, then jobs of the bucket that is walked.
+    for (source, pauses) in [(elsewhere, false), (pair.source, true)] {
+        let (destination, now) = (pair.destination, house.clock.now());
+        let fill = move |tx: &mut dyn Tx| {
+            for number in 0..scan::WAITING_MAX {
+                let file_number = FileNumber(number + if pauses { scan::WAITING_MAX } else { 0 });
+                let job = NewJob {
+                    source_bucket: source,
+                    destination,
+                    file_number,
+                    file_id: "made by a test",
+                    file_name: "made by a test",
+                    source_key: "made by a test",
+                    rule_name: "made by a test",
+                    origin: JobOrigin::Scan,
+                    size: 0,
+                };
+                replication::insert_job(tx, &job, now)?;
+            }
+            Ok(())
+        };
+        house.app.catalog.write("fill", fill).await.unwrap();
+        with_existing(&house, &pair).await;
+        assert_eq!(scan::advance_all(&house.app).await.unwrap(), !pauses);
+        house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
+    }
 }
