@@ -245,7 +245,8 @@ pub(crate) fn check_header_value(header: &str, value: &str) -> Result<(), Refusa
     let printable = value.bytes().all(|b| (32..127).contains(&b));
     let grammatical = match header {
         "Content-Disposition" => is_disposition(value),
-        "Expires" => is_http_date(value),
+        "Expires" => Millis::from_http_date(value).is_some(),
+        "Content-Language" | "Content-Encoding" => is_token_list(value),
         _ => !value.trim().is_empty(),
     };
     if printable && grammatical {
@@ -257,21 +258,17 @@ pub(crate) fn check_header_value(header: &str, value: &str) -> Result<(), Refusa
 
 /// `type` or `type; name=value; name="value"`, as in RFC 6266.
 fn is_disposition(value: &str) -> bool {
-    let token = |text: &str| {
-        !text.is_empty()
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
     let (kind, mut rest) = value.split_once(';').unwrap_or((value, ""));
     let kind = kind.trim();
     // RFC 6266 allows `*` in a token; as the first letter of the type it is what Backblaze's own
     // example of a bad value looks like.
-    if !token(kind) || kind.starts_with('*') {
+    if !is_token(kind) || kind.starts_with('*') {
         return false;
     }
     rest = rest.trim();
     while !rest.is_empty() {
         let Some((name, after)) = rest.split_once('=') else { return false };
-        if !token(name.trim()) {
+        if !is_token(name.trim()) {
             return false;
         }
         let after = after.trim_start();
@@ -281,7 +278,7 @@ fn is_disposition(value: &str) -> bool {
         } else {
             let end = after.find(';').unwrap_or(after.len());
             let plain = after.get(..end).unwrap_or_default().trim();
-            if !token(plain) {
+            if !is_token(plain) {
                 return false;
             }
             after.get(end..).unwrap_or_default()
@@ -308,9 +305,14 @@ fn closing_quote(text: &str) -> Option<usize> {
     None
 }
 
-fn is_http_date(value: &str) -> bool {
-    // HTTP dates are 29 characters that end in GMT; the exact day of the week is nobody's business.
-    value.len() == 29 && value.ends_with(" GMT") && value.as_bytes().get(3) == Some(&b',')
+/// One word or several with commas between them, as in RFC 9110.
+fn is_token_list(value: &str) -> bool {
+    value.split(',').all(|word| is_token(word.trim()))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// The size of the headers an uploader would send for this version, in bytes.
@@ -362,6 +364,29 @@ mod tests {
         }
         assert!(info(&[("dup", "1"), ("DUP", "2")]).is_err());
         assert!(info(&[("b2-cache-control", "max-age=3600")]).is_ok());
+    }
+
+    #[test]
+    fn headers_of_downloads_must_follow_their_grammar() {
+        for (header, right) in [
+            ("Expires", "Tue, 04 Jan 2022 15:01:18 GMT"),
+            ("Content-Language", "de"),
+            ("Content-Language", "de-CH, en"),
+            ("Content-Encoding", "gzip"),
+            ("Cache-Control", "max-age=1, private=\"x\""),
+        ] {
+            assert!(check_header_value(header, right).is_ok(), "{header}: {right}");
+        }
+        for (header, wrong) in [
+            ("Expires", "xyz, nonsense of 29 bytes GMT"),
+            ("Content-Language", "de de"),
+            ("Content-Language", ""),
+            ("Content-Encoding", "gzip,"),
+            ("Cache-Control", " "),
+            ("Cache-Control", "a\r\nb"),
+        ] {
+            assert!(check_header_value(header, wrong).is_err(), "{header}: {wrong}");
+        }
     }
 
     #[test]

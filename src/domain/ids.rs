@@ -208,23 +208,27 @@ pub(crate) struct ClaimedFileId {
 }
 
 impl ClaimedFileId {
-    /// Reads the shape that `FileId` writes; None when it is anything else.
+    /// Reads the shape that `FileId` writes, and the older one that ends before the `u`: ids from
+    /// Backblaze that name nothing here are well-formed all the same. None when it is anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("4_z")?;
         let mut fields = rest.split('_');
         let bucket = BucketId::parse(fields.next()?)?;
         let number = tagged(fields.next()?, 'f', 16, true)?;
-        tagged(fields.next()?, 'd', 8, false)?;
-        tagged(fields.next()?, 'm', 6, false)?;
+        let day = tagged(fields.next()?, 'd', 8, false)?;
+        let time = tagged(fields.next()?, 'm', 6, false)?;
         tagged(fields.next()?, 'c', 3, false)?;
         tagged(fields.next()?, 'v', 7, false)?;
         tagged(fields.next()?, 't', 4, false)?;
-        let upload_at = tagged(fields.next()?, 'u', 14, false)?.parse().ok()?;
+        let upload_at = match fields.next() {
+            Some(field) => Millis(tagged(field, 'u', 14, false)?.parse().ok()?),
+            None => Millis::from_digits(day, time)?,
+        };
         if fields.next().is_some() {
             return None;
         }
         let number = FileNumber(i64::from_str_radix(number, 16).ok()?);
-        Some(Self { bucket, number, upload_at: Millis(upload_at), text: text.to_owned() })
+        Some(Self { bucket, number, upload_at, text: text.to_owned() })
     }
 }
 
@@ -305,6 +309,13 @@ mod tests {
         assert!(text.contains("_f1"), "small files carry a leading 1: {text}");
         assert!(text.len() <= 200);
         for wrong in [text.to_uppercase(), format!("{text}_x1"), text.replace("_u", "_w")] {
+            assert_eq!(ClaimedFileId::parse(&wrong), None, "{wrong}");
+        }
+        let older =
+            "4_z8d625eb63be2775577c70e1a_f1107e2a4b0cc0a02_d20220104_m150118_c002_v0001112_t0011";
+        let claimed = ClaimedFileId::parse(older).expect("the form of ids before 2022");
+        assert_eq!(claimed.upload_at, Millis(1_641_308_478_000));
+        for wrong in [older.replace("_d2022", "_d20x2"), older.replace("_m15", "_m25")] {
             assert_eq!(ClaimedFileId::parse(&wrong), None, "{wrong}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 
 /// Milliseconds, either since 1970 or as a span; which of the two is in the name of the field.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -29,6 +29,25 @@ impl Millis {
     /// `HHMMSS` in UTC, as it stands in file ids.
     pub(crate) fn time_digits(self) -> String {
         self.calendar().format("%H%M%S").to_string()
+    }
+
+    /// Reads `YYYYMMDD` and `HHMMSS` in UTC; None when there is no such second.
+    pub(crate) fn from_digits(day: &str, time: &str) -> Option<Self> {
+        Self::written(&format!("{day}{time}"), "%Y%m%d%H%M%S")
+    }
+
+    /// Reads a date as HTTP headers carry it, `Sun, 06 Nov 1994 08:49:37 GMT`; None when it is
+    /// anything else, or names the wrong day of the week.
+    pub(crate) fn from_http_date(text: &str) -> Option<Self> {
+        let whole = Self::written(text, "%a, %d %b %Y %H:%M:%S GMT")?;
+        // The parser takes letters in either case and blanks in any number.
+        let written = whole.calendar().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        (written == text).then_some(whole)
+    }
+
+    fn written(text: &str, format: &str) -> Option<Self> {
+        let moment = NaiveDateTime::parse_from_str(text, format).ok()?;
+        Some(Self(moment.and_utc().timestamp_millis()))
     }
 
     /// `YYYY-MM-DD` and `HH`, the names of the folders blobs are kept in.
@@ -64,6 +83,26 @@ mod tests {
         assert_eq!(moment.day_digits(), "20220104");
         assert_eq!(moment.time_digits(), "150118");
         assert_eq!(moment.folder_names(), ("2022-01-04".to_owned(), "15".to_owned()));
+    }
+
+    #[test]
+    fn digits_and_http_dates_are_read_back_and_nothing_else_is() {
+        assert_eq!(Millis::from_digits("20220104", "150118"), Some(Millis(1_641_308_478_000)));
+        for (day, time) in [("20220230", "000000"), ("20220104", "240000"), ("2022010", "150118")] {
+            assert_eq!(Millis::from_digits(day, time), None, "{day} {time}");
+        }
+        let date = "Tue, 04 Jan 2022 15:01:18 GMT";
+        assert_eq!(Millis::from_http_date(date), Some(Millis(1_641_308_478_000)));
+        for wrong in [
+            "Wed, 04 Jan 2022 15:01:18 GMT",
+            "Tue, 4 Jan 2022 15:01:18 GMT",
+            "Tue, 04 Jan 2022 15:01:18 CET",
+            "tue, 04 jan 2022 15:01:18 GMT",
+            "xyz, nonsense of 29 bytes GMT",
+            "",
+        ] {
+            assert_eq!(Millis::from_http_date(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

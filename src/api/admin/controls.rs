@@ -13,12 +13,15 @@ use crate::api::Http;
 use crate::api::native::fields::Fields;
 use crate::api::native::{json_answer, unwritable};
 use crate::domain::refusal::bad_request;
+use crate::domain::time::Millis;
 use crate::operations::error::Error;
 
 /// Steps of one call at most, so that a call ends.
 const STEPS_MAX: i64 = 100_000;
 /// The longest a call may wait for the engine to run dry, in milliseconds.
 const DRAIN_MS_MAX: i64 = 600_000;
+/// The clock is not moved beyond this: numbers of files have room for times until 2089.
+const LAST_MOMENT: Millis = Millis(3_692_217_600_000);
 
 /// Performs a control; None when the address is no control's.
 pub(crate) async fn perform(
@@ -77,6 +80,9 @@ fn advance(http: &Http, query: &str) -> Result<Value, Error> {
     let by_ms = Fields::from_query(query)?.int("ms")?;
     if by_ms < 0 {
         return Err(bad_request("ms must not be negative").into());
+    }
+    if http.app.clock.now().plus(by_ms) > LAST_MOMENT {
+        return Err(bad_request("the clock cannot be moved beyond the year 2086").into());
     }
     http.app.clock.advance(by_ms);
     http.engine.look();

@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut map = Map::new();
         while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
             if map.contains_key(&name) {
-                return Err(A::Error::custom(format!("duplicate field: {name}")));
+                return Err(A::Error::custom(format!("duplicate field: {}", shorten(&name))));
             }
             map.insert(name, value);
         }
@@ -114,7 +114,7 @@ impl Fields {
         let mut map = Map::new();
         for (name, value) in parse_query(query)? {
             if map.insert(name.clone(), Value::String(value)).is_some() {
-                return Err(bad_request(format!("duplicate query parameter: {name}")));
+                return Err(bad_request(format!("duplicate query parameter: {}", shorten(&name))));
             }
         }
         Ok(Self { map, from_query: true })
@@ -172,6 +172,11 @@ impl Fields {
             Some(Value::String(text)) if self.from_query => parse_json(text.as_bytes()).map(Some),
             other => Ok(other.cloned()),
         }
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        self.required(name)?;
+        self.opt_texts(name)?.ok_or_else(|| null_field(name))
     }
 
     pub(crate) fn opt_texts(&self, name: &str) -> Result<Option<Vec<String>>, Refusal> {

@@ -3,13 +3,12 @@
 use serde_json::json;
 
 use crate::api::native::{Call, Reply, reply};
-use crate::domain::refusal::{bad_request, missing_field};
+use crate::domain::refusal::bad_request;
 use crate::operations::keys::{self, NewKey};
 
 pub(crate) async fn create(call: Call) -> Reply {
     let fields = &call.fields;
-    let capabilities =
-        fields.opt_texts("capabilities")?.ok_or_else(|| missing_field("capabilities"))?;
+    let capabilities = fields.texts("capabilities")?;
     let name = fields.text("keyName")?.to_owned();
     let one = fields.opt_text("bucketId")?.map(|id| vec![id.to_owned()]);
     let several = fields.opt_texts("bucketIds")?;
