@@ -140,7 +140,7 @@ def a_download_authorization_opens_what_it_names(server):
         check(answer.read() == b"shared", "file url")
 
 
-def replication_is_set_up_paused_and_shown(server):
+def replication_115_141_to_145_rules_are_set_up_paused_and_shown(server):
     b2 = Cli(server)
     for name in ("cli-source", "cli-copy", "cli-copy-two"):
         b2("bucket", "create", name, "allPrivate")
@@ -169,10 +169,20 @@ def replication_is_set_up_paused_and_shown(server):
 
     check({name: rule["priority"] for name, rule in rules().items()}
           == {"first-rule": 128, "second-rule": 133}, rules())
+    stale = json.loads(b2("bucket", "get", "cli-source"))
     b2("replication", "pause", "cli-source", "first-rule")
     check(not rules()["first-rule"]["isEnabled"], "paused")
     b2("replication", "unpause", "cli-source", "first-rule")
     check(rules()["first-rule"]["isEnabled"], "unpaused")
+    before = rules()
+    try:
+        server.call("b2_update_bucket", {
+            "accountId": stale["accountId"], "bucketId": stale["bucketId"],
+            "ifRevisionIs": stale["revision"], "replicationConfiguration": {}})
+        check(False, "a change that knows an older revision should be refused")
+    except urllib.error.HTTPError as refusal:
+        check(refusal.code == 409 and json.load(refusal)["code"] == "conflict", refusal)
+    check(rules() == before, "and changes nothing")
     b2("replication", "delete", "cli-source", "second-rule")
     check(list(rules()) == ["first-rule"], rules())
     text = b2.refused("replication", "delete", "cli-source", "first-rule")
@@ -221,7 +231,7 @@ CHECKS = [
     names_are_hidden_shown_again_and_removed,
     a_restricted_key_reaches_its_own_and_nothing_else,
     a_download_authorization_opens_what_it_names,
-    replication_is_set_up_paused_and_shown,
+    replication_115_141_to_145_rules_are_set_up_paused_and_shown,
     the_last_rule_can_be_deleted_where_that_is_allowed,
     a_folder_is_synchronised_both_ways,
 ]

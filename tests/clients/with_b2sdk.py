@@ -3,10 +3,12 @@
 import hashlib
 import io
 import threading
+import types
 
 import b2sdk.v2
 import b2sdk.v3
-from b2sdk.v2.exception import B2Error, InvalidAuthToken, Unauthorized
+from b2sdk._internal import b2http
+from b2sdk.v2.exception import B2Error, ClockSkew, InvalidAuthToken, Unauthorized
 
 from kiln import KEY, KEY_ID, check
 
@@ -76,7 +78,7 @@ def many_threads_upload_at_once(server):
     check(len(list(bucket.ls(recursive=True))) == 80, "all are there")
 
 
-def the_raw_replication_sequence_passes(server):
+def replication_146_the_raw_sequence_passes(server):
     """As b2sdk's own integration test configures replication (replication.md A11)."""
     api = api_v3(server)
     key = api.create_key(["listBuckets", "readFiles"], "sdk-source-key")
@@ -110,7 +112,7 @@ def the_raw_replication_sequence_passes(server):
           == {"isClientAuthorizedToRead": True, "value": None}, cleared)
 
 
-def a_key_without_lock_rights_parses_every_answer(server):
+def native_407_a_key_without_lock_rights_parses_every_answer(server):
     master = api_v3(server)
     bucket = master.create_bucket("sdk-plain-key", "allPrivate")
     bucket.upload_bytes(b"x", "f")
@@ -143,12 +145,33 @@ def wrong_credentials_are_refused(server):
             pass
 
 
+def native_408_a_clock_eleven_minutes_off_is_reported_and_nine_are_not(server):
+    """The SDK compares its clock with the Date of each answer; here its clock is moved."""
+    real = b2http.datetime
+    for minutes, reported in ((-11, True), (-9, False), (0, False), (9, False), (11, True)):
+
+        class Moved(real.datetime):
+            @classmethod
+            def now(cls, tz=None, by=real.timedelta(minutes=minutes)):
+                return super().now(tz) + by
+
+        b2http.datetime = types.SimpleNamespace(datetime=Moved, timezone=real.timezone)
+        try:
+            api_v3(server).list_buckets()
+            check(not reported, f"{minutes} minutes should be reported")
+        except ClockSkew:
+            check(reported, f"{minutes} minutes should not be reported")
+        finally:
+            b2http.datetime = real
+
+
 CHECKS = [
     both_interfaces_store_list_and_read,
     streams_and_unverified_uploads_are_stored,
     many_threads_upload_at_once,
-    the_raw_replication_sequence_passes,
-    a_key_without_lock_rights_parses_every_answer,
+    replication_146_the_raw_sequence_passes,
+    native_407_a_key_without_lock_rights_parses_every_answer,
+    native_408_a_clock_eleven_minutes_off_is_reported_and_nine_are_not,
     wrong_credentials_are_refused,
     an_expired_token_is_renewed_by_the_client,
 ]

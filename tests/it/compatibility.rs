@@ -1,7 +1,8 @@
 //! The compatibility page against the operation table and against the tests.
 //!
-//! The two tables of the page are written by this test: run it with `KILN_TEST_ACCEPT=1` after
-//! adding an operation or a test.
+//! The tables of the page are written by this test: run it with `KILN_TEST_ACCEPT=1` after adding
+//! an operation or a test. Every numbered statement of the specification is named by a test or
+//! stands in `fixtures/unproved.toml` with the reason why none does; never both, never neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,6 +11,25 @@ use std::path::{Path, PathBuf};
 const PAGE: &str = "docs/compatibility.md";
 const BEGIN: &str = "<!-- written by tests/it/compatibility.rs -->";
 const END: &str = "<!-- end of what is written -->";
+const UNPROVED: &str = "fixtures/unproved.toml";
+/// What stands above the rows of that file.
+const UNPROVED_HEAD: &str = "\
+# Statements of the specification that no test names, with the reason. `tests/it/compatibility.rs`
+# fails when a statement is neither here nor in a test's name, and when it is in both. With
+# KILN_TEST_ACCEPT=1 it takes out what a test names by now; it never puts anything in.
+";
+
+/// Numbered statements by the word that test names have before their numbers.
+struct Family {
+    name: &'static str,
+    title: &'static str,
+    last: u32,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family { name: "native", title: "Native API", last: 410 },
+    Family { name: "replication", title: "Cloud Replication", last: 229 },
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -27,27 +47,35 @@ fn texts(folder: &Path, into: &mut Vec<(String, String)>) {
     }
 }
 
-/// Test functions with the file each is in.
-fn tests() -> BTreeMap<String, String> {
+/// Names of the test functions: those marked as such, and the checks that run real clients.
+fn tests() -> BTreeSet<String> {
     let mut sources = Vec::new();
     texts(&root().join("src"), &mut sources);
     texts(&root().join("tests"), &mut sources);
-    let mut found = BTreeMap::new();
+    let mut found = BTreeSet::new();
     for (file, text) in &sources {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         for (at, line) in lines.iter().enumerate() {
             let marked = |mark: &str| at > 0 && lines[at - 1].starts_with(mark);
+            let is_test = marked("#[test]") || marked("#[tokio::test]");
             let name = line
                 .strip_prefix("async fn ")
                 .or_else(|| line.strip_prefix("fn "))
-                .filter(|_| marked("#[test]") || marked("#[tokio::test]"))
+                .filter(|_| is_test)
+                .or_else(|| line.strip_prefix("def ").filter(|_| is_check(file, text, line)))
                 .and_then(|rest| rest.split('(').next());
-            if let Some(name) = name {
-                found.insert(name.to_owned(), file.clone());
-            }
+            found.extend(name.map(str::to_owned));
         }
     }
     found
+}
+
+/// Whether a Python function is one of the checks that are run.
+fn is_check(file: &str, text: &str, line: &str) -> bool {
+    let name = line.trim_start_matches("def ").split('(').next().unwrap_or_default();
+    let checks = text.split_once("\nCHECKS = [").map_or("", |(_, checks)| checks);
+    let listed = checks.split(']').next().unwrap_or_default();
+    file.ends_with(".py") && listed.split(',').any(|one| one.trim() == name)
 }
 
 /// The statement numbers in a test's name: after `native_` or `replication_`, with `to` for ranges.
@@ -76,7 +104,124 @@ fn statements(name: &str, family: &str) -> BTreeSet<u32> {
     numbers
 }
 
-fn written(tests: &BTreeMap<String, String>) -> String {
+/// Numbers and ranges with commas between them, as `12, 234-269`.
+fn parse_numbers(text: &str) -> Option<BTreeSet<u32>> {
+    let mut numbers = BTreeSet::new();
+    for part in text.split(',').map(str::trim) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        for number in first..=last {
+            numbers.insert(number).then_some(())?;
+        }
+    }
+    Some(numbers)
+}
+
+fn show_numbers(numbers: &BTreeSet<u32>) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let show = |(first, last): (u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.into_iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+/// Statements that no test names, with the reason, by family.
+type Unproved = BTreeMap<String, Vec<(BTreeSet<u32>, String)>>;
+
+fn unproved(text: &str) -> Result<Unproved, String> {
+    let rows: BTreeMap<String, BTreeMap<String, String>> =
+        toml::from_str(text).map_err(|error| error.to_string())?;
+    let mut read = Unproved::new();
+    for (family, rows) in rows {
+        let known = FAMILIES.iter().find(|one| one.name == family);
+        let last = known.ok_or_else(|| format!("no statements are called {family}"))?.last;
+        let mut seen = BTreeSet::new();
+        let mut list = Vec::new();
+        for (numbers, reason) in rows {
+            let set = parse_numbers(&numbers).ok_or_else(|| format!("{numbers}: no numbers"))?;
+            if reason.trim().is_empty() {
+                return Err(format!("{family} {numbers}: the reason is missing"));
+            }
+            for &number in &set {
+                if number == 0 || number > last || !seen.insert(number) {
+                    return Err(format!("{family} {number}: unknown, or listed twice"));
+                }
+            }
+            list.push((set, reason));
+        }
+        list.sort_by_key(|(set, _)| set.first().copied());
+        read.insert(family, list);
+    }
+    Ok(read)
+}
+
+fn show_unproved(unproved: &Unproved) -> String {
+    let mut text = UNPROVED_HEAD.to_owned();
+    for (family, rows) in unproved {
+        writeln!(text, "\n[{family}]").unwrap();
+        for (numbers, reason) in rows {
+            writeln!(text, "\"{}\" = {reason:?}", show_numbers(numbers)).unwrap();
+        }
+    }
+    text
+}
+
+/// Tests by the statements that they name.
+fn proofs<'t>(tests: &'t BTreeSet<String>, family: &str) -> BTreeMap<u32, Vec<&'t str>> {
+    let mut by_number: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+    for name in tests {
+        for number in statements(name, family) {
+            by_number.entry(number).or_default().push(name);
+        }
+    }
+    by_number
+}
+
+/// Every statement must be named by a test or listed; what is wrong about that, in words.
+fn disagreements(tests: &BTreeSet<String>, unproved: &Unproved) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for Family { name, last, .. } in &FAMILIES {
+        let proofs = proofs(tests, name);
+        let listed: BTreeSet<u32> =
+            unproved.get(*name).into_iter().flatten().flat_map(|(set, _)| set.clone()).collect();
+        for number in 1..=*last {
+            match (proofs.get(&number), listed.contains(&number)) {
+                (Some(by), true) => wrong.push(format!(
+                    "{name} {number} is proved by {} and still listed in {UNPROVED}: take the \
+                     number out of its row, or run this test with KILN_TEST_ACCEPT=1",
+                    by.join(", ")
+                )),
+                (None, false) => wrong.push(format!(
+                    "{name} {number} has no test: name it in one, or give the reason in {UNPROVED}"
+                )),
+                _ => {}
+            }
+        }
+        let beyond = proofs.range(last + 1..).chain(proofs.range(..1));
+        wrong.extend(beyond.map(|(number, by)| format!("{name} {number} is no statement: {by:?}")));
+    }
+    wrong
+}
+
+fn without_proved(tests: &BTreeSet<String>, mut unproved: Unproved) -> Unproved {
+    for (family, rows) in &mut unproved {
+        let proofs = proofs(tests, family);
+        for (numbers, _) in rows.iter_mut() {
+            numbers.retain(|number| !proofs.contains_key(number));
+        }
+        rows.retain(|(numbers, _)| !numbers.is_empty());
+    }
+    unproved.retain(|_, rows| !rows.is_empty());
+    unproved
+}
+
+fn written(tests: &BTreeSet<String>, unproved: &Unproved) -> String {
     let mut page = String::from("\n## Operations\n\n");
     page.push_str("All answer on v1, v2, v3 and v4.\n\n");
     page.push_str(
@@ -94,42 +239,88 @@ fn written(tests: &BTreeMap<String, String>) -> String {
         )
         .unwrap();
     }
-    for (family, title, last) in
-        [("native", "Native API", 410), ("replication", "Cloud Replication", 229)]
-    {
-        let mut by_number: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
-        for name in tests.keys() {
-            for number in statements(name, family) {
-                by_number.entry(number).or_default().push(name);
-            }
-        }
+    for Family { name, title, last } in &FAMILIES {
+        let proofs = proofs(tests, name);
         writeln!(page, "\n## Statements proved: {title}\n").unwrap();
         writeln!(
             page,
             "{} of {last} numbered statements of the specification have a test that names them.\n",
-            by_number.len()
+            proofs.len()
         )
         .unwrap();
         page.push_str("| statement | tests |\n|---|---|\n");
-        for (number, names) in by_number {
+        for (number, names) in proofs {
             writeln!(page, "| {number} | {} |", names.join(", ")).unwrap();
+        }
+        writeln!(page, "\n## Statements without a test: {title}\n").unwrap();
+        page.push_str("| statements | why |\n|---|---|\n");
+        for (numbers, reason) in unproved.get(*name).into_iter().flatten() {
+            writeln!(page, "| {} | {reason} |", show_numbers(numbers)).unwrap();
         }
     }
     page
 }
 
+/// One test, since accepting writes both files and the page is made from the other one.
 #[test]
-fn the_page_says_what_the_table_and_the_tests_say() {
+fn the_page_and_the_list_of_what_is_not_proved_say_what_the_tests_say() {
+    let accept = std::env::var_os("KILN_TEST_ACCEPT").is_some();
+    let tests = tests();
+    let path = root().join(UNPROVED);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut unproved = unproved(&text).unwrap_or_else(|wrong| panic!("{UNPROVED}: {wrong}"));
+    if accept {
+        unproved = without_proved(&tests, unproved);
+        std::fs::write(&path, show_unproved(&unproved)).unwrap();
+    } else {
+        assert!(
+            text == show_unproved(&unproved),
+            "{UNPROVED} is not in order: run with KILN_TEST_ACCEPT=1"
+        );
+    }
+    let wrong = disagreements(&tests, &unproved);
+    assert!(wrong.is_empty(), "{} disagreements:\n{}", wrong.len(), wrong.join("\n"));
     let path = root().join(PAGE);
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
-    let expected = format!("{before}{BEGIN}{}{END}{after}", written(&tests()));
-    if std::env::var_os("KILN_TEST_ACCEPT").is_some() {
+    let expected = format!("{before}{BEGIN}{}{END}{after}", written(&tests, &unproved));
+    if accept {
         std::fs::write(&path, &expected).unwrap();
         return;
     }
     assert!(page == expected, "{PAGE} is out of date: run the tests with KILN_TEST_ACCEPT=1");
+}
+
+#[test]
+fn what_is_proved_and_listed_or_neither_is_noticed() {
+    let all = "[native]\n\"1-410\" = \"why\"\n[replication]\n\"1-229\" = \"why\"";
+    let listed = unproved(all).unwrap();
+    let tests = |names: &[&str]| names.iter().map(|&one| one.to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(disagreements(&tests(&[]), &listed), Vec::<String>::new());
+    let proved = tests(&["native_1_2_5_works", "replication_229_works"]);
+    let wrong = disagreements(&proved, &listed);
+    assert_eq!(wrong.len(), 4);
+    assert!(wrong[0].contains("native_1_2_5_works") && wrong[0].contains("KILN_TEST_ACCEPT=1"));
+    let shrunk = without_proved(&proved, listed);
+    assert_eq!(disagreements(&proved, &shrunk), Vec::<String>::new());
+    let text = show_unproved(&shrunk);
+    assert!(text.contains("\"3-4, 6-410\" = \"why\"") && text.contains("\"1-228\""), "{text}");
+    assert_eq!(unproved(&text), Ok(shrunk.clone()), "what is written is read back");
+    let neither = disagreements(&tests(&["replication_229_works"]), &shrunk);
+    assert_eq!(neither.len(), 3);
+    assert!(neither[0].contains("has no test"));
+    assert_eq!(disagreements(&tests(&["native_411_works"]), &unproved(all).unwrap()).len(), 1);
+    for wrong in [
+        "[native]\n\"0\" = \"why\"",
+        "[native]\n\"411\" = \"why\"",
+        "[native]\n\"1\" = \"\"",
+        "[native]\n\"1-3\" = \"why\"\n\"3\" = \"why\"",
+        "[native]\n\"x\" = \"why\"",
+        "[nothing]\n\"1\" = \"why\"",
+    ] {
+        assert!(unproved(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::support::http::call;
 use crate::support::server::{MASTER_ID, Server};
 
 #[test]
-fn native_95_to_103_buckets_are_made_with_all_members_or_refused() {
+fn native_95_to_103_140_buckets_are_made_with_all_members_or_refused() {
     let server = Server::start_with(&["--limits-buckets", "3"]);
     let master = server.master();
     let create = |name: &str, kind: &str| {
@@ -16,7 +16,13 @@ fn native_95_to_103_buckets_are_made_with_all_members_or_refused() {
         )
     };
     let bucket = create("Made-Bucket", "allPrivate").json();
-    assert_eq!(bucket["bucketId"].as_str().unwrap().len(), 24);
+    let id = bucket["bucketId"].as_str().unwrap();
+    assert!(id.len() == 24 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+    assert_eq!(
+        (&bucket["accountId"], &bucket["bucketName"]),
+        (&json!(MASTER_ID), &json!("Made-Bucket"))
+    );
+    assert_eq!(bucket["bucketType"], "allPrivate");
     assert_eq!(bucket["revision"], 2);
     assert_eq!((&bucket["bucketInfo"], &bucket["corsRules"]), (&json!({}), &json!([])));
     assert_eq!((&bucket["lifecycleRules"], &bucket["options"]), (&json!([]), &json!(["s3"])));
@@ -39,17 +45,25 @@ fn native_95_to_103_buckets_are_made_with_all_members_or_refused() {
             ("duplicate_bucket_name", "Bucket name is already in use.")
         );
     }
+    let (longest, too_long) = ("n".repeat(63), "n".repeat(64));
     for (name, kind) in [
         ("abcde", "allPrivate"),
+        (too_long.as_str(), "allPrivate"),
         ("b2-bucket", "allPrivate"),
         ("under_score", "allPrivate"),
+        ("with space", "allPrivate"),
+        ("caf\u{e9}bar", "allPrivate"),
         ("good-name", "snapshot"),
+        ("good-name", "restricted"),
+        ("good-name", "share"),
+        ("good-name", "shared"),
         ("good-name", "foo"),
     ] {
-        assert_eq!(create(name, kind).status, 400, "{name} {kind}");
+        let answer = create(name, kind);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{name} {kind}");
     }
-    create("second-bucket", "allPublic");
-    create("third-bucket", "allPublic");
+    assert_eq!(create("sixsix", "allPublic").status, 200, "97: six are enough");
+    assert_eq!(create(&longest, "allPublic").status, 200, "97: 63 are not too many");
     assert_eq!(create("fourth-bucket", "allPublic").code(), "too_many_buckets");
 }
 
@@ -92,7 +106,7 @@ fn features_that_are_not_there_yet_are_refused_and_their_empty_forms_accepted() 
 }
 
 #[test]
-fn native_110_to_121_buckets_are_listed_by_type_name_and_right() {
+fn native_113_to_124_buckets_are_listed_by_type_name_and_right() {
     let server = Server::start();
     let master = server.master();
     let second = master.create_bucket("second-bucket");
@@ -108,10 +122,15 @@ fn native_110_to_121_buckets_are_listed_by_type_name_and_right() {
     let both = Ok(vec!["first-bucket".to_owned(), "second-bucket".to_owned()]);
     assert_eq!(names(json!({"accountId": MASTER_ID}), 4, &master), both);
     assert_eq!(names(json!({"accountId": MASTER_ID, "bucketTypes": ["all"]}), 4, &master), both);
-    assert_eq!(
-        names(json!({"accountId": MASTER_ID, "bucketTypes": ["allPublic"]}), 4, &master),
-        Ok(vec![])
-    );
+    let of_type =
+        |kind: &str| names(json!({"accountId": MASTER_ID, "bucketTypes": [kind]}), 4, &master);
+    assert_eq!(of_type("allPublic"), Ok(vec![]));
+    let public = json!({"accountId": MASTER_ID, "bucketId": second, "bucketType": "allPublic"});
+    master.ok("b2_update_bucket", &public);
+    assert_eq!(of_type("allPublic"), Ok(vec!["second-bucket".to_owned()]));
+    assert_eq!(of_type("allPrivate"), Ok(vec!["first-bucket".to_owned()]));
+    let unknown = json!({"accountId": MASTER_ID, "bucketName": "unknown-bucket"});
+    assert_eq!(names(unknown, 4, &master), Ok(vec![]));
     assert_eq!(
         names(json!({"accountId": MASTER_ID, "bucketName": "FIRST-bucket"}), 4, &master),
         Ok(vec!["first-bucket".to_owned()])
@@ -152,7 +171,7 @@ fn native_110_to_121_buckets_are_listed_by_type_name_and_right() {
 }
 
 #[test]
-fn native_125_to_132_409_updates_change_what_they_name_and_nothing_else() {
+fn native_125_to_129_132_409_updates_change_what_they_name_and_nothing_else() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("update-bucket");
@@ -201,7 +220,7 @@ fn native_125_to_132_409_updates_change_what_they_name_and_nothing_else() {
 }
 
 #[test]
-fn native_135_to_138_only_empty_buckets_are_deleted_and_names_become_free() {
+fn native_135_137_138_only_empty_buckets_are_deleted_and_names_become_free() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("delete-bucket");
@@ -226,7 +245,7 @@ fn native_135_to_138_only_empty_buckets_are_deleted_and_names_become_free() {
 }
 
 #[test]
-fn native_385_to_393_replication_1_to_14_20_configurations_round_trip_and_clear() {
+fn native_385_386_389_393_replication_2_to_8_11_configurations_round_trip_and_clear() {
     let server = Server::start();
     let master = server.master();
     let (source, target) =
@@ -284,4 +303,54 @@ fn native_385_to_393_replication_1_to_14_20_configurations_round_trip_and_clear(
         plain.call("b2_update_bucket", &json!({"accountId": MASTER_ID, "bucketId": source})).status,
         200
     );
+}
+
+#[test]
+fn native_110_111_112_bucket_info_is_counted_named_and_made_of_texts() {
+    let server = Server::start();
+    let master = server.master();
+    let create = |name: &str, info: &Value| {
+        let body = json!({"accountId": MASTER_ID, "bucketName": name, "bucketType": "allPrivate",
+            "bucketInfo": info});
+        master.call("b2_create_bucket", &body)
+    };
+    let entries = |count: usize| -> Value {
+        (0..count)
+            .map(|number| (format!("k{number}"), json!("v")))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    assert_eq!(create("ten-entries", &entries(10)).json()["bucketInfo"], entries(10));
+    for wrong in [
+        entries(11),
+        json!({"a b": "v"}),
+        json!({"b2-x": "v"}),
+        json!({"B2-x": "v"}),
+        json!({"a": 1}),
+        json!({"a": null}),
+        json!({"a": ["v"]}),
+        json!(["v"]),
+        json!("v"),
+    ] {
+        let answer = create("wrong-entries", &wrong);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{wrong}");
+    }
+}
+
+#[test]
+fn native_134_139_updates_and_deletions_need_their_rights() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("guarded-bucket");
+    let body = json!({"accountId": MASTER_ID, "bucketId": bucket});
+    let every = kiln::manifest::capabilities();
+    for (operation, capability) in
+        [("b2_update_bucket", "writeBuckets"), ("b2_delete_bucket", "deleteBuckets")]
+    {
+        let others: Vec<&str> = every.iter().copied().filter(|one| *one != capability).collect();
+        let answer = master.with_key(&others, None, None).call(operation, &body);
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{operation}");
+        let answer = master.with_key(&[capability], None, None).call(operation, &body);
+        assert_eq!(answer.status, 200, "{operation}");
+    }
 }

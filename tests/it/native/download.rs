@@ -6,7 +6,7 @@ use crate::support::http::{Connection, call};
 use crate::support::server::{Server, sha1_hex};
 
 #[test]
-fn native_285_to_295_309_downloads_carry_their_headers_by_name_id_and_head() {
+fn native_286_288_to_294_307_309_downloads_carry_their_headers_by_name_id_and_head() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("headers-bucket");
@@ -21,6 +21,9 @@ fn native_285_to_295_309_downloads_carry_their_headers_by_name_id_and_head() {
                     ("X-Bz-Info-Colour", "gr%C3%BCn"),
                     ("X-Bz-Info-b2-content-disposition", "attachment; filename=\"a.txt\""),
                     ("X-Bz-Info-b2-cache-control", "max-age=7"),
+                    ("X-Bz-Info-b2-content-language", "de"),
+                    ("X-Bz-Info-b2-expires", "Tue, 04 Jan 2022 15:01:18 GMT"),
+                    ("X-Bz-Info-b2-content-encoding", "x-own"),
                 ],
             )
             .json();
@@ -41,6 +44,12 @@ fn native_285_to_295_309_downloads_carry_their_headers_by_name_id_and_head() {
                 call(&server.address, "GET", target, &[auth, ("Accept-Encoding", "gzip")], b"");
             assert_eq!((got.status, got.body.as_slice()), (200, body));
             let head = call(&server.address, "HEAD", target, &[auth], b"");
+            let mut same = [got.headers.clone(), head.headers.clone()];
+            for headers in &mut same {
+                headers.remove("date");
+            }
+            assert_eq!(same[0], same[1], "289: HEAD has the headers of GET");
+            assert_eq!((head.status, head.body.len()), (200, 0));
             for answer in [&got, &head] {
                 assert_eq!(answer.header("content-length"), Some(body.len().to_string().as_str()));
                 assert_eq!(answer.header("accept-ranges"), Some("bytes"));
@@ -56,16 +65,24 @@ fn native_285_to_295_309_downloads_carry_their_headers_by_name_id_and_head() {
                     Some("attachment; filename=\"a.txt\"")
                 );
                 assert_eq!(answer.header("cache-control"), Some("max-age=7"));
-                assert!(answer.header("x-bz-info-b2-content-disposition").is_none());
-                assert!(answer.header("x-bz-upload-timestamp").is_some());
-                assert!(answer.header("content-encoding").is_none());
+                assert_eq!(answer.header("content-language"), Some("de"));
+                assert_eq!(answer.header("expires"), Some("Tue, 04 Jan 2022 15:01:18 GMT"));
+                assert_eq!(
+                    answer.header("content-encoding"),
+                    Some("x-own"),
+                    "309: only what was stored"
+                );
+                assert!(!answer.headers.keys().any(|name| name.starts_with("x-bz-info-b2-")));
+                let at = file["uploadTimestamp"].to_string();
+                assert_eq!(answer.header("x-bz-upload-timestamp"), Some(at.as_str()));
+                assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
             }
         }
     }
 }
 
 #[test]
-fn native_284_285_301_302_303_310_who_may_read_what_is_there() {
+fn native_285_287_301_302_303_310_who_may_read_what_is_there() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("reading-bucket");
@@ -80,7 +97,12 @@ fn native_284_285_301_302_303_310_who_may_read_what_is_there() {
             (401, "unauthorized", "")
         );
     }
-    assert_eq!(anonymous("/file/no-such-bucket/f").status, 404);
+    let unknown = anonymous("/file/no-such-bucket/f");
+    assert_eq!((unknown.status, unknown.code().as_str()), (404, "not_found"));
+    master.upload(&bucket, "hidden", b"x");
+    master.ok("b2_hide_file", &json!({"bucketId": bucket, "fileName": "hidden"}));
+    let hidden = master.download("reading-bucket/hidden", &[]);
+    assert_eq!((hidden.status, hidden.code().as_str()), (404, "not_found"));
     let token = &master.token;
     assert_eq!(anonymous(&format!("/file/reading-bucket/f?Authorization={token}")).body, b"new");
     let id = old["fileId"].as_str().unwrap();
@@ -137,7 +159,7 @@ fn native_296_to_300_ranges_are_cut_or_refused() {
 }
 
 #[test]
-fn native_305_306_overrides_need_a_token_and_a_grammar() {
+fn native_284_295_305_306_overrides_need_a_token_and_a_grammar() {
     let server = Server::start();
     let master = server.master();
     let body = json!({"accountId": master.account, "bucketName": "override-bucket", "bucketType": "allPublic",
@@ -145,6 +167,7 @@ fn native_305_306_overrides_need_a_token_and_a_grammar() {
     let bucket = master.ok("b2_create_bucket", &body)["bucketId"].as_str().unwrap().to_owned();
     master.upload(&bucket, "f", b"x");
     let plain = call(&server.address, "GET", "/file/override-bucket/f", &[], b"");
+    assert_eq!((plain.status, plain.body.as_slice()), (200, &b"x"[..]), "284: no token is needed");
     assert_eq!(plain.header("cache-control"), Some("max-age=9"), "295");
     let target = "/file/override-bucket/f?b2ContentType=text%2Fhtml&b2ContentLanguage=de";
     assert_eq!(call(&server.address, "GET", target, &[], b"").status, 401);
@@ -154,8 +177,19 @@ fn native_305_306_overrides_need_a_token_and_a_grammar() {
         (answer.header("content-type"), answer.header("content-language")),
         (Some("text/html"), Some("de"))
     );
-    let wrong = "/file/override-bucket/f?b2ContentDisposition=*bad";
-    assert_eq!(call(&server.address, "GET", wrong, &auth, b"").status, 400);
+    for wrong in [
+        "b2ContentDisposition=*bad",
+        "b2ContentDisposition=attachment%3B+filename",
+        "b2Expires=tomorrow",
+        "b2ContentLanguage=",
+        "b2CacheControl=%0d%0aX-Injected%3A+1",
+        "b2ContentEncoding=%C3%A9",
+    ] {
+        let target = format!("/file/override-bucket/f?{wrong}");
+        let answer = call(&server.address, "GET", &target, &auth, b"");
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{wrong}");
+        assert!(answer.header("x-injected").is_none());
+    }
 }
 
 #[test]
@@ -171,6 +205,16 @@ fn native_311_to_320_a_download_authorization_opens_its_prefix_for_its_time() {
         assert_eq!(ask(base(seconds)).status, 400, "{seconds}");
     }
     assert_eq!(ask(json!({"bucketId": bucket, "validDurationInSeconds": 1})).status, 400);
+    for seconds in [1, 604_800] {
+        assert_eq!(ask(base(seconds)).status, 200, "{seconds}");
+    }
+    let others: Vec<&str> =
+        kiln::manifest::capabilities().into_iter().filter(|one| *one != "shareFiles").collect();
+    let others = master.with_key(&others, None, None);
+    let refused = others.call("b2_get_download_authorization", &base(60));
+    assert_eq!((refused.status, refused.code().as_str()), (401, "unauthorized"));
+    let elsewhere = master.create_bucket("elsewhere-bucket");
+    master.upload(&elsewhere, "in/f", b"x");
     let shared = ask(base(60)).json();
     assert_eq!((&shared["bucketId"], &shared["fileNamePrefix"]), (&json!(bucket), &json!("in/")));
     let token = shared["authorizationToken"].as_str().unwrap();
@@ -185,6 +229,11 @@ fn native_311_to_320_a_download_authorization_opens_its_prefix_for_its_time() {
     assert_eq!(
         get("GET", "/file/sharing-bucket/out/f", &[("Authorization", token)]).code(),
         "unauthorized"
+    );
+    assert_eq!(
+        get("GET", "/file/elsewhere-bucket/in/f", &[("Authorization", token)]).code(),
+        "unauthorized",
+        "313: another bucket"
     );
     let by_id =
         format!("/b2api/v4/b2_download_file_by_id?fileId={}", file["fileId"].as_str().unwrap());
@@ -210,6 +259,35 @@ fn native_311_to_320_a_download_authorization_opens_its_prefix_for_its_time() {
         get("GET", "/file/sharing-bucket/in/f", &[("Authorization", token)]).code(),
         "expired_auth_token"
     );
+}
+
+#[test]
+fn native_308_names_that_need_encoding_are_found_by_their_encoded_path() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("encoded-bucket");
+    for name in [
+        "a b",
+        "a+b",
+        "100%",
+        "%41",
+        "caf\u{e9}",
+        "\u{65e5}\u{672c}/\u{1f600}",
+        "it's \"q\"",
+        "a?b#c&d",
+        "a\\b",
+        "a;b=c",
+    ] {
+        let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        master.upload(&bucket, &encoded, name.as_bytes());
+        let answer = master.download(&format!("encoded-bucket/{encoded}"), &[]);
+        assert_eq!((answer.status, answer.body.as_slice()), (200, name.as_bytes()), "{name}");
+        // What the answer calls the file leads to it again.
+        let shown = answer.header("x-bz-file-name").unwrap();
+        let again = master.download(&format!("encoded-bucket/{shown}"), &[]);
+        assert_eq!((again.status, again.body.as_slice()), (200, name.as_bytes()), "{shown}");
+    }
+    assert_eq!(master.download("encoded-bucket/a+b", &[]).body, b"a b", "plus is a space");
 }
 
 #[test]

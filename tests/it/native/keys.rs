@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::server::{MASTER_ID, Server};
+use crate::support::http::call;
+use crate::support::server::{MASTER_ID, Server, Session};
 
 #[test]
-fn native_65_to_79_keys_are_made_as_asked_or_refused() {
+fn native_26_65_to_81_keys_are_made_as_asked_or_refused() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("keys-bucket");
@@ -21,6 +22,24 @@ fn native_65_to_79_keys_are_made_as_asked_or_refused() {
         "b2_create_key",
         &with(json!({"validDurationInSeconds": 86_399_999, "namePrefix": "p"})),
     );
+    let members: Vec<&str> = made.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "accountId",
+        "applicationKey",
+        "applicationKeyId",
+        "bucketIds",
+        "capabilities",
+        "expirationTimestamp",
+        "keyName",
+        "namePrefix",
+        "options",
+    ];
+    assert_eq!(members, expected);
+    assert_eq!((&made["accountId"], &made["keyName"]), (&json!(MASTER_ID), &json!("k-1")));
+    assert_eq!(made["namePrefix"], "p", "79: without a bucket");
+    let now = server.control("POST", "/admin/clock/advance?ms=0").json()["now"].as_i64().unwrap();
+    let life = made["expirationTimestamp"].as_i64().unwrap() - now;
+    assert!((86_399_999_000 - 20_000..=86_399_999_000).contains(&life), "76: {life}");
     assert_eq!(made["capabilities"], json!(["listFiles", "readFiles"]));
     assert_eq!(made["options"], json!(["s3"]));
     assert!(made["bucketIds"].is_null() && made.get("bucketId").is_none());
@@ -29,7 +48,31 @@ fn native_65_to_79_keys_are_made_as_asked_or_refused() {
     let older = master.call_version(3, "b2_create_key", &with(json!({"bucketId": bucket}))).json();
     assert_eq!(older["bucketId"], json!(bucket));
     assert!(older.get("bucketIds").is_none());
+    assert_eq!(older["keyName"], made["keyName"], "68: a name may stand for several keys");
+    let unknown = json!({"bucketId": "0123456789abcdef01234567"});
+    let unknown = master.call_version(3, "b2_create_key", &with(unknown));
+    assert_eq!((unknown.status, unknown.code().as_str()), (400, "bad_bucket_id"));
+    let longest = json!({"keyName": "k".repeat(100)});
+    assert_eq!(master.call("b2_create_key", &with(longest)).status, 200);
+    let null = master.call("b2_create_key", &with(json!({"capabilities": null})));
+    assert_eq!(null.message(), "required field capabilities cannot be null");
+    for misfit in ["listKeys", "writeKeys", "deleteKeys", "writeBuckets", "deleteBuckets"] {
+        let change = json!({"bucketIds": [bucket], "capabilities": ["listFiles", misfit]});
+        let answer = master.call("b2_create_key", &with(change));
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{misfit}");
+        assert!(answer.message().contains(misfit), "{}", answer.message());
+    }
+    let second = master.create_bucket("second-bucket");
+    let third = master.create_bucket("third-bucket");
+    let both = master.with_key(&["listFiles"], Some(&[&bucket, &second]), None);
+    for (id, status) in [(&bucket, 200), (&second, 200), (&third, 401)] {
+        let answer = both.call("b2_list_file_names", &json!({"bucketId": id}));
+        assert_eq!(answer.status, status, "80");
+    }
     for (change, code) in [
+        (json!({"keyName": "a_b"}), "bad_request"),
+        (json!({"keyName": "caf\u{e9}"}), "bad_request"),
+        (json!({"validDurationInSeconds": -1}), "bad_request"),
         (json!({"keyName": "a b"}), "bad_request"),
         (json!({"keyName": ""}), "bad_request"),
         (json!({"keyName": "k".repeat(101)}), "bad_request"),
@@ -39,8 +82,6 @@ fn native_65_to_79_keys_are_made_as_asked_or_refused() {
         (json!({"validDurationInSeconds": 86_400_000}), "bad_request"),
         (json!({"bucketIds": []}), "bad_request"),
         (json!({"bucketIds": ["0123456789abcdef01234567"]}), "bad_bucket_id"),
-        (json!({"bucketIds": [bucket], "capabilities": ["writeKeys"]}), "bad_request"),
-        (json!({"bucketIds": [bucket], "capabilities": ["deleteBuckets"]}), "bad_request"),
     ] {
         let answer = master.call("b2_create_key", &with(change.clone()));
         assert_eq!((answer.status, answer.code().as_str()), (400, code), "{change}");
@@ -48,7 +89,7 @@ fn native_65_to_79_keys_are_made_as_asked_or_refused() {
 }
 
 #[test]
-fn native_83_to_92_keys_are_listed_in_pages_and_deleted_once() {
+fn native_83_to_86_88_89_91_92_keys_are_listed_in_pages_and_deleted_once() {
     let server = Server::start();
     let master = server.master();
     let (one, two) = (master.create_bucket("first-bucket"), master.create_bucket("second-bucket"));
@@ -84,4 +125,74 @@ fn native_83_to_92_keys_are_listed_in_pages_and_deleted_once() {
     assert!(deleted.get("applicationKey").is_none());
     let again = master.call("b2_delete_key", &json!({"applicationKeyId": ids[0]}));
     assert_eq!((again.status, again.code().as_str()), (400, "bad_request"));
+}
+
+#[test]
+fn native_82_87_90_94_keys_need_their_rights_and_come_a_hundred_at_a_time() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("rights-bucket");
+    let create = json!({"accountId": MASTER_ID, "keyName": "k", "capabilities": ["listFiles"]});
+    for capability in ["listKeys", "deleteKeys", "writeKeys"] {
+        let session = master.with_key(&[capability], None, None);
+        let (doomed, _) = master.create_key(&["listFiles"], None, None);
+        for (operation, needed, body) in [
+            ("b2_create_key", "writeKeys", create.clone()),
+            ("b2_delete_key", "deleteKeys", json!({"applicationKeyId": doomed})),
+            ("b2_list_keys", "listKeys", json!({"accountId": MASTER_ID})),
+        ] {
+            let answer = session.call(operation, &body);
+            let expected = if needed == capability {
+                (200, String::new())
+            } else {
+                (401, "unauthorized".to_owned())
+            };
+            assert_eq!((answer.status, answer.code()), expected, "{operation} with {capability}");
+        }
+    }
+    let restricted = master.create_key(&["listFiles"], Some(&[&bucket]), None).0;
+    while master.ok("b2_list_keys", &json!({"accountId": MASTER_ID}))["nextApplicationKeyId"]
+        .is_null()
+    {
+        master.ok("b2_create_key", &create);
+    }
+    let listed = |count: i64| {
+        master.ok("b2_list_keys", &json!({"accountId": MASTER_ID, "maxKeyCount": count}))
+    };
+    assert_eq!(listed(0)["keys"].as_array().unwrap().len(), 100, "0 asks for the default");
+    let all = listed(10_000);
+    let all = all["keys"].as_array().unwrap();
+    assert_eq!(all.len(), 101);
+    for key in all {
+        let expected =
+            if key["applicationKeyId"] == restricted { json!([bucket]) } else { json!(null) };
+        assert_eq!(key["bucketIds"], expected, "90");
+        assert!(key.as_object().unwrap().contains_key("bucketIds"));
+    }
+    let beyond = json!({"accountId": MASTER_ID, "maxKeyCount": 10_001});
+    assert_eq!(master.call("b2_list_keys", &beyond).code(), "out_of_range");
+}
+
+#[test]
+fn native_93_every_token_of_a_deleted_key_is_dead_at_once() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("dead-key-bucket");
+    master.upload(&bucket, "f", b"x");
+    let (id, key) = master.create_key(&["writeFiles", "shareFiles", "readFiles"], None, None);
+    let session = Session::authorize(&server.address, &id, &key).unwrap();
+    let (target, upload_token) = session.upload_url(&bucket);
+    let share = json!({"bucketId": bucket, "fileNamePrefix": "", "validDurationInSeconds": 60});
+    let shared = session.ok("b2_get_download_authorization", &share);
+    let shared = shared["authorizationToken"].as_str().unwrap();
+    assert_eq!(session.download("dead-key-bucket/f", &[("Range", "bytes=0-0")]).status, 206);
+    master.ok("b2_delete_key", &json!({"applicationKeyId": id}));
+    let download = |token: &str| {
+        call(&server.address, "GET", "/file/dead-key-bucket/f", &[("Authorization", token)], b"")
+    };
+    let upload = call(&server.address, "POST", &target, &[("Authorization", &upload_token)], b"");
+    let info = session.call("b2_get_upload_url", &json!({"bucketId": bucket}));
+    for answer in [info, upload, download(&session.token), download(shared)] {
+        assert_eq!((answer.status, answer.code().as_str()), (401, "bad_auth_token"));
+    }
 }

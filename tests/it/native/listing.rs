@@ -89,16 +89,12 @@ fn native_217_to_221_folders_fold_count_and_never_repeat() {
         ["a/", "a0", "b/", "c", "hidden/"]
     );
     let page = master.ok("b2_list_file_names", &folded);
-    let folder = &page["files"][0];
-    assert_eq!(
-        (
-            &folder["action"],
-            &folder["fileId"],
-            &folder["contentLength"],
-            &folder["uploadTimestamp"]
-        ),
-        (&json!("folder"), &json!(null), &json!(0), &json!(0))
-    );
+    let folder = json!({
+        "accountId": master.account, "action": "folder", "bucketId": bucket, "contentLength": 0,
+        "contentMd5": null, "contentSha1": null, "contentType": null, "fileId": null,
+        "fileInfo": {}, "fileName": "a/", "replicationStatus": null, "uploadTimestamp": 0,
+    });
+    assert_eq!(page["files"][0], folder);
     for size in 1..=4 {
         for operation in ["b2_list_file_names", "b2_list_file_versions"] {
             let walked: Vec<String> = walk(
@@ -123,7 +119,7 @@ fn native_217_to_221_folders_fold_count_and_never_repeat() {
 }
 
 #[test]
-fn native_223_to_228_versions_come_newest_first_and_can_be_entered_anywhere() {
+fn native_223_225_to_228_versions_come_newest_first_and_can_be_entered_anywhere() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("version-bucket");
@@ -176,13 +172,28 @@ fn native_229_to_233_prefix_keys_and_versions_of_the_api() {
         let body = json!({"bucketId": bucket, "prefix": prefix});
         assert_eq!(prefixed.call("b2_list_file_names", &body).status, status, "{prefix:?}");
     }
-    let unknown = master.call("b2_list_file_names", &json!({"bucketId": "nonsense"}));
-    assert_eq!((unknown.status, unknown.code().as_str()), (400, "bad_bucket_id"));
+    for unknown in ["nonsense", "0123456789abcdef01234567"] {
+        for operation in ["b2_list_file_names", "b2_list_file_versions"] {
+            let answer = master.call(operation, &json!({"bucketId": unknown}));
+            assert_eq!((answer.status, answer.code().as_str()), (400, "bad_bucket_id"));
+            assert_eq!(answer.message(), format!("Bucket {unknown} does not exist"));
+        }
+    }
+    let others: Vec<&str> =
+        kiln::manifest::capabilities().into_iter().filter(|one| *one != "listFiles").collect();
+    let others = master.with_key(&others, None, None);
+    for operation in ["b2_list_file_names", "b2_list_file_versions"] {
+        let answer = others.call(operation, &json!({"bucketId": bucket}));
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{operation}");
+    }
     for version in 1..=4 {
-        let page =
-            master.call_version(version, "b2_list_file_names", &json!({"bucketId": bucket})).json();
-        let file = &page["files"][0];
-        assert_eq!(file.get("size").is_some(), version == 1);
-        assert_eq!((&file["contentLength"], &file["bucketId"]), (&json!(4), &json!(bucket)));
+        for operation in ["b2_list_file_names", "b2_list_file_versions"] {
+            let page = master.call_version(version, operation, &json!({"bucketId": bucket})).json();
+            let file = &page["files"][0];
+            let size = (version == 1).then(|| json!(4));
+            assert_eq!(file.get("size"), size.as_ref());
+            assert_eq!((&file["contentLength"], &file["bucketId"]), (&json!(4), &json!(bucket)));
+            assert_eq!(file["accountId"], json!(master.account));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::http::{Answer, Connection, call};
-use crate::support::server::{MASTER_ID, Server, sha1_hex};
+use crate::support::server::{MASTER_ID, Server, Session, sha1_hex};
 
 /// Begins uploads that wait for their last byte until one of them holds the token, which is when
 /// another is refused. Answers the connections and the refusal.
@@ -48,7 +48,24 @@ fn native_141_to_146_176_an_upload_answers_all_members_and_a_pair_serves_many() 
     let bucket = master.create_bucket("upload-bucket");
     let (one, two) = (master.upload_url(&bucket), master.upload_url(&bucket));
     assert_ne!(one, two);
-    assert!(one.0.contains("/b2api/v4/b2_upload_file/"));
+    for version in 1..=4 {
+        let pair =
+            master.call_version(version, "b2_get_upload_url", &json!({"bucketId": bucket})).json();
+        let members: Vec<&str> = pair.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, ["authorizationToken", "bucketId", "uploadUrl"]);
+        assert_eq!(pair["bucketId"], json!(bucket));
+        let url = pair["uploadUrl"].as_str().unwrap();
+        assert!(url.contains(&format!("/b2api/v{version}/b2_upload_file/")), "{url}");
+    }
+    let unknown = "0123456789abcdef01234567";
+    let answer = master.call("b2_get_upload_url", &json!({"bucketId": unknown}));
+    assert_eq!(
+        (answer.status, answer.code().as_str(), answer.message()),
+        (400, "bad_bucket_id", format!("Bucket {unknown} does not exist"))
+    );
+    let reader = master.with_key(&["readFiles", "listFiles"], None, None);
+    let answer = reader.call("b2_get_upload_url", &json!({"bucketId": bucket}));
+    assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
     let file = master.upload(&bucket, "dir/f.txt", b"data");
     assert_eq!((&file["action"], &file["contentLength"]), (&json!("upload"), &json!(4)));
     assert_eq!(file["contentMd5"], "8d777f385d3dfec8815d20f7496026dc");
@@ -79,7 +96,7 @@ fn native_141_to_146_176_an_upload_answers_all_members_and_a_pair_serves_many() 
 }
 
 #[test]
-fn native_147_to_155_sha1_variants_and_required_headers() {
+fn native_147_to_152_154_155_sha1_variants_and_required_headers() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("sha1-bucket");
@@ -118,12 +135,30 @@ fn native_147_to_155_sha1_variants_and_required_headers() {
         let answer = master.try_upload(&bucket, "f", b"data", &[(missing, value)]);
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{missing}");
     }
+    let (target, token) = master.upload_url(&bucket);
+    let mut connection = Connection::open(&server.address).unwrap();
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nX-Bz-File-Name: f\r\n\
+         Content-Type: b2/x-auto\r\nX-Bz-Content-Sha1: do_not_verify\r\n\r\n"
+    );
+    connection.send_raw(head.as_bytes()).unwrap();
+    let answer = connection.read(false).unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "152");
     let names = master.ok("b2_list_file_names", &json!({"bucketId": bucket}));
     assert_eq!(names["files"].as_array().unwrap().len(), 3, "only what was accepted");
+    for (name, given, stored) in [
+        ("t.txt", "b2/x-auto", "text/plain"),
+        ("t.bin", "b2/x-auto", "application/octet-stream"),
+        ("none", "b2/x-auto", "application/octet-stream"),
+        ("t.html", "x-own/Type; charset=\"A b\"", "x-own/Type; charset=\"A b\""),
+    ] {
+        let answer = master.try_upload(&bucket, name, b"", &[("Content-Type", given)]);
+        assert_eq!(answer.json()["contentType"], stored, "{name}");
+    }
 }
 
 #[test]
-fn native_156_to_166_names_and_info_are_decoded_and_checked() {
+fn native_156_to_160_163_to_166_169_to_171_names_and_info_are_decoded_and_checked() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("names-bucket");
@@ -137,11 +172,23 @@ fn native_156_to_166_names_and_info_are_decoded_and_checked() {
         .json();
     assert_eq!(stored["fileName"], "a b+c\u{e9}\u{1f600}\\");
     assert_eq!(stored["fileInfo"], json!({"b2-cache-control": "max-age=5", "colour": "gr\u{fc}n"}));
+    let sent_back = master.download("names-bucket/a+b%2Bc%C3%A9%F0%9F%98%80%5C", &[]);
+    assert_eq!(sent_back.header("x-bz-info-colour"), Some("gr%C3%BCn"), "157: and back");
+    let plain = master.upload(&bucket, "%61%2D%5F%2e", b"x");
+    assert_eq!(plain["fileName"], "a-_.", "159");
+    let order: Vec<String> = master.ok("b2_list_file_names", &json!({"bucketId": bucket}))["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["fileName"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(order, ["a b+c\u{e9}\u{1f600}\\", "a-_."]);
     for wrong in [
         "%G1",
         "%",
         "a%00b",
         "%01",
+        "%1F",
         "%7f",
         "/a",
         "a/",
@@ -155,9 +202,12 @@ fn native_156_to_166_names_and_info_are_decoded_and_checked() {
         let answer = master.try_upload(&bucket, wrong, b"x", &[]);
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{wrong}");
     }
+    let too_long = format!("X-Bz-Info-{}", "n".repeat(51));
     for header in [
-        ("X-Bz-Info-b2-other", "x"),
+        ("X-Bz-Info-b2-foo", "x"),
+        (too_long.as_str(), "x"),
         ("X-Bz-Info-b2-content-disposition", "*bad"),
+        ("X-Bz-Info-b2-expires", "soon"),
         ("X-Bz-Info-x", "%zz"),
         ("Content-Encoding", "gzip"),
     ] {
@@ -188,6 +238,9 @@ fn native_172_to_178_upload_tokens_fit_one_url_one_upload_and_one_key() {
         let answer = send(target, token);
         assert_eq!((answer.status, answer.code().as_str()), (401, "bad_auth_token"));
     }
+    let stranger = Session { token: token.clone(), ..master.clone() };
+    let answer = stranger.call("b2_get_upload_url", &json!({"bucketId": one}));
+    assert_eq!((answer.status, answer.code().as_str()), (401, "bad_auth_token"), "174");
     let (slow, refused) = hold_token(&server.address, &target, &token);
     assert_eq!((refused.status, refused.code().as_str()), (400, "auth_token_limit"));
     assert_eq!(refused.message(), format!("more than one upload using auth token {token}"));
@@ -201,7 +254,7 @@ fn native_172_to_178_upload_tokens_fit_one_url_one_upload_and_one_key() {
 }
 
 #[test]
-fn native_179_182_183_410_versions_of_a_name_have_growing_times_and_all_are_kept() {
+fn native_179_183_410_versions_of_a_name_have_growing_times_and_all_are_kept() {
     let server = Server::start();
     let master = server.master();
     let bucket = master.create_bucket("versions-bucket");
@@ -235,57 +288,111 @@ fn native_179_182_183_410_versions_of_a_name_have_growing_times_and_all_are_kept
 }
 
 #[test]
-fn native_185_to_204_hiding_showing_deleting_and_looking() {
+fn native_161_162_167_names_segments_and_info_have_their_limits() {
     let server = Server::start();
     let master = server.master();
-    let bucket = master.create_bucket("hiding-bucket");
-    let file = master.upload(&bucket, "f", b"x");
-    let hide = json!({"bucketId": bucket, "fileName": "f"});
-    let marker = master.call_version(1, "b2_hide_file", &hide).json();
-    assert_eq!(
-        (&marker["action"], &marker["contentLength"], &marker["size"]),
-        (&json!("hide"), &json!(0), &json!(0))
-    );
-    assert_eq!(marker["contentType"], "application/x-bz-hide-marker");
-    assert_eq!(marker["contentSha1"], "da39a3ee5e6b4b0d3255bfef95601890afd80709");
-    assert_eq!(marker["contentMd5"], "d41d8cd98f00b204e9800998ecf8427e");
-    for absent in ["fileRetention", "legalHold", "serverSideEncryption"] {
-        assert!(marker.get(absent).is_none(), "{absent}");
+    let bucket = master.create_bucket("limits-bucket");
+    let name_of = |bytes: usize| -> String {
+        let full = format!("{}/", "s".repeat(250)).repeat(bytes / 251);
+        let rest = bytes - full.len();
+        format!("{full}{}", "r".repeat(rest))
+    };
+    assert_eq!((name_of(1024).len(), name_of(1025).len()), (1024, 1025));
+    assert_eq!(master.upload(&bucket, &name_of(1024), b"x")["fileName"], name_of(1024));
+    for wrong in [name_of(1025), "s".repeat(251), format!("a/{}/b", "s".repeat(251))] {
+        let answer = master.try_upload(&bucket, &wrong, b"x", &[]);
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "bad_request"),
+            "{}",
+            wrong.len()
+        );
     }
-    assert_eq!(master.call("b2_hide_file", &hide).code(), "already_hidden");
-    let never = json!({"bucketId": bucket, "fileName": "never"});
-    assert_eq!(master.call("b2_hide_file", &never).code(), "no_such_file");
-    assert_eq!(master.download("hiding-bucket/f", &[]).status, 404);
-    let of = |id: &serde_json::Value, name: &str| json!({"fileId": id, "fileName": name});
+    let encoded = "%C3%A9".repeat(512);
     assert_eq!(
-        master.ok("b2_delete_file_version", &of(&marker["fileId"], "f")),
-        of(&marker["fileId"], "f")
+        master.upload(&bucket, &format!("{}{}", "%C3%A9%2F".repeat(4), "x"), b"x")["fileName"],
+        "\u{e9}/\u{e9}/\u{e9}/\u{e9}/x"
     );
-    assert_eq!(master.download("hiding-bucket/f", &[]).status, 200);
-    let info = master.ok("b2_get_file_info", &json!({"fileId": file["fileId"]}));
-    assert_eq!(info, file);
-    let wrong = master.call("b2_delete_file_version", &of(&file["fileId"], "g"));
-    assert_eq!(wrong.code(), "file_not_present");
-    assert_eq!(
-        wrong.message(),
-        format!("File not present: g {}", file["fileId"].as_str().unwrap())
-    );
-    let malformed = master.call("b2_delete_file_version", &of(&json!("bad-id"), "f"));
-    assert_eq!(
-        (malformed.code().as_str(), malformed.message().as_str()),
-        ("bad_request", "Invalid fileId: bad-id")
-    );
-    master.ok("b2_delete_file_version", &of(&file["fileId"], "f"));
-    assert_eq!(
-        master.call("b2_delete_file_version", &of(&file["fileId"], "f")).code(),
-        "file_not_present"
-    );
-    let gone = master.call("b2_get_file_info", &json!({"fileId": file["fileId"]}));
-    assert_eq!((gone.status, gone.code().as_str()), (404, "not_found"));
-    let plain = master.with_key(&["readFiles", "listFiles"], None, None);
-    let other = master.upload(&bucket, "g", b"x");
-    let shown = plain.ok("b2_get_file_info", &json!({"fileId": other["fileId"]}));
-    let hidden = json!({"isClientAuthorizedToRead": false, "value": null});
-    assert_eq!((&shown["fileRetention"], &shown["legalHold"]), (&hidden, &hidden));
-    assert_eq!(shown["accountId"], MASTER_ID);
+    assert_eq!(master.try_upload(&bucket, &encoded, b"x", &[]).status, 400, "one long segment");
+    // The name `f` and the info's name `n` count too.
+    let (most, too_much) = ("v".repeat(6998), "v".repeat(6999));
+    assert_eq!(master.try_upload(&bucket, "f", b"x", &[("X-Bz-Info-n", &most)]).status, 200);
+    let answer = master.try_upload(&bucket, "f", b"x", &[("X-Bz-Info-n", &too_much)]);
+    assert_eq!((answer.status, answer.code().as_str()), (400, "metadata_exceeded"));
+}
+
+#[test]
+fn native_181_five_gigabytes_are_refused_before_a_byte_is_sent() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("too-big-bucket");
+    for (sha1, length, told) in [
+        ("do_not_verify", 5_000_000_001_u64, 5_000_000_001_u64),
+        ("hex_digits_at_end", 5_000_000_041, 5_000_000_001),
+    ] {
+        let (target, token) = master.upload_url(&bucket);
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nX-Bz-File-Name: f\r\n\
+             Content-Type: b2/x-auto\r\nX-Bz-Content-Sha1: {sha1}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let mut connection = Connection::open(&server.address).unwrap();
+        connection.send_raw(head.as_bytes()).unwrap();
+        let answer = connection.read(false).unwrap();
+        assert_eq!(
+            (answer.status, answer.code().as_str(), answer.message()),
+            (400, "bad_request", format!("file size too big: {told}"))
+        );
+    }
+}
+
+#[test]
+fn native_182_the_upload_timestamp_is_the_time_of_the_upload() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("time-bucket");
+    let now =
+        || server.control("POST", "/admin/clock/advance?ms=0").json()["now"].as_i64().unwrap();
+    let mut last = 0;
+    for _ in 0..20 {
+        let before = now();
+        let at = master.upload(&bucket, "f", b"x")["uploadTimestamp"].as_i64().unwrap();
+        // Versions of a name made within one millisecond are one apart.
+        assert!((before.max(last)..=now() + 1).contains(&at) && at > last, "{before} {at}");
+        last = at;
+    }
+}
+
+#[test]
+fn native_184_an_upload_to_a_bucket_that_is_gone_is_refused() {
+    let server = Server::start();
+    let master = server.master();
+    let gone = |bucket: &str| {
+        master.ok("b2_delete_bucket", &json!({"accountId": MASTER_ID, "bucketId": bucket}));
+    };
+    let bucket = master.create_bucket("going-bucket");
+    let (target, token) = master.upload_url(&bucket);
+    let headers = |token: &str| {
+        format!(
+            "Host: x\r\nAuthorization: {token}\r\nX-Bz-File-Name: f\r\nContent-Type: b2/x-auto\r\n\
+             X-Bz-Content-Sha1: do_not_verify\r\nContent-Length: 2\r\n\r\n"
+        )
+    };
+    // Under way when the bucket goes: the first byte is sent and the token is held.
+    let (mut begun, _) = hold_token(&server.address, &target, &token);
+    gone(&bucket);
+    let mut slow = begun.swap_remove(0);
+    slow.send_raw(b"b").unwrap();
+    let answer = slow.read(false).unwrap();
+    assert!((400..500).contains(&answer.status), "{answer:?}");
+    // Begun after the bucket went.
+    let mut late = Connection::open(&server.address).unwrap();
+    late.send_raw(format!("POST {target} HTTP/1.1\r\n{}ab", headers(&token)).as_bytes()).unwrap();
+    let answer = late.read(false).unwrap();
+    assert_eq!((answer.status, answer.code().as_str()), (400, "bad_bucket_id"));
+    // A new bucket of that name has nothing to do with the old one's token.
+    let again = master.create_bucket("going-bucket");
+    let mut late = Connection::open(&server.address).unwrap();
+    late.send_raw(format!("POST {target} HTTP/1.1\r\n{}ab", headers(&token)).as_bytes()).unwrap();
+    assert_eq!(late.read(false).unwrap().code(), "bad_bucket_id");
+    assert_eq!(master.ok("b2_list_file_versions", &json!({"bucketId": again}))["files"], json!([]));
 }
