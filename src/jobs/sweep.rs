@@ -168,7 +168,7 @@ mod tests {
         let house = TestHouse::open().await;
         let bucket = house.bucket("sweep-bucket").await;
         for name in ["one", "two", "three"] {
-            let version = house.upload(bucket, name, &[1; 100_000]).await;
+            let version = house.upload(bucket, name, &vec![1; 100_000]).await;
             let id = version.id().to_string();
             delete_version(&house.app, &house.caller, name, &id, false).await.unwrap();
             house.clock.advance(1);

@@ -6,6 +6,7 @@
 
 use crate::catalog::replication::{self, JobOrigin, Scan};
 use crate::catalog::{Abort, Tx, buckets, files};
+use crate::domain::replication::ReplicationRule;
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::error::Error;
@@ -39,7 +40,8 @@ pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
 /// Whether enough jobs of a scan wait already, for any of the destinations of its bucket.
 fn pauses(tx: &mut dyn Tx, scan: &Scan) -> Result<bool, Abort> {
     let Some(bucket) = buckets::find_by_id(tx, scan.bucket)? else { return Ok(false) };
-    for destination in bucket.settings.replication.rules().iter().filter_map(|r| r.destination()) {
+    let rules = bucket.settings.replication.rules();
+    for destination in rules.iter().filter_map(ReplicationRule::destination) {
         let waiting =
             replication::count_waiting_scan_jobs(tx, scan.bucket, destination, WAITING_MAX)?;
         if waiting >= WAITING_MAX {

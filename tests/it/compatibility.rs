@@ -75,7 +75,8 @@ fn is_check(file: &str, text: &str, line: &str) -> bool {
     let name = line.trim_start_matches("def ").split('(').next().unwrap_or_default();
     let checks = text.split_once("\nCHECKS = [").map_or("", |(_, checks)| checks);
     let listed = checks.split(']').next().unwrap_or_default();
-    file.ends_with(".py") && listed.split(',').any(|one| one.trim() == name)
+    let is_python = Path::new(file).extension().is_some_and(|end| end == "py");
+    is_python && listed.split(',').any(|one| one.trim() == name)
 }
 
 /// The statement numbers in a test's name: after `native_` or `replication_`, with `to` for ranges.
