@@ -14,6 +14,7 @@ mod clock;
 mod config;
 mod domain;
 mod entropy;
+pub mod fuzzing;
 mod house;
 mod jobs;
 pub mod manifest;

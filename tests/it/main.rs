@@ -12,6 +12,7 @@
 
 mod admin;
 mod compatibility;
+mod corpus;
 mod crash;
 mod house_rules;
 mod native;

@@ -1,0 +1,276 @@
+//! What parsers must hold for any bytes whatever: the targets of the fuzzer, and of the replay of
+//! its corpus in the ordinary tests (`tests/it/corpus.rs`).
+//!
+//! A target panics when a property does not hold. None has effects.
+
+use serde_json::Value;
+
+use crate::api::native::account::basic_credentials;
+use crate::api::native::fields::{Fields, parse_query};
+use crate::auth::token::{TOKEN_LIFE_MS, TokenKind, Tokens};
+use crate::domain::content_type;
+use crate::domain::cors::{self, CorsOperation, CorsRule};
+use crate::domain::digest::Sha1Digest;
+use crate::domain::file::{FileInfo, check_header_value};
+use crate::domain::ids::{BucketId, ClaimedFileId, FileId, KeyId};
+use crate::domain::names::{BucketName, FileName, check_prefix, decode_text, successor};
+use crate::domain::percent;
+use crate::domain::range::Wanted;
+use crate::domain::replication::{
+    Leniency, ReplicationConfiguration, ReplicationRule, check_configuration, winning_rules,
+};
+use crate::domain::time::Millis;
+use crate::entropy::Entropy;
+
+/// One parser and what it must hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Also the name of its folder below `fixtures/corpus`.
+    pub name: &'static str,
+    /// Panics when a property does not hold for these bytes.
+    pub run: fn(&[u8]),
+}
+
+/// Every target, in the order of their names.
+pub const TARGETS: &[Target] = &[
+    Target { name: "basic_credentials", run: basic },
+    Target { name: "bucket_name", run: bucket_name },
+    Target { name: "content_disposition", run: disposition },
+    Target { name: "cors", run: cors_rule },
+    Target { name: "file_id", run: file_id },
+    Target { name: "file_info", run: file_info },
+    Target { name: "file_name", run: file_name },
+    Target { name: "json_fields", run: json_fields },
+    Target { name: "query", run: query },
+    Target { name: "range", run: range },
+    Target { name: "replication_rules", run: replication_rules },
+    Target { name: "sha1", run: sha1 },
+    Target { name: "token", run: token },
+];
+
+fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+fn basic(bytes: &[u8]) {
+    if let Some((id, secret)) = basic_credentials(Some(&text(bytes))) {
+        assert!(!id.is_empty() && !secret.is_empty() && !id.contains(':'));
+    }
+}
+
+fn bucket_name(bytes: &[u8]) {
+    let given = text(bytes);
+    if let Ok(name) = BucketName::parse(&given) {
+        assert_eq!(name.as_str(), given);
+        assert!((6..=63).contains(&given.len()) && given.is_ascii());
+        assert!(!name.folded().starts_with("b2-"));
+        assert!(!given.contains('/'), "a bucket name is one part of a path");
+    }
+}
+
+fn disposition(bytes: &[u8]) {
+    let given = text(bytes);
+    for header in ["Content-Disposition", "Expires", "Cache-Control"] {
+        if check_header_value(header, &given).is_ok() {
+            assert!(given.bytes().all(|byte| (32..127).contains(&byte)), "no header is split");
+        }
+    }
+    if let Ok(kind) = content_type::resolve(Some(&given), "f") {
+        assert!(kind.bytes().all(|byte| (32..127).contains(&byte)), "{kind:?}");
+    }
+}
+
+/// The first line is the origin of a page, each further line an allowed origin.
+fn cors_rule(bytes: &[u8]) {
+    let given = text(bytes);
+    let mut lines = given.lines();
+    let origin = lines.next().unwrap_or_default();
+    let rule = CorsRule {
+        name: "fuzzed-rule".to_owned(),
+        allowed_origins: lines.map(str::to_owned).collect(),
+        allowed_operations: vec![CorsOperation::DownloadByName],
+        allowed_headers: None,
+        expose_headers: None,
+        max_age_seconds: 0,
+    };
+    let valid = cors::check_rules(std::slice::from_ref(&rule)).is_ok();
+    let rules = [rule];
+    let found = cors::find_rule(&rules, CorsOperation::DownloadByName, origin, &[]);
+    assert!(cors::find_rule(&rules, CorsOperation::UploadFile, origin, &[]).is_none());
+    if let (true, Some(rule)) = (valid, found) {
+        let plain = |allowed: &String| !allowed.contains('*') && allowed.contains("://");
+        if rule.allowed_origins.iter().all(plain) {
+            // Without wildcards an origin is allowed only when its host is named.
+            let host = origin.split_once("://").map(|(_, rest)| rest.to_ascii_lowercase());
+            let host = host.unwrap_or_default();
+            let host = host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host);
+            let named = |allowed: &String| allowed.to_ascii_lowercase().contains(host);
+            assert!(rule.allowed_origins.iter().any(named), "{origin} for {rule:?}");
+        }
+    }
+}
+
+fn file_id(bytes: &[u8]) {
+    let given = text(bytes);
+    if let Some(claimed) = ClaimedFileId::parse(&given) {
+        let written_at = Millis(0);
+        let (bucket, number, upload_at) = (claimed.bucket, claimed.number, claimed.upload_at);
+        let id = FileId { bucket, number, written_at, upload_at };
+        let again = ClaimedFileId::parse(&id.to_string());
+        assert_eq!(again.map(|again| (again.bucket, again.number)), Some((bucket, number)));
+    }
+    if let Some(bucket) = BucketId::parse(&given) {
+        assert_eq!(bucket.to_string(), given);
+    }
+}
+
+/// Each line is a header: its name, a colon, its encoded value.
+fn file_info(bytes: &[u8]) {
+    let Ok(name) = FileName::parse("f") else { return };
+    let headers = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (header, value) = line.split_at(colon);
+        Some((std::str::from_utf8(header).ok()?, value.get(1..)?))
+    });
+    if let Ok(info) = FileInfo::from_headers(headers, &name) {
+        let entries = info.entries();
+        let encoded: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert!(encoded <= 7000 * 3);
+        assert!(entries.keys().all(|key| !key.bytes().any(|byte| byte.is_ascii_uppercase())));
+        let again = FileInfo::from_entries(entries, &name);
+        // What came as headers may be shorter there than our own encoding of it.
+        if let Ok(again) = again {
+            assert_eq!(again.as_json(), info.as_json());
+        }
+    }
+}
+
+fn file_name(bytes: &[u8]) {
+    if let Ok(name) = FileName::decode(bytes) {
+        let encoded = percent::encode(name.as_str());
+        assert_eq!(FileName::decode(encoded.as_bytes()).as_ref(), Ok(&name));
+        assert!(encoded.is_ascii() && !encoded.contains(' '));
+        assert!((1..=1024).contains(&name.as_str().len()) && !name.as_str().contains('\0'));
+    }
+    let given = text(bytes);
+    if check_prefix("prefix", &given).is_ok()
+        && let Some(after) = successor(&given)
+    {
+        assert!(after.as_str() > given.as_ref());
+        assert!(!after.starts_with(given.as_ref()));
+    }
+    if let Ok(decoded) = decode_text(bytes, "text") {
+        assert_eq!(decode_text(percent::encode(&decoded).as_bytes(), "text"), Ok(decoded));
+    }
+}
+
+fn json_fields(bytes: &[u8]) {
+    let Ok(fields) = Fields::from_body(bytes) else { return };
+    for name in ["a", "bucketId", "fileInfo", "mode", ""] {
+        let (text, number) = (fields.text(name).is_ok(), fields.int(name).is_ok());
+        assert!(!(text && number), "a JSON value has one type");
+        assert_eq!(fields.opt_text(name).ok().flatten().is_some(), text);
+        assert_eq!(fields.opt_int(name).ok().flatten().is_some(), number);
+        drop((fields.opt_bool(name), fields.opt_texts(name), fields.opt_text_map(name)));
+        drop((fields.asks_for(name), fields.names_no_mode(name), fields.opt_structure(name)));
+    }
+}
+
+fn query(bytes: &[u8]) {
+    let given = text(bytes);
+    let Ok(pairs) = parse_query(&given) else { return };
+    let written: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{}={}", percent::encode(name), percent::encode(value)))
+        .collect();
+    // A pair without a name and a value vanishes when it is written.
+    if pairs.iter().all(|(name, value)| !(name.is_empty() && value.is_empty())) {
+        assert_eq!(parse_query(&written.join("&")), Ok(pairs));
+    }
+    drop(Fields::from_query(&given));
+}
+
+/// The first eight bytes are the size of the content.
+fn range(bytes: &[u8]) {
+    let (size, header) = bytes.split_at(bytes.len().min(8));
+    let mut padded = [0_u8; 8];
+    if let Some(into) = padded.get_mut(..size.len()) {
+        into.copy_from_slice(size);
+    }
+    let size = u64::from_le_bytes(padded) >> 1;
+    let wanted = Wanted::parse(Some(&text(header)));
+    if let Ok(range) = wanted.clamp(size) {
+        assert!(range.start <= range.end && range.end <= size);
+        assert!(range.start < range.end || wanted == Wanted::Whole);
+    }
+}
+
+/// JSON: `{"configuration": …, "name": …}`.
+fn replication_rules(bytes: &[u8]) {
+    let Ok(Value::Object(parts)) = serde_json::from_slice::<Value>(bytes) else { return };
+    let configuration = parts.get("configuration").cloned().unwrap_or_default();
+    let Ok(wanted) = serde_json::from_value::<ReplicationConfiguration>(configuration) else {
+        return;
+    };
+    let name = parts.get("name").and_then(Value::as_str).unwrap_or_default();
+    let rules = wanted.rules().to_vec();
+    let winners = winning_rules(&rules, name, false);
+    for rule in &rules {
+        let rivals = |other: &&ReplicationRule| {
+            other.destination_bucket_id == rule.destination_bucket_id
+                && other.is_enabled
+                && name.starts_with(&other.file_name_prefix)
+        };
+        let best = rules.iter().filter(rivals).map(|rival| rival.priority).max();
+        let won = winners
+            .iter()
+            .find(|winner| winner.destination_bucket_id == rule.destination_bucket_id)
+            .map(|winner| winner.priority);
+        assert_eq!(won, best, "the highest priority wins at each destination");
+    }
+    if let Ok(checked) = check_configuration(wanted, None, Leniency::default()) {
+        assert!(checked.rules().len() <= 2);
+        let stored = serde_json::to_string(&checked).unwrap_or_default();
+        let read: Option<ReplicationConfiguration> = serde_json::from_str(&stored).ok();
+        assert_eq!(read, Some(checked));
+    }
+}
+
+fn sha1(bytes: &[u8]) {
+    let given = text(bytes);
+    if let Some(digest) = Sha1Digest::parse(&given) {
+        assert_eq!(digest.to_string(), given.to_ascii_lowercase());
+    }
+}
+
+/// Always the same bytes: what is fuzzed is the reading of tokens, not their secrecy.
+struct NoEntropy;
+
+impl Entropy for NoEntropy {
+    fn fill(&self, into: &mut [u8]) {
+        into.fill(7);
+    }
+}
+
+fn token(bytes: &[u8]) {
+    let made: Result<Tokens, std::convert::Infallible> = Tokens::new(|_| Ok(vec![9; 32]));
+    let Ok(tokens) = made;
+    let now = Millis(1_700_000_000_000);
+    for kind in TokenKind::ALL {
+        assert!(tokens.check(kind, &text(bytes), now).is_err(), "nobody signed this");
+    }
+    // A real one, altered in one place, or cut.
+    let key = KeyId::named("000abcdefabcdef0000000001");
+    let end = now.plus(TOKEN_LIFE_MS);
+    let real = tokens.issue(TokenKind::Download, &key, end, bytes, &NoEntropy);
+    let claims = tokens.check(TokenKind::Download, &real, now);
+    assert_eq!(claims.map(|claims| claims.scope), Ok(bytes.to_vec()));
+    let at = bytes.first().map_or(0, |at| usize::from(*at)) % real.len();
+    let mut altered = real.clone().into_bytes();
+    if let Some(byte) = altered.get_mut(at) {
+        *byte = if *byte == b'0' { b'1' } else { b'0' };
+    }
+    let altered = String::from_utf8_lossy(&altered);
+    assert!(tokens.check(TokenKind::Download, &altered, now).is_err(), "{altered}");
+    assert!(tokens.check(TokenKind::Account, &real, now).is_err(), "of another kind");
+}
