@@ -109,12 +109,7 @@ impl Account {
         let pair = self.call("b2_get_upload_url", &json!({ "bucketId": bucket_id })).await?;
         let url = text(&pair, "uploadUrl")?;
         let token = text(&pair, "authorizationToken")?;
-        let path = url
-            .split_once("://")
-            .and_then(|(_, rest)| rest.split_once('/'))
-            .map(|(_, path)| path)
-            .ok_or("an upload URL without a path")?;
-        Upload::open(self.address, path, &token, names, counter, bodies).await
+        Upload::open(self.address, path_of(&url)?, &token, names, counter, bodies).await
     }
 
     pub(crate) async fn uploaders(
@@ -141,6 +136,12 @@ pub(crate) fn authorize_request(address: SocketAddr, key_id: &str, key: &str) ->
          Authorization: Basic {basic}\r\nContent-Type: application/json\r\n\
          Content-Length: 2\r\n\r\n{{}}"
     )
+}
+
+/// The path of a URL, without its first slash.
+pub(crate) fn path_of(url: &str) -> Fallible<&str> {
+    let rest = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    Ok(rest.map(|(_, path)| path).ok_or("a URL without a path")?)
 }
 
 /// A text field of an answer.
@@ -206,6 +207,16 @@ impl Upload {
             counter: Rc::clone(counter),
             bodies: Rc::clone(bodies),
         })
+    }
+}
+
+impl Upload {
+    /// Uploads the next body and answers what the server says of it.
+    pub(crate) async fn store(&mut self) -> Fallible<Vec<u8>> {
+        let number = self.counter.next();
+        let (variant, shared) = self.bodies.get(number);
+        let head = self.head.fill(&self.names.get(number), variant.sha1());
+        self.connection.fetch(&[head, variant.start(), shared]).await
     }
 }
 

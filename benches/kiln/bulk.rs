@@ -17,17 +17,17 @@ use crate::small::{readers, small_bodies, store};
 use crate::{Bench, Fallible, in_runtime};
 
 /// The size of a large file.
-const LARGE: usize = 64 * 1024 * 1024;
+pub(crate) const LARGE: usize = 64 * 1024 * 1024;
 /// How many different large bodies there are.
-const LARGE_VARIANTS: usize = 16;
+pub(crate) const LARGE_VARIANTS: usize = 16;
 /// How many large uploads run side by side where their number is not the point.
-const STREAMS: usize = 4;
+pub(crate) const STREAMS: usize = 4;
 /// The most large uploads of one round, so that a fast machine does not fill its disk.
 const MOST_UPLOADS: u64 = 64;
 /// How much longer than the downloads the uploads beside them go on, before and after.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// Room for the pages that a round writes.
-const WARM_MEBIBYTES: usize = 4096;
+pub(crate) const WARM_MEBIBYTES: usize = 4096;
 
 pub(crate) async fn puts(bench: &Bench) -> Fallible<Vec<Row>> {
     let bodies = Rc::new(Bodies::prepare(LARGE, LARGE_VARIANTS));

@@ -23,6 +23,7 @@ mod b2;
 mod bodies;
 mod bulk;
 mod http;
+mod large;
 mod limits;
 mod listing;
 mod load;
@@ -122,11 +123,14 @@ enum Workload {
     Listings,
     GetsBesidePuts,
     LargePuts,
+    Parts,
+    Copies,
+    Mixed,
     Memory,
 }
 
 impl Workload {
-    const ALL: [(&str, Self); 12] = [
+    const ALL: [(&str, Self); 15] = [
         ("start_up", Self::StartUp),
         ("put4k_c1", Self::PutsAlone),
         ("put4k_c64", Self::PutsSideBySide),
@@ -138,6 +142,9 @@ impl Workload {
         ("listings", Self::Listings),
         ("get4k_beside_puts", Self::GetsBesidePuts),
         ("put64m_c4", Self::LargePuts),
+        ("large1g", Self::Parts),
+        ("copy_c16", Self::Copies),
+        ("mixed_c32", Self::Mixed),
         ("memory_c64", Self::Memory),
     ];
 
@@ -154,6 +161,9 @@ impl Workload {
             Self::Listings => listing::listings(bench).await,
             Self::GetsBesidePuts => bulk::gets_beside_puts(bench).await,
             Self::LargePuts => bulk::puts(bench).await,
+            Self::Parts => large::parts(bench).await,
+            Self::Copies => large::copies(bench).await,
+            Self::Mixed => large::mixed(bench).await,
             Self::Memory => bulk::memory(bench).await,
         }
     }
