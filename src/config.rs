@@ -57,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) blobs: Blobs,
     pub(crate) catalog: Catalog,
+    pub(crate) uploads: Uploads,
     pub(crate) auth: Auth,
     pub(crate) replication: Replication,
 }
@@ -107,6 +108,12 @@ pub(crate) struct Catalog {
     pub(crate) wal_pages_soft: u32,
     /// Pages from which writers wait for that; always more than `wal_pages_soft`.
     pub(crate) wal_pages_hard: u32,
+}
+
+/// What uploads may say of themselves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Uploads {
+    pub(crate) custom_timestamps: bool,
 }
 
 /// How strictly keys and their tokens are taken.
@@ -246,6 +253,7 @@ impl Draft {
             limits: Limits::default(),
             blobs: Blobs::default(),
             catalog: Catalog::default(),
+            uploads: Uploads::default(),
             auth: Auth::default(),
             replication: Replication::default(),
         };
@@ -445,6 +453,9 @@ settings! {
     "catalog.wal_pages_hard", Plain("PAGES"), Text("64000"),
     config.catalog.wal_pages_hard = |text| whole(text, 2..=10_000_000),
     "Length of the write-ahead log from which writers wait; more than catalog.wal_pages_soft";
+
+    "uploads.custom_timestamps", Switch, Text("false"), config.uploads.custom_timestamps = switch,
+    "Let uploads bring their own upload time, as Backblaze does for accounts with that feature";
 
     "auth.strict_v4_keys", Switch, Text("false"), config.auth.strict_v4_keys = switch,
     "Refuse keys made through v4 for one bucket on v1 to v3 calls, as Backblaze does";
@@ -1136,6 +1147,7 @@ mod tests {
         ("catalog.read_connections", &["1", "256"], &["0", "257"]),
         ("catalog.wal_pages_soft", &["1", "63999"], &["0", "64000"]),
         ("catalog.wal_pages_hard", &["4001", "10000000"], &["4000", "10000001"]),
+        ("uploads.custom_timestamps", &["true"], &["2"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
         ("auth.strict_cors_tokens", &["true"], &["no"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
@@ -1204,7 +1216,7 @@ mod tests {
         assert_eq!((config.blobs.inline_max, config.blobs.grace_s), (16_384, 60));
         assert_eq!(config.catalog.read_connections, 8);
         assert_eq!((config.catalog.wal_pages_soft, config.catalog.wal_pages_hard), (4000, 64_000));
-        assert!(!config.auth.strict_v4_keys);
+        assert!(!config.auth.strict_v4_keys && !config.uploads.custom_timestamps);
         let replication = config.replication;
         assert!(!replication.accept_empty_rules && !replication.accept_priority_zero);
         assert_eq!(replication.large_metadata, LargeMetadata::Skip);

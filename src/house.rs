@@ -296,6 +296,7 @@ fn policy(config: &Config) -> Policy {
         inline_max: u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX),
         buckets_max: i64::try_from(config.limits.buckets).unwrap_or(i64::MAX),
         strict_v4_keys: config.auth.strict_v4_keys,
+        custom_timestamps: config.uploads.custom_timestamps,
         strict_cors_tokens: config.auth.strict_cors_tokens,
         replication_leniency: Leniency {
             accept_empty_rules: replication.accept_empty_rules,

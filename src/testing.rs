@@ -268,6 +268,7 @@ impl TestHouse {
                 body_bytes: body.len() as u64,
                 sha1: DeclaredSha1::Is(hasher.finish().sha1),
             },
+            custom_time: None,
         };
         let chunk = Bytes::copy_from_slice(body);
         upload(&self.app, &ticket, file, stream::iter([Ok(chunk)])).await

@@ -49,6 +49,11 @@ impl Newest {
     pub(crate) fn next_upload_at(self, now: Millis) -> Millis {
         self.of_all.map_or(now, |newest| now.max(newest.upload_at.plus(1)))
     }
+
+    /// The time of a version that may bring its own, which puts it among the older ones.
+    pub(crate) fn upload_at(self, custom: Option<Millis>, now: Millis) -> Millis {
+        custom.unwrap_or_else(|| self.next_upload_at(now))
+    }
 }
 
 fn action_code(action: Action) -> i64 {

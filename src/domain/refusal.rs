@@ -42,6 +42,7 @@ codes! {
     BucketMissingFileLock, "bucket_missing_file_lock", 400;
     MetadataExceeded, "metadata_exceeded", 400;
     CustomTimestampNotAllowed, "custom_timestamp_not_allowed", 400;
+    CustomTimestampInvalid, "custom_timestamp_invalid", 400;
     MissingPart, "missing_part", 400;
     PartSha1Mismatch, "part_sha1_mismatch", 400;
     SourceTooLarge, "source_too_large", 400;

@@ -33,7 +33,7 @@ use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::replication_rules::Enqueued;
-use crate::operations::upload::{Announced, BodyFault, receive};
+use crate::operations::upload::{Announced, BodyFault, custom_time, receive};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
 /// of. Nobody is told which.
@@ -48,6 +48,8 @@ pub(crate) struct NewLargeFile {
     pub(crate) name: FileName,
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
+    /// The upload time that the caller wants, as it was written.
+    pub(crate) custom_time: Option<String>,
 }
 
 /// Begins a large file: a version that no name shows until it is finished.
@@ -65,6 +67,7 @@ pub(crate) async fn start(
     let fence = fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?;
     let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
     Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    let custom_time = custom_time(app, wanted.custom_time.as_deref())?;
     let moment = Moment::of(app);
     let number = app.numbers.large_file(moment.now);
     let started = app
@@ -78,7 +81,7 @@ pub(crate) async fn start(
                 number,
                 name: wanted.name.clone(),
                 action: Action::Start,
-                upload_at: newest.next_upload_at(moment.now),
+                upload_at: newest.upload_at(custom_time, moment.now),
                 origin: number,
                 written_at: moment.now,
                 size: 0,

@@ -64,10 +64,13 @@ pub(crate) struct App {
 
 /// What the operator may set about acts.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the settings")]
 pub(crate) struct Policy {
     pub(crate) buckets_max: i64,
     /// Refuse keys that version 4 made for one bucket on older versions, as Backblaze does.
     pub(crate) strict_v4_keys: bool,
+    /// Let uploads bring their own upload time.
+    pub(crate) custom_timestamps: bool,
     /// Refuse account tokens in downloads that pages of other origins ask for.
     pub(crate) strict_cors_tokens: bool,
     pub(crate) replication_leniency: Leniency,

@@ -16,7 +16,8 @@ use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYT
 use crate::domain::ids::FileNumber;
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
-use crate::domain::refusal::{Code, Refusal, bad_request, refuse, token_in_use};
+use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten, token_in_use};
+use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{Fence, UploadTicket};
 use crate::operations::effects::{self, Cause, Moment};
@@ -42,6 +43,8 @@ pub(crate) struct NewFile {
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
     pub(crate) body: Announced,
+    /// The upload time that the caller wants, as it was written.
+    pub(crate) custom_time: Option<String>,
 }
 
 /// A body about to be received.
@@ -89,12 +92,39 @@ impl From<BodyFault> for Refusal {
     }
 }
 
-/// Refuses before the body is read what no body could make right: rights, name, size.
-pub(crate) fn check_upload(ticket: &UploadTicket, file: &NewFile) -> Result<Grant, Refusal> {
+/// Reads the upload time that a caller brings along; None where none is brought.
+pub(crate) fn custom_time(app: &App, given: Option<&str>) -> Result<Option<Millis>, Refusal> {
+    let Some(given) = given else { return Ok(None) };
+    if !app.policy.custom_timestamps {
+        return Err(refuse(
+            Code::CustomTimestampNotAllowed,
+            "Custom upload timestamps are not enabled for this account",
+        ));
+    }
+    let time = given.parse().ok().map(Millis);
+    match time.filter(|time| (Millis(0)..=app.clock.now()).contains(time)) {
+        Some(time) => Ok(Some(time)),
+        None => Err(refuse(
+            Code::CustomTimestampInvalid,
+            format!(
+                "custom upload timestamp must be milliseconds since 1970 and not in the future: {}",
+                shorten(given)
+            ),
+        )),
+    }
+}
+
+/// Refuses before the body is read what no body could make right: rights, name, size, time.
+pub(crate) fn check_upload(
+    app: &App,
+    ticket: &UploadTicket,
+    file: &NewFile,
+) -> Result<Grant, Refusal> {
     let bucket = Arc::clone(&ticket.fence.bucket);
     let key = &ticket.caller.key;
     let grant = Grant::for_name(key, Capability::WriteFiles, bucket, file.name.as_str())?;
     file.body.content_bytes()?;
+    custom_time(app, file.custom_time.as_deref())?;
     Ok(grant)
 }
 
@@ -108,7 +138,7 @@ pub(crate) async fn upload<B>(
 where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
-    check_upload(ticket, &file)?;
+    check_upload(app, ticket, &file)?;
     let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
         return Err(token_in_use(&ticket.token).into());
     };
@@ -117,6 +147,7 @@ where
         fence: ticket.fence.clone(),
         number: app.numbers.small_file(app.clock.now()),
         moment: Moment::of(app),
+        custom_time: custom_time(app, file.custom_time.as_deref())?,
         received,
         file,
     };
@@ -192,6 +223,7 @@ struct Commit {
     fence: Fence,
     number: FileNumber,
     moment: Moment,
+    custom_time: Option<Millis>,
     received: Received,
     file: NewFile,
 }
@@ -206,7 +238,7 @@ impl Commit {
             number: self.number,
             name: self.file.name.clone(),
             action: Action::Upload,
-            upload_at: newest.next_upload_at(self.moment.now),
+            upload_at: newest.upload_at(self.custom_time, self.moment.now),
             origin: self.number,
             written_at: self.moment.now,
             size: self.received.blob.size,

@@ -146,6 +146,17 @@ impl Fields {
         self.present(name).map(|value| self.as_int(name, value)).transpose()
     }
 
+    /// A number that clients also send as a string, as it is written.
+    pub(crate) fn opt_number_text(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.present(name)
+            .map(|value| match value {
+                Value::String(text) => Ok(text.clone()),
+                Value::Number(number) => Ok(number.to_string()),
+                _ => Err(wrong_type(name, "an integer")),
+            })
+            .transpose()
+    }
+
     fn as_int(&self, name: &str, value: &Value) -> Result<i64, Refusal> {
         let number = match value {
             Value::String(text) if self.from_query => text.parse().ok(),

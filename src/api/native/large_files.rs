@@ -25,7 +25,12 @@ pub(crate) async fn start(call: Call) -> Reply {
     let content_type = content_type::resolve(Some(fields.text("contentType")?), name.as_str())?;
     let info = fields.opt_text_map("fileInfo")?.unwrap_or_default();
     let info = FileInfo::from_entries(info, &name)?;
-    let wanted = NewLargeFile { bucket, name, content_type, info };
+    // b2sdk spells it with underscores.
+    let custom_time = match fields.opt_number_text("customUploadTimestamp")? {
+        None => fields.opt_number_text("custom_upload_timestamp")?,
+        given => given,
+    };
+    let wanted = NewLargeFile { bucket, name, content_type, info, custom_time };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
     reply(&call.reader().file(&started, false))
 }
@@ -38,8 +43,6 @@ pub(crate) fn refuse_later_features(fields: &Fields) -> Result<(), Refusal> {
         ("serverSideEncryption", "server-side encryption"),
         ("sourceServerSideEncryption", "server-side encryption"),
         ("destinationServerSideEncryption", "server-side encryption"),
-        ("customUploadTimestamp", "customUploadTimestamp"),
-        ("custom_upload_timestamp", "customUploadTimestamp"),
     ] {
         let names_none = fields.names_no_mode(field)?;
         if fields.asks_for(field)? && !names_none {

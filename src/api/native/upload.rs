@@ -44,7 +44,7 @@ pub(crate) async fn upload_file(
     let token = authorization(request)?.ok_or_else(bad_auth_token)?;
     let ticket = upload_ticket(&http.app, token, bucket, mark)?;
     let file = new_file(request.headers())?;
-    check_upload(&ticket, &file)?;
+    check_upload(&http.app, &ticket, &file)?;
     let body = with_idle_limit(payload, http.settings.idle_timeout);
     let stored = upload(&http.app, &ticket, file, body).await?;
     let reader = Reader { caller: &ticket.caller, version };
@@ -66,7 +66,9 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
         Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))
     });
     let info = FileInfo::from_headers(infos, &name)?;
-    Ok(NewFile { name, content_type, info, body })
+    let custom_time = headers.get("X-Bz-Custom-Upload-Timestamp");
+    let custom_time = custom_time.map(|time| String::from_utf8_lossy(time.as_bytes()).into_owned());
+    Ok(NewFile { name, content_type, info, body, custom_time })
 }
 
 /// What the headers of an upload say about the body.
@@ -134,12 +136,6 @@ fn refuse_later_features(headers: &HeaderMap) -> Result<(), Refusal> {
     {
         // No bucket has file lock yet, so this is what Backblaze would answer too.
         return Err(refuse(Code::BucketMissingFileLock, "The bucket is not file lock enabled"));
-    }
-    if has("X-Bz-Custom-Upload-Timestamp") {
-        return Err(refuse(
-            Code::CustomTimestampNotAllowed,
-            "Custom upload timestamps are not enabled for this account",
-        ));
     }
     Ok(())
 }

@@ -306,6 +306,7 @@ async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they
         )
         .unwrap(),
         body: Announced { body_bytes: 3, sha1: DeclaredSha1::Unknown },
+        custom_time: None,
     };
     let body = stream::iter([Ok(Bytes::from_static(b"abc"))]);
     let source = upload(&house.app, &ticket, file, body).await.unwrap();

@@ -46,6 +46,7 @@ async fn begin(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
         name: FileName::parse(name).unwrap(),
         content_type: "text/plain".to_owned(),
         info: FileInfo::default(),
+        custom_time: None,
     };
     start(&house.app, &house.caller, wanted).await.unwrap()
 }

@@ -396,3 +396,46 @@ fn native_184_an_upload_to_a_bucket_that_is_gone_is_refused() {
     assert_eq!(late.read(false).unwrap().code(), "bad_bucket_id");
     assert_eq!(master.ok("b2_list_file_versions", &json!({"bucketId": again}))["files"], json!([]));
 }
+
+#[test]
+fn native_180_an_upload_may_bring_its_own_time_where_that_is_allowed() {
+    let more = [("X-Bz-Custom-Upload-Timestamp", "1500000000123")];
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("no-custom-times");
+    let refused = master.try_upload(&bucket, "f", b"x", &more);
+    assert_eq!((refused.status, refused.code().as_str()), (400, "custom_timestamp_not_allowed"));
+    let large = json!({
+        "bucketId": bucket, "fileName": "l", "contentType": "text/plain",
+        "custom_upload_timestamp": 1_500_000_000_123_i64,
+    });
+    assert_eq!(master.call("b2_start_large_file", &large).code(), "custom_timestamp_not_allowed");
+
+    let server = Server::start_with(&["--uploads-custom-timestamps"]);
+    let master = server.master();
+    let bucket = master.create_bucket("custom-times");
+    let newer = master.upload(&bucket, "f", b"newer");
+    let older = master.try_upload(&bucket, "f", b"older", &more).json();
+    assert_eq!(older["uploadTimestamp"], 1_500_000_000_123_i64);
+    let listed = master.ok("b2_list_file_versions", &json!({"bucketId": bucket}));
+    assert_eq!(listed["files"][0]["fileId"], newer["fileId"]);
+    assert_eq!(listed["files"][1]["fileId"], older["fileId"], "its time puts it behind");
+    assert_eq!(master.download("custom-times/f", &[]).body, b"newer");
+    let info = master.ok("b2_get_file_info", &json!({"fileId": older["fileId"]}));
+    assert_eq!(info["uploadTimestamp"], older["uploadTimestamp"]);
+    for wrong in ["99999999999999", "-1", "soon", "1.5"] {
+        let wrong = [("X-Bz-Custom-Upload-Timestamp", wrong)];
+        let answer = master.try_upload(&bucket, "f", b"x", &wrong);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "custom_timestamp_invalid"));
+    }
+    for field in ["customUploadTimestamp", "custom_upload_timestamp"] {
+        for time in [json!(1_400_000_000_000_i64), json!("1400000000000")] {
+            let mut large = json!({
+                "bucketId": bucket, "fileName": "l", "contentType": "text/plain",
+            });
+            large[field] = time;
+            let started = master.ok("b2_start_large_file", &large);
+            assert_eq!(started["uploadTimestamp"], 1_400_000_000_000_i64);
+        }
+    }
+}
