@@ -20,6 +20,8 @@ const WRITERS: u64 = 4;
 const COMPARE_EVERY: usize = 20;
 /// Kills within which the negative control must see a loss.
 const CONTROL_CYCLES_MAX: usize = 60;
+/// Bodies from this size on are written past the page cache.
+const LARGE_BYTES: u64 = 4 * 1024 * 1024;
 /// Each drain is followed by a step of the clock longer than any wait after a crash.
 const DRAINS_MAX: usize = 40;
 
@@ -68,15 +70,17 @@ impl Ledger {
     }
 }
 
-/// From nothing to 100 KiB, and often at the border between bodies in the catalog and in files.
+/// From nothing to 100 KiB, often at the border between bodies in the catalog and in files, and now
+/// and then a few MiB, which go past the page cache.
 fn content(dice: &mut Dice) -> Vec<u8> {
-    let size = match dice.roll(8) {
-        0 => 0,
-        1 => 16_384,
-        2 => 16_385,
-        3 => 102_400,
-        4 => 16_000 + dice.roll(800),
-        5 => dice.roll(102_401),
+    let size = match dice.roll(80) {
+        0 => LARGE_BYTES + dice.roll(2 * 1024 * 1024),
+        1..10 => 0,
+        10..20 => 16_384,
+        20..30 => 16_385,
+        30..40 => 102_400,
+        40..50 => 16_000 + dice.roll(800),
+        50..60 => dice.roll(102_401),
         _ => dice.roll(20_000),
     };
     let size = usize::try_from(size).unwrap();
@@ -170,13 +174,14 @@ impl Writer<'_> {
     }
 }
 
-fn all_versions(session: &Session, bucket: &str) -> Vec<Value> {
+/// The versions whose names begin with `prefix`.
+fn versions(session: &Session, bucket: &str, prefix: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut start = json!(null);
     let mut start_id = json!(null);
     loop {
         let body = json!({"bucketId": bucket, "maxFileCount": 10_000, "startFileName": start,
-                          "startFileId": start_id});
+                          "startFileId": start_id, "prefix": prefix});
         let page = session.ok("b2_list_file_versions", &body);
         all.extend(page["files"].as_array().unwrap().iter().cloned());
         (start, start_id) = (page["nextFileName"].clone(), page["nextFileId"].clone());
@@ -227,11 +232,12 @@ fn broken_bodies(
 /// What the checker says of an acknowledged upload that is not there.
 const LOST: &str = "is lost";
 
-/// Compares the versions of a bucket with the ledger; answers what is lost or wrong.
-fn compare(versions: &[Value], ledger: &Ledger) -> Vec<String> {
+/// Compares the versions of a bucket whose names begin with `prefix` with the ledger; answers what
+/// is lost or wrong.
+fn compare(versions: &[Value], ledger: &Ledger, prefix: &str) -> Vec<String> {
     let (uploads, markers) = (by_name(versions, "upload"), by_name(versions, "hide"));
     let mut wrong = Vec::new();
-    for (name, booked) in &ledger.files {
+    for (name, booked) in ledger.files.iter().filter(|(name, _)| name.starts_with(prefix)) {
         match (uploads.get(name.as_str()), booked.deleted) {
             (None, true) => {}
             (Some(_), true) => wrong.push(format!("{name} was deleted and is there")),
@@ -253,6 +259,57 @@ fn compare(versions: &[Value], ledger: &Ledger) -> Vec<String> {
         if found.len() != 1 {
             wrong.push(format!("{name} is there {} times", found.len()));
         }
+    }
+    wrong
+}
+
+/// When both sides of a replication are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// Jobs may still wait.
+    UnderWay,
+    /// The engine has run dry.
+    AtRest,
+}
+
+/// What a replica shares with its original.
+const SHARED: [&str; 4] = ["uploadTimestamp", "contentSha1", "contentLength", "contentType"];
+
+/// Compares the versions of a destination with those of its source, listed before; answers what is
+/// missing, doubled or different. An original may be gone: deleting it leaves its replica.
+fn compare_replicas(originals: &[Value], replicas: &[Value], moment: Moment) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let (uploads, copies) = (by_name(originals, "upload"), by_name(replicas, "upload"));
+    for (name, found) in &copies {
+        if found.len() > 1 {
+            wrong.push(format!("{name} has {} replicas", found.len()));
+        }
+        for replica in found {
+            if replica["replicationStatus"] != "replica" {
+                wrong.push(format!("{name} at the destination is no replica"));
+            }
+            for original in uploads.get(name).into_iter().flatten() {
+                for field in SHARED.iter().filter(|field| replica[**field] != original[**field]) {
+                    wrong.push(format!("{name} has another {field} in its replica"));
+                }
+            }
+        }
+    }
+    for (name, found) in &uploads {
+        let status = found[0]["replicationStatus"].as_str().unwrap_or("nothing");
+        let expected = match moment {
+            Moment::UnderWay => matches!(status, "pending" | "completed"),
+            Moment::AtRest => status == "completed",
+        };
+        if !expected {
+            wrong.push(format!("{name} is {status}"));
+        }
+        if status == "completed" && !copies.contains_key(name) {
+            wrong.push(format!("{name} has 0 replicas"));
+        }
+    }
+    for name in by_name(replicas, "hide").keys() {
+        wrong.push(format!("{name} is hidden at the destination"));
     }
     wrong
 }
@@ -295,7 +352,7 @@ fn cycle(
     let killed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (label, seed) = (format!("{label}-{writer}"), dice.roll(u64::MAX));
+            let (label, seed) = (format!("{label}{writer}"), dice.roll(u64::MAX));
             let (session, killed) = (&session, &killed);
             scope.spawn(move || {
                 let end = Connection::open(&session.address).and_then(|connection| {
@@ -305,7 +362,9 @@ fn cycle(
                 assert!(killed.load(Ordering::SeqCst), "{label} ended before the kill: {end:?}");
             });
         }
-        std::thread::park_timeout(Duration::from_millis(1 + dice.roll(80)));
+        // Now and then long enough for large bodies to be whole.
+        let longest = if dice.roll(10) == 0 { 1_000 } else { 80 };
+        std::thread::park_timeout(Duration::from_millis(1 + dice.roll(longest)));
         killed.store(true, Ordering::SeqCst);
         server.kill();
     });
@@ -317,7 +376,7 @@ fn replicate_everything(server: &Server, bucket: &str) -> Vec<Value> {
     for _ in 0..DRAINS_MAX {
         let drained = server.control("POST", "/admin/replication/drain?timeout=60000").json();
         assert_eq!(drained["drained"], true, "seed {SEED}");
-        let versions = all_versions(&server.master(), bucket);
+        let versions = versions(&server.master(), bucket, "");
         if versions.iter().all(|version| version["replicationStatus"] != "pending") {
             return versions;
         }
@@ -336,57 +395,38 @@ fn replication_203_204_after_200_kills_nothing_acknowledged_is_lost_and_each_ver
     let mut read_before = BTreeSet::new();
     let mut pending_after_kills = 0;
     for number in 1..=CYCLES {
-        let label = format!("c{number}");
+        let label = format!("c{number}-");
         cycle(&mut server, &source, &label, &mut dice, Booking::WithTheAnswer, &ledger);
-        if number % COMPARE_EVERY == 0 {
-            let master = server.master();
-            let versions = all_versions(&master, &source);
-            let mut wrong = compare(&versions, &ledger.lock().unwrap());
-            wrong.extend(broken_bodies(&master, &versions, &mut read_before));
-            assert!(wrong.is_empty(), "seed {SEED}, cycle {number}: {wrong:#?}");
-            pending_after_kills +=
-                versions.iter().filter(|one| one["replicationStatus"] == "pending").count();
-        }
+        // What this cycle wrote, and now and then everything that was ever written.
+        let prefix = if number % COMPARE_EVERY == 0 { "" } else { label.as_str() };
+        let master = server.master();
+        let originals = versions(&master, &source, prefix);
+        let replicas = versions(&master, &destination, prefix);
+        let mut wrong = compare(&originals, &ledger.lock().unwrap(), prefix);
+        wrong.extend(compare_replicas(&originals, &replicas, Moment::UnderWay));
+        wrong.extend(broken_bodies(&master, &originals, &mut read_before));
+        assert!(wrong.is_empty(), "seed {SEED}, cycle {number}: {wrong:#?}");
+        pending_after_kills +=
+            originals.iter().filter(|one| one["replicationStatus"] == "pending").count();
     }
 
     let originals = replicate_everything(&server, &source);
     let master = server.master();
-    let replicas = all_versions(&master, &destination);
+    let replicas = versions(&master, &destination, "");
     let ledger = ledger.into_inner().unwrap();
-    let mut wrong = compare(&originals, &ledger);
+    let mut wrong = compare(&originals, &ledger, "");
+    wrong.extend(compare_replicas(&originals, &replicas, Moment::AtRest));
     // Everything once more: what was whole in an early cycle has outlived all later kills.
     wrong.extend(broken_bodies(&master, &originals, &mut BTreeSet::new()));
     wrong.extend(broken_bodies(&master, &replicas, &mut BTreeSet::new()));
-    let copies = by_name(&replicas, "upload");
-    for (name, original) in by_name(&originals, "upload") {
-        let original = original[0];
-        if original["replicationStatus"] != "completed" {
-            wrong.push(format!("{name} is {}", original["replicationStatus"]));
-        }
-        let found = copies.get(name).map_or(&[][..], Vec::as_slice);
-        if found.len() != 1 {
-            wrong.push(format!("{name} has {} replicas", found.len()));
-        }
-        for replica in found {
-            for field in ["uploadTimestamp", "contentSha1", "contentLength", "contentType"] {
-                if replica[field] != original[field] {
-                    wrong.push(format!("{name} has another {field} in its replica"));
-                }
-            }
-        }
-    }
-    // Deleting an original leaves its replica, so there may be more of these: one each.
-    for (name, found) in &copies {
-        if found.len() != 1 || found[0]["replicationStatus"] != "replica" {
-            wrong.push(format!("at the destination, {name} is {found:?}"));
-        }
-    }
     assert!(wrong.is_empty(), "seed {SEED}: {wrong:#?}");
 
     // The kills hit what they were meant to hit.
     assert!(ledger.count(|one| !one.deleted) > CYCLES, "there were uploads");
     assert!(ledger.count(|one| one.deleted) > 0, "there were deletions");
     assert!(ledger.count(|one| one.hidden) > 0, "there were hidden names");
+    let is_large = |one: &Booked| one.size as u64 >= LARGE_BYTES;
+    assert!(ledger.count(is_large) > 0, "there were bodies past the page cache");
     assert!(ledger.unanswered > CYCLES, "the kills cut requests off");
     assert!(pending_after_kills > 0, "the kills came before the replicas");
 }
@@ -398,14 +438,111 @@ fn reliability_r91_the_harness_sees_an_acknowledgement_that_came_before_the_comm
     let bucket = server.master().create_bucket("crash-control");
     let ledger = Mutex::new(Ledger::default());
     for number in 1..=CONTROL_CYCLES_MAX {
-        let label = format!("c{number}");
+        let label = format!("c{number}-");
         cycle(&mut server, &bucket, &label, &mut dice, Booking::WithTheRequest, &ledger);
-        let versions = all_versions(&server.master(), &bucket);
-        let wrong = compare(&versions, &ledger.lock().unwrap());
+        let found = versions(&server.master(), &bucket, "");
+        let wrong = compare(&found, &ledger.lock().unwrap(), "");
         assert!(wrong.iter().all(|one| one.ends_with(LOST)), "seed {SEED}: {wrong:#?}");
         if !wrong.is_empty() {
             return;
         }
     }
     panic!("{CONTROL_CYCLES_MAX} kills and no loss seen: the harness cannot see");
+}
+
+/// A list of versions as a server would give it: names with their statuses.
+fn listed(files: &[(&str, &str)]) -> Vec<Value> {
+    files
+        .iter()
+        .map(|(name, status)| {
+            json!({
+                "action": "upload", "fileName": name, "replicationStatus": status,
+                "uploadTimestamp": 1, "contentSha1": "a", "contentLength": 1, "contentType": "b"})
+        })
+        .collect()
+}
+
+#[test]
+fn reliability_r91_the_harness_sees_missing_doubled_and_different_replicas() {
+    let originals = listed(&[("a", "completed"), ("b", "completed")]);
+    let replicas = listed(&[("a", "replica"), ("b", "replica"), ("deleted", "replica")]);
+    let check = |originals: &[Value], replicas: &[Value]| {
+        compare_replicas(originals, replicas, Moment::AtRest)
+    };
+    assert_eq!(check(&originals, &replicas), [""; 0]);
+
+    assert_eq!(check(&originals, &replicas[1..]), ["a has 0 replicas"]);
+    let doubled = listed(&[("a", "replica"), ("a", "replica"), ("b", "replica")]);
+    assert_eq!(check(&originals, &doubled), ["a has 2 replicas"]);
+    let doubled =
+        listed(&[("a", "replica"), ("b", "replica"), ("gone", "replica"), ("gone", "replica")]);
+    assert_eq!(check(&originals, &doubled), ["gone has 2 replicas"], "its original is deleted");
+    let uploaded = listed(&[("a", "replica"), ("b", "pending")]);
+    assert_eq!(check(&originals, &uploaded), ["b at the destination is no replica"]);
+    for field in SHARED {
+        let mut other = replicas.clone();
+        other[1][field] = json!("other");
+        assert_eq!(check(&originals, &other), [format!("b has another {field} in its replica")]);
+    }
+    let mut hidden = replicas.clone();
+    hidden[2]["action"] = json!("hide");
+    assert_eq!(check(&originals, &hidden), ["deleted is hidden at the destination"]);
+
+    let waiting = listed(&[("a", "pending"), ("b", "completed")]);
+    assert_eq!(check(&waiting, &replicas), ["a is pending"]);
+    let under_way = compare_replicas(&waiting, &replicas[1..], Moment::UnderWay);
+    assert_eq!(under_way, [""; 0], "a replica may be on its way");
+    let failed = listed(&[("a", "failed"), ("b", "completed")]);
+    let under_way = compare_replicas(&failed, &replicas[1..], Moment::UnderWay);
+    assert_eq!(under_way, ["a is failed"]);
+    let under_way = compare_replicas(&originals, &replicas[1..], Moment::UnderWay);
+    assert_eq!(under_way, ["a has 0 replicas"], "it is said to be completed");
+}
+
+#[test]
+fn reliability_r91_the_harness_sees_versions_that_are_lost_doubled_or_changed() {
+    let booked = |hidden, deleted| Booked { sha1: "a".to_owned(), size: 1, hidden, deleted };
+    let mut ledger = Ledger::default();
+    ledger.files.insert("there".to_owned(), booked(false, false));
+    ledger.files.insert("hidden".to_owned(), booked(true, false));
+    ledger.files.insert("deleted".to_owned(), booked(false, true));
+    let mut marker = listed(&[("hidden", "")]);
+    marker[0]["action"] = json!("hide");
+    let good = [listed(&[("there", ""), ("hidden", ""), ("unanswered", "")]), marker].concat();
+    assert_eq!(compare(&good, &ledger, ""), [""; 0]);
+    assert_eq!(compare(&good[1..], &ledger, ""), [format!("there {LOST}")]);
+    assert_eq!(compare(&good[1..], &ledger, "hid"), [""; 0], "another prefix was asked for");
+    assert_eq!(compare(&good[..3], &ledger, ""), ["hidden was hidden and is not"]);
+    for (at, said) in [(0, "there is there 2 times"), (3, "hidden is there 2 times")] {
+        let doubled = [&good[..], &good[at..=at]].concat();
+        assert_eq!(compare(&doubled, &ledger, ""), [said]);
+    }
+    let undead = [good.clone(), listed(&[("deleted", "")])].concat();
+    assert_eq!(compare(&undead, &ledger, ""), ["deleted was deleted and is there"]);
+    for field in ["contentSha1", "contentLength"] {
+        let mut changed = good.clone();
+        changed[0][field] = json!("other");
+        assert_eq!(compare(&changed, &ledger, ""), ["there has other metadata"]);
+    }
+}
+
+#[test]
+fn reliability_r91_the_harness_sees_what_is_planted_at_the_destination() {
+    let server = Server::start();
+    let master = server.master();
+    let (source, destination) = replicated_buckets(&master);
+    for name in ["doubled", "missing", "well"] {
+        master.upload(&source, name, b"content");
+    }
+    let originals = replicate_everything(&server, &source);
+    let compare_now =
+        || compare_replicas(&originals, &versions(&master, &destination, ""), Moment::AtRest);
+    assert_eq!(compare_now(), [""; 0]);
+    let missing = versions(&master, &destination, "missing").remove(0);
+    let named = json!({"fileId": missing["fileId"], "fileName": "missing"});
+    master.ok("b2_delete_file_version", &named);
+    assert_eq!(compare_now(), ["missing has 0 replicas"]);
+    master.upload(&destination, "doubled", b"content");
+    let wrong = compare_now();
+    assert!(wrong.contains(&"doubled has 2 replicas".to_owned()), "{wrong:?}");
 }
