@@ -22,7 +22,7 @@ use crate::blobs::disk::{DiskOptions, DiskStore};
 use crate::blobs::metered::{BlobMetrics, MeteredStore};
 use crate::blobs::{self, BlobStore};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
-use crate::catalog::{self, Catalog, blob_refs, files, server_facts};
+use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LargeMetadata, LogFormat};
 use crate::domain::ids::{AccountId, BlobId, Numbers};
@@ -31,6 +31,7 @@ use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
 use crate::entropy::{self, Entropy, OsEntropy};
 use crate::jobs::sweep::Sweep;
+use crate::jobs::upkeep::Upkeep;
 use crate::metrics::Metrics;
 use crate::operations::accounts::{
     FirstAccount, NewAccount, Operator, draw_account, ensure_first_account, list_accounts,
@@ -268,15 +269,13 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         Arc::clone(&blob_metrics),
     );
     let (tokens, instance) = server_secrets(&catalog, &sealer, &*parts.entropy)?;
-    let largest = catalog
-        .read(|tx| Ok(files::largest_number(tx)?.max(blob_refs::largest_id(tx)?)))
-        .map_err(|abort| StartError::Operation(abort.into()))?;
+    let numbers = numbers(&catalog, &*parts.clock)?;
     let app = App {
         catalog,
         blobs: Arc::new(metered),
         clock: parts.clock,
         entropy: parts.entropy,
-        numbers: Arc::new(Numbers::starting_above(largest)),
+        numbers: Arc::new(numbers),
         tokens,
         sealer,
         instance: instance.into(),
@@ -288,6 +287,18 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         blob_metrics,
     };
     Ok(Opened { app: Arc::new(app), data_dir: data_dir.clone(), _lock: lock })
+}
+
+/// Numbers that no process before this one has drawn; the catalog knows of them before they are.
+fn numbers(catalog: &Catalog, clock: &dyn Clock) -> Result<Numbers, StartError> {
+    let wrong = |abort: catalog::Abort| StartError::Operation(abort.into());
+    let stored = catalog.read(|tx| Ok(server_facts::number_mark(tx)?)).map_err(wrong)?;
+    let numbers = Numbers::starting_at(stored, clock.now());
+    let mark = numbers.mark();
+    let raised = catalog
+        .write("raise_number_mark", move |tx| Ok(server_facts::raise_number_mark(tx, mark)?));
+    futures_executor(raised).map_err(wrong)?;
+    Ok(numbers)
 }
 
 fn policy(config: &Config) -> Policy {
@@ -444,6 +455,7 @@ async fn run(
     let engine = Engine::new(Arc::clone(app), options, local);
     let grace_ms = i64::try_from(config.blobs.grace_s).unwrap_or(i64::MAX / 2000) * 1000;
     let sweep = Sweep::new(Arc::clone(app), grace_ms);
+    let upkeep = Upkeep::new(Arc::clone(app));
 
     let data = std::net::TcpListener::bind(config.listen);
     let data = data.map_err(|source| listen_error(&config.listen, source))?;
@@ -495,6 +507,7 @@ async fn run(
 
     let engine_task = workers.spawn(Arc::clone(&engine).run());
     let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), before_this_run));
+    let upkeep_task = workers.spawn(Arc::clone(&upkeep).run());
     let ready = json!({
         "accountId": crate::operations::accounts::first_account(app)?.to_string(),
         "adminEndpoint": admin_endpoint,
@@ -513,9 +526,10 @@ async fn run(
     tracing::info!("stopping: no new connections, requests in flight have 30 s");
     futures_util::future::join(data_handle.stop(true), admin_handle.stop(true)).await;
     sweep.stop();
+    upkeep.stop();
     // The engine and its tasks run on the workers' runtime; only the waiting is done here.
     engine.stop(DRAIN).await;
-    let workers_ended = futures_util::future::join(engine_task, sweep_task);
+    let workers_ended = futures_util::future::join3(engine_task, sweep_task, upkeep_task);
     drop(tokio::time::timeout(DRAIN, workers_ended).await);
     drop((data_task, admin_task));
     if let Err(error) = std::fs::remove_file(&running_file) {

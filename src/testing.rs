@@ -164,6 +164,11 @@ impl TestHouse {
         while sweep.remove_freed().await.unwrap() > 0 {}
     }
 
+    /// One look of the upkeep.
+    pub(crate) async fn upkeep(&self) {
+        crate::jobs::upkeep::Upkeep::new(Arc::clone(&self.app)).look().await.unwrap();
+    }
+
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.config.data_dir
     }

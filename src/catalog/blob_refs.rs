@@ -274,9 +274,3 @@ pub(crate) fn is_known(tx: &mut dyn Tx, id: BlobId) -> Result<bool, Error> {
         })?;
     Ok(found.is_some())
 }
-
-/// The largest blob id in use.
-pub(crate) fn largest_id(tx: &mut dyn Tx) -> Result<i64, Error> {
-    let largest = find(tx, "SELECT COALESCE(MAX(blob_id), 0) FROM blobs", &[], |row| row.int(0))?;
-    Ok(largest.unwrap_or_default())
-}

@@ -4,7 +4,6 @@
 //! newest version of a name when it is an upload; the verbs here keep it so, and listings of names
 //! read nothing else. Unfinished large files stand among the versions but no name shows them.
 
-use crate::catalog::server_facts;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::bucket::BucketNumber;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
@@ -328,11 +327,6 @@ pub(crate) fn delete_version(
     version: &FileVersion,
 ) -> Result<(), Error> {
     let name = version.name.as_str();
-    if version.number.counter() >= largest_number(tx)? {
-        // The row that kept its number from coming again is about to go.
-        let counter = version.number.counter().to_string();
-        server_facts::put_fact(tx, LARGEST_DELETED, counter.as_bytes())?;
-    }
     tx.execute("DELETE FROM files WHERE file_no = ?1", &[Value::Int(version.number.0)])?;
     if let Some(finished) = newest_finished(tx, bucket, name)?
         && finished.action == Action::Upload
@@ -568,27 +562,6 @@ pub(crate) fn set_replication_status(
         &[Value::Int(number.0), Value::Int(status_code(status))],
     )?;
     Ok(())
-}
-
-/// The fact that keeps the largest number of a version that was the newest when it was deleted.
-const LARGEST_DELETED: &str = "largest_deleted_file_number";
-
-/// The largest counter in a file number that was ever committed.
-pub(crate) fn largest_number(tx: &mut dyn Tx) -> Result<i64, Error> {
-    let deleted = server_facts::find_fact(tx, LARGEST_DELETED)?;
-    let deleted = deleted.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
-    let mut largest: i64 = deleted.unwrap_or_default();
-    // Small and large files count together but are tagged apart, so each kind has its own end.
-    for tag_end in [FileNumber::SMALL_END, FileNumber::LARGE_END] {
-        let newest = find(
-            tx,
-            "SELECT file_no FROM files WHERE file_no < ?1 ORDER BY file_no DESC LIMIT 1",
-            &[Value::Int(tag_end)],
-            |row| Ok(FileNumber(row.int(0)?)),
-        )?;
-        largest = largest.max(newest.map_or(0, FileNumber::counter));
-    }
-    Ok(largest)
 }
 
 /// Walks unfinished large files: names in byte order from `from` on, the oldest first within a

@@ -10,11 +10,18 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (3, include_str!("../../migrations/0003_create_files.sql")),
     (4, include_str!("../../migrations/0004_create_replication.sql")),
     (5, include_str!("../../migrations/0005_rebuild_files_for_large_files.sql")),
+    (10, include_str!("../../migrations/0010_mark_drawn_numbers.sql")),
 ];
 
 /// The newest schema this program knows.
 pub(crate) fn newest() -> i64 {
     MIGRATIONS.last().map_or(0, |(number, _)| *number)
+}
+
+/// The numbers of all migrations; some are left out.
+#[cfg(test)]
+pub(crate) fn numbers() -> Vec<i64> {
+    MIGRATIONS.iter().map(|(number, _)| *number).collect()
 }
 
 fn fingerprint(text: &str) -> String {

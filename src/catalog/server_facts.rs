@@ -42,3 +42,23 @@ pub(crate) fn take_number(tx: &mut dyn Tx, counter: &str) -> Result<i64, Error> 
     )?
     .ok_or(Error::Unreadable { what: "counter" })
 }
+
+/// The mark of numbers of versions and blobs: every one that was ever drawn is below it.
+const NUMBERS: &str = "version_or_blob";
+
+/// How far numbers of versions and blobs may have been drawn.
+pub(crate) fn number_mark(tx: &mut dyn Tx) -> Result<i64, Error> {
+    find(tx, "SELECT next FROM counters WHERE name = ?1", &[Value::Text(NUMBERS)], |row| {
+        row.int(0)
+    })?
+    .ok_or(Error::Unreadable { what: "counter" })
+}
+
+/// Moves the mark of numbers forward; it never goes back.
+pub(crate) fn raise_number_mark(tx: &mut dyn Tx, mark: i64) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE counters SET next = ?2 WHERE name = ?1 AND next < ?2",
+        &[Value::Text(NUMBERS), Value::Int(mark)],
+    )?;
+    Ok(())
+}

@@ -104,18 +104,8 @@ pub(crate) const CLUSTER: &str = "000";
 pub(crate) struct FileNumber(pub(crate) i64);
 
 impl FileNumber {
-    /// One more than every number of a small file.
-    pub(crate) const SMALL_END: i64 = LARGE_FILE_TAG;
-    /// One more than every number of a large file.
-    pub(crate) const LARGE_END: i64 = LARGE_FILE_TAG + SMALL_FILE_TAG;
-
-    /// The number without the tag that tells small from large files.
-    pub(crate) fn counter(self) -> i64 {
-        self.0 & (SMALL_FILE_TAG - 1)
-    }
-
     pub(crate) fn is_large(self) -> bool {
-        (LARGE_FILE_TAG..Self::LARGE_END).contains(&self.0)
+        (LARGE_FILE_TAG..LARGE_FILE_TAG + SMALL_FILE_TAG).contains(&self.0)
     }
 }
 
@@ -151,7 +141,7 @@ impl BlobId {
 
     /// The smallest id that can be drawn at or after a moment.
     pub(crate) fn first_at(moment: Millis) -> Self {
-        Self((moment.0 - NUMBER_EPOCH_MS).max(0) << NUMBER_LOW_BITS)
+        Self(number_at(moment))
     }
 
     /// When the id was drawn.
@@ -245,20 +235,67 @@ const NUMBER_LOW_BITS: u32 = 19;
 const SMALL_FILE_TAG: i64 = 0x1000_0000_0000_0000;
 const LARGE_FILE_TAG: i64 = 0x2000_0000_0000_0000;
 
-/// Draws numbers that grow with time and never repeat within this process.
-pub(crate) struct Numbers(AtomicI64);
+/// Times above this are not counted with: the last sixteenth of the range is for counting on.
+const NUMBER_BY_TIME_MAX: i64 = (SMALL_FILE_TAG >> 4) * 15;
+/// A mark is this far ahead of the clock.
+const MARK_AHEAD_MS: i64 = 60_000;
+/// A new mark is due when drawing has come this close to the old one.
+const MARK_DUE_MS: i64 = 30_000;
+/// Numbers below a mark that only counting reaches, not time: a billion, which is more than can be
+/// drawn while a new mark is waited for.
+const MARK_RESERVE: i64 = 2_000 << NUMBER_LOW_BITS;
+
+/// The smallest number that can be drawn at or after a moment.
+fn number_at(moment: Millis) -> i64 {
+    let since_epoch = (moment.0 - NUMBER_EPOCH_MS).max(0);
+    since_epoch.saturating_mul(1 << NUMBER_LOW_BITS).min(NUMBER_BY_TIME_MAX)
+}
+
+/// Draws numbers that grow with time and never come twice, neither within this process nor in a
+/// later one.
+///
+/// The catalog keeps a mark that is above every number ever drawn, and a process begins at the mark
+/// it finds. So a mark must be in the catalog before it is used here: whoever opens the catalog
+/// stores the first [`Numbers::mark`], and a worker stores those that [`Numbers::due_mark`] asks
+/// for. While a new mark fails to come, numbers no longer follow the time and count on.
+pub(crate) struct Numbers {
+    last: AtomicI64,
+    mark: AtomicI64,
+}
 
 impl Numbers {
-    /// Starts above `floor`, the largest number already in the catalog, so that a clock that
-    /// went back cannot make a number come again.
-    pub(crate) fn starting_above(floor: i64) -> Self {
-        Self(AtomicI64::new(floor & (SMALL_FILE_TAG - 1)))
+    /// Starts at `stored`, the mark of earlier processes, so that a clock that went back cannot
+    /// make a number come again, whatever has become of the row that had it.
+    pub(crate) fn starting_at(stored: i64, now: Millis) -> Self {
+        // Processes that end at once, again and again, use up little of the future.
+        let mark = number_at(now.plus(MARK_AHEAD_MS)).max(stored + MARK_RESERVE + 1);
+        Self { last: AtomicI64::new(stored - 1), mark: AtomicI64::new(mark) }
+    }
+
+    /// One more than the largest number that may be drawn.
+    pub(crate) fn mark(&self) -> i64 {
+        self.mark.load(Ordering::Acquire)
+    }
+
+    /// The mark that shall be stored now; None while there is room enough below the present one.
+    pub(crate) fn due_mark(&self, now: Millis) -> Option<i64> {
+        let (last, mark) = (self.last.load(Ordering::Relaxed), self.mark());
+        let ahead = number_at(now.plus(MARK_AHEAD_MS));
+        let room = mark - last;
+        // Nobody asks for the time while nobody draws.
+        let lags = ahead > mark && room <= MARK_RESERVE + (MARK_DUE_MS << NUMBER_LOW_BITS);
+        (lags || room < MARK_RESERVE / 2).then_some(ahead.max(last + 2 * MARK_RESERVE))
+    }
+
+    /// Uses a mark that has been stored. A mark never goes back.
+    pub(crate) fn raise_mark(&self, stored: i64) {
+        self.mark.fetch_max(stored, Ordering::AcqRel);
     }
 
     fn draw(&self, now: Millis) -> i64 {
-        let by_time = (now.0 - NUMBER_EPOCH_MS).max(0) << NUMBER_LOW_BITS;
+        let by_time = number_at(now).min(self.mark() - MARK_RESERVE);
         let previous = self
-            .0
+            .last
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(by_time.max(last + 1)))
             .unwrap_or(by_time);
         by_time.max(previous + 1)
@@ -295,7 +332,7 @@ mod tests {
 
     #[test]
     fn file_ids_round_trip_and_stay_short() {
-        let numbers = Numbers::starting_above(0);
+        let numbers = Numbers::starting_at(0, NOW);
         let bucket = BucketId::from_bytes([7; 12]);
         let id = FileId {
             bucket,
@@ -322,19 +359,79 @@ mod tests {
 
     #[test]
     fn numbers_grow_even_when_the_clock_goes_back() {
-        let numbers = Numbers::starting_above(0);
+        let numbers = Numbers::starting_at(0, NOW);
         let mut last = numbers.small_file(NOW);
         for step in 0..20_000 {
             let next = numbers.small_file(Millis(NOW.0 - step));
             assert!(next > last);
             last = next;
         }
-        assert!(Numbers::starting_above(last.0).small_file(Millis(0)) > last);
+    }
+
+    #[test]
+    fn a_later_process_begins_above_whatever_an_earlier_one_may_have_drawn() {
+        // Whatever the clock does, in a process or between two of them.
+        let jumps = [0, 1, -1, 3_600_000, -7_200_000, 86_400_000_000, -90_000_000_000, i64::MAX];
+        let mut stored = 0;
+        let mut last = BlobId(0);
+        let mut now = NOW;
+        for jump in jumps.into_iter().cycle().take(80) {
+            let numbers = Numbers::starting_at(stored, now);
+            stored = numbers.mark();
+            for step in 0..200 {
+                now = if step == 100 { now.plus(jump) } else { now.plus(997) };
+                let drawn = numbers.blob(now);
+                assert!(drawn > last, "{drawn} after {last}");
+                assert!(drawn.0 < numbers.mark(), "only what the catalog knows of is drawn");
+                assert!(numbers.mark() == stored && stored < SMALL_FILE_TAG);
+                last = drawn;
+                // The worker that stores marks comes late, and misses every other time.
+                if step % 40 == 39
+                    && let Some(due) = numbers.due_mark(now)
+                {
+                    stored = due.max(stored);
+                    numbers.raise_mark(due);
+                }
+            }
+            now = NOW;
+        }
+    }
+
+    #[test]
+    fn marks_are_few_and_numbers_follow_the_time_between_them() {
+        let numbers = Numbers::starting_at(0, NOW);
+        let mut marks = 0;
+        for second in 0..3_600 {
+            let now = NOW.plus(second * 1_000);
+            assert_eq!(numbers.blob(now).drawn_at(), now);
+            if let Some(due) = numbers.due_mark(now) {
+                numbers.raise_mark(due);
+                marks += 1;
+            }
+        }
+        assert!((110..=140).contains(&marks), "about two in a minute: {marks}");
+        // A process that draws nothing asks for nothing.
+        let idle = Numbers::starting_at(0, NOW);
+        assert_eq!(idle.due_mark(NOW.plus(86_400_000)), None);
+        // One without a mark to come goes on counting, without end for all purposes.
+        for _ in 0..1_000 {
+            idle.blob(NOW.plus(86_400_000));
+        }
+        assert!(idle.due_mark(NOW.plus(86_400_000)).is_some());
+        assert!(idle.mark() - idle.blob(NOW.plus(86_400_000)).0 > 1_000_000_000);
+        // Restarts in a row use up little of the future.
+        let mut stored = 0;
+        for _ in 0..1_000 {
+            let numbers = Numbers::starting_at(stored, NOW);
+            numbers.blob(NOW);
+            stored = numbers.due_mark(NOW).unwrap_or(0).max(numbers.mark());
+        }
+        assert!(BlobId(stored).drawn_at() < NOW.plus(3_000_000));
     }
 
     #[test]
     fn blob_ids_remember_when_they_were_drawn() {
-        let blob = Numbers::starting_above(0).blob(NOW);
+        let blob = Numbers::starting_at(0, NOW).blob(NOW);
         assert_eq!(blob.drawn_at(), NOW);
         assert_eq!(BlobId::parse(&blob.to_string()), Some(blob));
         assert_eq!(BlobId::parse("+00000000000000f"), None);

@@ -238,6 +238,33 @@ async fn a_restart_under_a_clock_that_stands_still_gives_no_number_twice() {
     assert!(there.iter().any(|replica| sha1_of(replica) == sha1_of(&last)));
 }
 
+/// Bytes of an upload that was never committed may lie under a number that no row knows.
+#[tokio::test]
+async fn a_number_that_was_drawn_and_never_committed_does_not_come_again_either() {
+    let mut house = TestHouse::open().await;
+    for back in [0, -1, -3_600_000, -90 * 24 * 3_600_000, 24 * 3_600_000, -24 * 3_600_000] {
+        let drawn = house.app.numbers.blob(house.clock.now());
+        house.clock.jump(back);
+        house.crash_and_reopen().await;
+        let next = house.app.numbers.blob(house.clock.now());
+        assert!(next > drawn, "{next} after {drawn}, the clock moved by {back} ms");
+    }
+}
+
+#[tokio::test]
+async fn numbers_follow_the_clock_again_once_the_upkeep_has_looked() {
+    let mut house = TestHouse::open().await;
+    house.clock.advance(24 * 3_600_000);
+    let now = house.clock.now();
+    assert!(house.app.numbers.blob(now).drawn_at() < now, "only what is known to the catalog");
+    house.upkeep().await;
+    let drawn = house.app.numbers.blob(now);
+    assert_eq!(drawn.drawn_at(), now);
+    house.clock.jump(-1_000_000);
+    house.crash_and_reopen().await;
+    assert!(house.app.numbers.blob(house.clock.now()) > drawn, "the later mark counts");
+}
+
 /// P12, and what is left of it is swept.
 #[tokio::test]
 async fn f69_replication_65_a_catalog_without_space_keeps_neither_the_file_nor_its_job() {
