@@ -1,12 +1,14 @@
 //! Time, handed in: nothing else in the crate reads a clock.
 //!
 //! Two readings are kept apart. Wall time is what clients see and may jump; monotonic time orders
-//! leases and time-outs and never goes back.
+//! leases and time-outs and never goes back. Waits that outlive the process are on a time line made
+//! of both, [`Waits`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 
 /// Where the crate learns what time it is.
 pub(crate) trait Clock: Send + Sync {
@@ -48,6 +50,24 @@ impl Clock for SystemClock {
 
     fn advance(&self, by_ms: i64) {
         self.shift_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+}
+
+/// The time line of waits: jumps of the wall clock do not reach it while the process runs.
+pub(crate) struct Waits {
+    clock: Arc<dyn Clock>,
+    started_ms: i64,
+}
+
+impl Waits {
+    /// Starts at wall time, or at `floor` when the wall clock stands before it.
+    pub(crate) fn starting_at(clock: Arc<dyn Clock>, floor: Steady) -> Self {
+        let started_ms = clock.now().0.max(floor.0) - clock.monotonic().0;
+        Self { clock, started_ms }
+    }
+
+    pub(crate) fn now(&self) -> Steady {
+        Steady(self.started_ms).plus(self.clock.monotonic().0)
     }
 }
 

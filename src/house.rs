@@ -23,12 +23,12 @@ use crate::blobs::metered::{BlobMetrics, MeteredStore};
 use crate::blobs::{self, BlobStore};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, server_facts};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Waits};
 use crate::config::{Config, LargeMetadata, LogFormat};
 use crate::domain::ids::{AccountId, BlobId, Numbers};
 use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
-use crate::domain::replication::Leniency;
+use crate::domain::replication::{BACKOFF_MS_MAX, Leniency};
 use crate::entropy::{self, Entropy, OsEntropy};
 use crate::jobs::sweep::Sweep;
 use crate::jobs::upkeep::Upkeep;
@@ -270,10 +270,15 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     );
     let (tokens, instance) = server_secrets(&catalog, &sealer, &*parts.entropy)?;
     let numbers = numbers(&catalog, &*parts.clock)?;
+    let waits_begun_by = catalog
+        .read(|tx| Ok(catalog::replication::waits_begun_by(tx, BACKOFF_MS_MAX)?))
+        .map_err(|abort| StartError::Operation(abort.into()))?;
+    let waits = Waits::starting_at(Arc::clone(&parts.clock), waits_begun_by.unwrap_or_default());
     let app = App {
         catalog,
         blobs: Arc::new(metered),
         clock: parts.clock,
+        waits,
         entropy: parts.entropy,
         numbers: Arc::new(numbers),
         tokens,

@@ -28,9 +28,10 @@ use crate::domain::ids::{AccountId, BucketId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::{BucketName, FileName};
 use crate::domain::refusal::bad_request;
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 
 const NOW: Millis = Millis(1_700_000_000_000);
+const DUE: Steady = Steady(NOW.0);
 const ACCOUNT: AccountId = AccountId::from_bytes([1; 6]);
 const BUCKET: BucketId = BucketId::from_bytes([2; 12]);
 const NUMBER: BucketNumber = BucketNumber(1);
@@ -542,8 +543,8 @@ async fn each_job_is_claimed_once_by_four_claimers(fresh: Fresh) {
     let catalog = &fresh.catalog;
     let inserted = write(catalog, |tx| {
         for number in 1..=200 {
-            assert!(replication::insert_job(tx, &new_job(number), NOW)?);
-            assert!(!replication::insert_job(tx, &new_job(number), NOW)?, "one per version");
+            assert!(replication::insert_job(tx, &new_job(number), DUE)?);
+            assert!(!replication::insert_job(tx, &new_job(number), DUE)?, "one per version");
         }
         Ok(())
     });
@@ -562,7 +563,7 @@ async fn each_job_is_claimed_once_by_four_claimers(fresh: Fresh) {
             loop {
                 let (lane, lease) = (lane.clone(), lease.clone());
                 let jobs = runtime.block_on(write(&catalog, move |tx| {
-                    Ok(replication::claim(tx, &lane, JobOrigin::Upload, NOW, &lease, 3)?)
+                    Ok(replication::claim(tx, &lane, JobOrigin::Upload, DUE, &lease, 3)?)
                 }));
                 let jobs = jobs.unwrap();
                 if jobs.is_empty() {

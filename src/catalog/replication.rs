@@ -8,7 +8,7 @@ use crate::catalog::server_facts::take_number;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::ids::{BucketId, FileNumber, KeyId};
 use crate::domain::replication::{JobState, Reason, shown_status};
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 
 /// How a job came to be. Upload-born jobs go before scan-born ones, but never strictly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,7 @@ fn lane_of(target: &str, source: BucketId) -> String {
 }
 
 /// Makes a job unless the version already has one for the destination; true when it was made.
-pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Millis) -> Result<bool, Error> {
+pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Steady) -> Result<bool, Error> {
     let target = target_of(job.destination);
     let job_id = take_number(tx, "replication_job")?;
     let made = tx.execute(
@@ -86,7 +86,7 @@ pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Millis) -> Resu
     Ok(made > 0)
 }
 
-/// A job as it is stored.
+/// A job as it is stored. Its times are on the time line of waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) id: i64,
@@ -104,9 +104,9 @@ pub(crate) struct Job {
     pub(crate) state: JobState,
     pub(crate) attempts: u32,
     pub(crate) crashes: u32,
-    pub(crate) next_attempt_at: Millis,
-    pub(crate) enqueued_at: Millis,
-    pub(crate) finished_at: Option<Millis>,
+    pub(crate) next_attempt_at: Steady,
+    pub(crate) enqueued_at: Steady,
+    pub(crate) finished_at: Option<Steady>,
     pub(crate) lease_epoch: i64,
     pub(crate) last_reason: Option<String>,
     pub(crate) last_error: Option<String>,
@@ -147,9 +147,9 @@ fn job(row: &dyn Row) -> Result<Job, Error> {
         state: JobState::parse(row.text(12)?).ok_or(unreadable("state of a job"))?,
         attempts: count(13)?,
         crashes: count(14)?,
-        next_attempt_at: Millis(row.int(15)?),
-        enqueued_at: Millis(row.int(16)?),
-        finished_at: row.opt_int(17)?.map(Millis),
+        next_attempt_at: Steady(row.int(15)?),
+        enqueued_at: Steady(row.int(16)?),
+        finished_at: row.opt_int(17)?.map(Steady),
         lease_epoch: row.int(18)?,
         last_reason: row.opt_text(19)?.map(str::to_owned),
         last_error: row.opt_text(20)?.map(str::to_owned),
@@ -171,7 +171,7 @@ pub(crate) struct DueHead {
 /// jobs wait in it.
 pub(crate) fn due_heads(
     tx: &mut dyn Tx,
-    now: Millis,
+    now: Steady,
     from: &str,
     limit: usize,
 ) -> Result<Vec<DueHead>, Error> {
@@ -201,7 +201,7 @@ pub(crate) fn due_heads(
 fn append_due(
     tx: &mut dyn Tx,
     lane: &str,
-    now: Millis,
+    now: Steady,
     heads: &mut Vec<DueHead>,
 ) -> Result<(), Error> {
     for origin in [JobOrigin::Upload, JobOrigin::Scan] {
@@ -249,14 +249,28 @@ pub(crate) fn has_leased(tx: &mut dyn Tx) -> Result<bool, Error> {
 }
 
 /// When the next job becomes due, None when no job waits.
-pub(crate) fn next_due_at(tx: &mut dyn Tx) -> Result<Option<Millis>, Error> {
+pub(crate) fn next_due_at(tx: &mut dyn Tx) -> Result<Option<Steady>, Error> {
     let earliest = find(
         tx,
         "SELECT MIN(next_attempt_at_ms) FROM replication_jobs WHERE state = 'ready'",
         &[],
         |row| row.opt_int(0),
     )?;
-    Ok(earliest.flatten().map(Millis))
+    Ok(earliest.flatten().map(Steady))
+}
+
+/// The moment before which no wait can have begun that is in the catalog: none is longer than
+/// `longest_ms`. None when nothing waits.
+pub(crate) fn waits_begun_by(tx: &mut dyn Tx, longest_ms: i64) -> Result<Option<Steady>, Error> {
+    let latest = find(
+        tx,
+        "SELECT MAX(until) FROM (
+           SELECT MAX(next_attempt_at_ms) AS until FROM replication_jobs WHERE state = 'ready'
+           UNION ALL SELECT MAX(open_until_ms) FROM replication_targets) AS waits",
+        &[],
+        |row| row.opt_int(0),
+    )?;
+    Ok(latest.flatten().map(|until| Steady(until).plus(-longest_ms)))
 }
 
 /// Who claims, and until when (monotonic time of the claiming process).
@@ -271,7 +285,7 @@ pub(crate) fn claim(
     tx: &mut dyn Tx,
     lane: &str,
     origin: JobOrigin,
-    now: Millis,
+    now: Steady,
     lease: &Lease,
     limit: i64,
 ) -> Result<Vec<Job>, Error> {
@@ -324,7 +338,7 @@ pub(crate) fn extend(tx: &mut dyn Tx, job: &Job, lease: &Lease) -> Result<bool, 
 pub(crate) enum Outcome {
     Done { dest_file_id: String },
     Ended { state: JobState, reason: Reason },
-    Again { reason: Reason, error: String, at: Millis },
+    Again { reason: Reason, error: String, at: Steady },
 }
 
 /// Writes the outcome of a claimed job and the status of its file; false when the lease was lost.
@@ -333,7 +347,7 @@ pub(crate) fn settle(
     job: &Job,
     owner: &str,
     outcome: &Outcome,
-    now: Millis,
+    now: Steady,
 ) -> Result<bool, Error> {
     let (state, reason, error, dest_file_id, again_at) = match outcome {
         Outcome::Done { dest_file_id } => (JobState::Done, None, None, Some(dest_file_id), None),
@@ -407,9 +421,9 @@ pub(crate) fn list_lost(
 pub(crate) fn reclaim(
     tx: &mut dyn Tx,
     job: &Job,
-    at: Millis,
+    at: Steady,
     poison: bool,
-    now: Millis,
+    now: Steady,
 ) -> Result<(), Error> {
     let state = if poison { JobState::Failed } else { JobState::Ready };
     tx.execute(
@@ -431,7 +445,7 @@ pub(crate) fn reclaim(
 }
 
 /// Ends the jobs of a version that is being deleted.
-pub(crate) fn forget_source(tx: &mut dyn Tx, file: FileNumber, now: Millis) -> Result<(), Error> {
+pub(crate) fn forget_source(tx: &mut dyn Tx, file: FileNumber, now: Steady) -> Result<(), Error> {
     tx.execute(
         "DELETE FROM replication_jobs
           WHERE source_file_no = ?1 AND state IN ('done', 'failed', 'cancelled')",
@@ -496,7 +510,7 @@ pub(crate) fn find_job(tx: &mut dyn Tx, id: i64) -> Result<Option<Job>, Error> {
 }
 
 /// Makes a failed or cancelled job ready again; its file is pending from now on.
-pub(crate) fn retry(tx: &mut dyn Tx, job: &Job, now: Millis) -> Result<bool, Error> {
+pub(crate) fn retry(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<bool, Error> {
     let reopened = tx.execute(
         "UPDATE replication_jobs
             SET state = 'ready', attempts = 0, crashes = 0, next_attempt_at_ms = ?2,
@@ -554,8 +568,8 @@ pub(crate) fn insert_replica(
 pub(crate) struct Breaker {
     pub(crate) target: String,
     pub(crate) failures: u32,
-    /// Wall time until which no job of the target starts.
-    pub(crate) open_until: Millis,
+    /// No job of the target starts before this.
+    pub(crate) open_until: Steady,
 }
 
 pub(crate) fn list_breakers(tx: &mut dyn Tx) -> Result<Vec<Breaker>, Error> {
@@ -567,7 +581,7 @@ pub(crate) fn list_breakers(tx: &mut dyn Tx) -> Result<Vec<Breaker>, Error> {
             Ok(Breaker {
                 target: row.text(0)?.to_owned(),
                 failures: u32::try_from(row.int(1)?).unwrap_or(u32::MAX),
-                open_until: Millis(row.int(2)?),
+                open_until: Steady(row.int(2)?),
             })
         },
     )

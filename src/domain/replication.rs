@@ -359,8 +359,8 @@ impl Reason {
     }
 }
 
-/// Longest wait between attempts.
-const BACKOFF_MS_MAX: i64 = 900_000;
+/// Longest wait between attempts; nothing else of replication waits longer.
+pub(crate) const BACKOFF_MS_MAX: i64 = 900_000;
 
 /// How long to wait after `failed_attempts` failures in a row (at least one), in milliseconds.
 ///

@@ -73,6 +73,25 @@ impl fmt::Debug for Millis {
     }
 }
 
+/// Milliseconds on the time line of waits: wall time as it was when the process started, and from
+/// then on what the monotonic clock counts. So a wait neither grows nor shrinks when the wall clock
+/// jumps. A type of its own, because comparing it with wall time would be a fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Steady(pub(crate) i64);
+
+impl Steady {
+    /// The moment `by_ms` later; stops at the ends of the range instead of wrapping.
+    pub(crate) fn plus(self, by_ms: i64) -> Self {
+        Self(self.0.saturating_add(by_ms))
+    }
+}
+
+impl fmt::Debug for Steady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

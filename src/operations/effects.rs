@@ -8,7 +8,7 @@ use crate::catalog::{Error, Tx, blob_refs, parts, replication};
 use crate::domain::bucket::Bucket;
 use crate::domain::file::FileVersion;
 use crate::domain::replication::{Ineligible, ReplicationStatus};
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::replication_rules::{self, Enqueued};
 
@@ -32,13 +32,19 @@ pub(crate) enum Cause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) now: Millis,
+    /// Now, on the time line of waits.
+    pub(crate) steady: Steady,
     /// Replicate files whose metadata Backblaze finds too large.
     pub(crate) copy_large_metadata: bool,
 }
 
 impl Moment {
     pub(crate) fn of(app: &App) -> Self {
-        Self { now: app.clock.now(), copy_large_metadata: app.policy.copy_large_metadata }
+        Self {
+            now: app.clock.now(),
+            steady: app.waits.now(),
+            copy_large_metadata: app.policy.copy_large_metadata,
+        }
     }
 }
 
@@ -80,7 +86,7 @@ fn plan(
         version,
         JobOrigin::Upload,
         moment.copy_large_metadata,
-        moment.now,
+        moment.steady,
     )?;
     if matches!(enqueued, Enqueued::Jobs(_)) {
         version.replication = Some(ReplicationStatus::Pending);
@@ -94,17 +100,17 @@ pub(crate) fn remove(
     bucket: &Bucket,
     version: &FileVersion,
     cause: Cause,
-    now: Millis,
+    moment: Moment,
 ) -> Result<(), Error> {
     files::delete_version(tx, bucket.number, version)?;
     if cause == Cause::Cancel {
-        parts::remove_parts(tx, version.number, now)?;
+        parts::remove_parts(tx, version.number, moment.now)?;
     }
     if let Some(blob) = version.blob {
-        blob_refs::release(tx, blob, now)?;
+        blob_refs::release(tx, blob, moment.now)?;
     }
     if version.replication.is_some() {
-        replication::forget_source(tx, version.number, now)?;
+        replication::forget_source(tx, version.number, moment.steady)?;
     }
     Ok(())
 }

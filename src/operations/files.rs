@@ -144,7 +144,7 @@ pub(crate) async fn delete_version(
     }
     let Some(bucket) = bucket else { return Err(absent.into()) };
     let grant = Grant::for_name(&caller.key, Capability::DeleteFiles, bucket, file_name)?;
-    let now = app.clock.now();
+    let moment = Moment::of(app);
     let file_name = file_name.to_owned();
     app.catalog
         .write("delete_file_version", move |tx| {
@@ -152,14 +152,14 @@ pub(crate) async fn delete_version(
             let version = find_claimed(tx, bucket, &claimed)?
                 .filter(|version| version.name.as_str() == file_name)
                 .ok_or_else(|| absent.clone())?;
-            if !version.lock.may_delete(now, bypass_governance) {
+            if !version.lock.may_delete(moment.now, bypass_governance) {
                 return Err(access_denied().into());
             }
             let cause = match version.action {
                 Action::Start => Cause::Cancel,
                 Action::Upload | Action::Hide => Cause::Delete,
             };
-            Ok(effects::remove(tx, bucket, &version, cause, now)?)
+            Ok(effects::remove(tx, bucket, &version, cause, moment)?)
         })
         .await?;
     app.wake.sweep.notify_one();

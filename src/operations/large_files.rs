@@ -446,7 +446,7 @@ pub(crate) async fn cancel(
         .write("cancel_large_file", move |tx| {
             let (reread, version) = unfinished.reread(tx, moment)?;
             let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-            effects::remove(tx, bucket, &version, Cause::Cancel, moment.now)?;
+            effects::remove(tx, bucket, &version, Cause::Cancel, moment)?;
             Ok(version)
         })
         .await?;

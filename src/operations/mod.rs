@@ -33,7 +33,7 @@ use crate::auth::token::Tokens;
 use crate::blobs::BlobStore;
 use crate::blobs::metered::BlobMetrics;
 use crate::catalog::Catalog;
-use crate::clock::Clock;
+use crate::clock::{Clock, Waits};
 use crate::domain::ids::Numbers;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
@@ -47,6 +47,8 @@ pub(crate) struct App {
     pub(crate) catalog: Catalog,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When what waits is due, whatever the wall clock does.
+    pub(crate) waits: Waits,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Shared with transaction bodies, which must be free of borrows.
     pub(crate) numbers: Arc<Numbers>,

@@ -98,7 +98,7 @@ pub(crate) async fn retry_jobs(
 ) -> Result<u64, Error> {
     let source_bucket =
         query.bucket_name.as_deref().map(|name| bucket_named(app, name)).transpose()?;
-    let now = app.clock.now();
+    let now = app.waits.now();
     if let Some(id) = query.job_id {
         app.catalog
             .write("retry_replication_job", move |tx| {

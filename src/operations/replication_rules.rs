@@ -11,7 +11,7 @@ use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten};
 use crate::domain::replication::{
     Ineligible, ReplicationConfiguration, ReplicationRule, check_eligible, winning_rules,
 };
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 
 /// One text for every cause, so that key ids cannot be probed (V16, V17).
 const BAD_SOURCE_KEY: &str = "replication source application key is invalid or not authorized for \
@@ -126,7 +126,7 @@ pub(crate) fn enqueue(
     version: &FileVersion,
     origin: JobOrigin,
     copy_large_metadata: bool,
-    now: Millis,
+    now: Steady,
 ) -> Result<Enqueued, Error> {
     let Some(source) = &bucket.settings.replication.as_replication_source else {
         return Ok(Enqueued::Nothing);

@@ -13,7 +13,7 @@ use crate::domain::file::FileVersion;
 use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
 use crate::domain::replication::{Reason, mapped_key};
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 
 /// What a job that passed works with.
 #[derive(Clone, Debug)]
@@ -23,9 +23,14 @@ pub(crate) struct Passed {
     pub(crate) destination: Bucket,
 }
 
-/// How long a missing mapping is waited for, in milliseconds; 0 fails at once, as Backblaze does.
+/// When a job is checked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MappingGrace(pub(crate) i64);
+pub(crate) struct Checked {
+    /// Wall time, which is what the ends of keys are in.
+    pub(crate) now: Millis,
+    /// A job made after this moment still waits for a mapping that is missing.
+    pub(crate) mapping_awaited_since: Steady,
+}
 
 const SOURCE_RIGHTS: [Capability; 3] =
     [Capability::ReadFiles, Capability::ReadFileLegalHolds, Capability::ReadFileRetentions];
@@ -91,8 +96,7 @@ fn key(tx: &mut dyn Tx, id: &KeyId) -> Result<Option<Key>, Abort> {
 pub(crate) fn check(
     tx: &mut dyn Tx,
     job: &Job,
-    now: Millis,
-    grace: MappingGrace,
+    at: Checked,
 ) -> Result<Result<Passed, Reason>, Abort> {
     let Some(bucket) = buckets::find_by_id(tx, job.source_bucket)? else {
         return Ok(Err(Reason::SourceDeleted));
@@ -107,7 +111,7 @@ pub(crate) fn check(
         bucket: bucket.id,
         name: &name,
         rights: &SOURCE_RIGHTS,
-        now,
+        now: at.now,
     };
     if let Err(reason) = check_key(key(tx, &job.source_key)?, &needed, &SOURCE_KEY) {
         return Ok(Err(reason));
@@ -116,7 +120,7 @@ pub(crate) fn check(
         return Ok(Err(Reason::DestBucketMissing));
     };
     let Some(mapped) = mapped_key(&destination.settings.replication, &job.source_key) else {
-        let young = now.0 - job.enqueued_at.0 < grace.0;
+        let young = job.enqueued_at > at.mapping_awaited_since;
         return Ok(Err(if young { Reason::MappingAwaited } else { Reason::MappingMissing }));
     };
     needed.account = destination.account;

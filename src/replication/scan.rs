@@ -7,8 +7,8 @@
 use crate::catalog::replication::{self, JobOrigin, Scan};
 use crate::catalog::{Abort, Tx, buckets, files};
 use crate::domain::replication::ReplicationRule;
-use crate::domain::time::Millis;
 use crate::operations::App;
+use crate::operations::effects::Moment;
 use crate::operations::error::Error;
 use crate::operations::replication_rules::{Enqueued, enqueue};
 
@@ -26,11 +26,9 @@ pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
         if app.catalog.read(|tx| pauses(tx, &scan))? {
             continue;
         }
-        let (now, copy_large) = (app.clock.now(), app.policy.copy_large_metadata);
-        let enqueued = app
-            .catalog
-            .write("replication_scan", move |tx| advance(tx, &scan, copy_large, now))
-            .await?;
+        let moment = Moment::of(app);
+        let enqueued =
+            app.catalog.write("replication_scan", move |tx| advance(tx, &scan, moment)).await?;
         advanced = true;
         app.metrics.replication_jobs.add(enqueued);
     }
@@ -52,22 +50,18 @@ fn pauses(tx: &mut dyn Tx, scan: &Scan) -> Result<bool, Abort> {
 }
 
 /// One batch of a scan; answers how many jobs it made.
-fn advance(
-    tx: &mut dyn Tx,
-    scan: &Scan,
-    copy_large_metadata: bool,
-    now: Millis,
-) -> Result<u64, Abort> {
+fn advance(tx: &mut dyn Tx, scan: &Scan, moment: Moment) -> Result<u64, Abort> {
     let mut scan = scan.clone();
     let Some(bucket) = buckets::find_by_id(tx, scan.bucket)? else {
-        replication::supersede_scans(tx, scan.bucket, now)?;
+        replication::supersede_scans(tx, scan.bucket, moment.now)?;
         return Ok(0);
     };
     let batch = files::list_for_scan(tx, (bucket.number, bucket.id), scan.cursor.as_ref(), BATCH)?;
     let mut enqueued = 0_u64;
     for version in &batch {
         scan.seen += 1;
-        match enqueue(tx, &bucket, version, JobOrigin::Scan, copy_large_metadata, now)? {
+        let (copy_large, now) = (moment.copy_large_metadata, moment.steady);
+        match enqueue(tx, &bucket, version, JobOrigin::Scan, copy_large, now)? {
             Enqueued::Jobs(made) => {
                 enqueued += made as u64;
                 scan.enqueued += i64::try_from(made).unwrap_or_default();
@@ -84,7 +78,7 @@ fn advance(
             origin: last.origin,
         });
     }
-    let finished = (batch.len() < BATCH).then_some(now);
+    let finished = (batch.len() < BATCH).then_some(moment.now);
     replication::advance_scan(tx, &scan, finished)?;
     Ok(enqueued)
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::replication::{Breaker, DueHead, JobOrigin};
-use crate::domain::time::Millis;
+use crate::domain::time::Steady;
 
 /// Bytes a lane may carry before the next one has its turn.
 const QUANTUM_BYTES: u64 = 8 * 1024 * 1024;
@@ -39,7 +39,7 @@ pub(crate) struct Room {
     /// Jobs in flight by target.
     pub(crate) in_flight: BTreeMap<String, usize>,
     pub(crate) breakers: Vec<Breaker>,
-    pub(crate) now: Millis,
+    pub(crate) now: Steady,
 }
 
 impl Room {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn room(slots: usize, target_max: usize) -> Room {
-        Room { slots, large_slots: slots / 2, target_max, now: Millis(1000), ..Room::default() }
+        Room { slots, large_slots: slots / 2, target_max, now: Steady(1000), ..Room::default() }
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         let breaker = |failures, open_until| Breaker {
             target: "t".to_owned(),
             failures,
-            open_until: Millis(open_until),
+            open_until: Steady(open_until),
         };
         let picked = |breaker| {
             let with = Room { breakers: vec![breaker], ..room(4, 4) };

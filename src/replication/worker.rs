@@ -18,7 +18,7 @@ use crate::domain::ids::FileNumber;
 use crate::domain::replication::{
     CRASHES_MAX, Consequence, JobState, Reason, ReplicationStatus, backoff_ms, crash_wait_ms,
 };
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 use crate::entropy;
 use crate::operations::App;
 use crate::operations::controls::EngineControls;
@@ -26,7 +26,7 @@ use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::replication::destination::local::failure;
 use crate::replication::destination::{Destination, Failure};
-use crate::replication::gate::{self, MappingGrace, Passed};
+use crate::replication::gate::{self, Checked, Passed};
 use crate::replication::scan;
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
 
@@ -212,7 +212,7 @@ impl Engine {
         if !self.state().in_flight.is_empty() {
             return Ok(false);
         }
-        let now = self.app.clock.now();
+        let now = self.app.waits.now();
         let (due, scans) = self.app.catalog.read(|tx| {
             // A job that was claimed is leased before it counts as in flight.
             let due = replication::next_due_at(tx)?.is_some_and(|at| at <= now)
@@ -248,7 +248,7 @@ impl Engine {
         if lost.is_empty() {
             return Ok(());
         }
-        let now = self.app.clock.now();
+        let now = self.app.waits.now();
         self.app
             .catalog
             .write("replication_reclaim", move |tx| {
@@ -265,7 +265,7 @@ impl Engine {
         if slots == 0 {
             return Ok(Vec::new());
         }
-        let now = self.app.clock.now();
+        let now = self.app.waits.now();
         let mut picks = Vec::new();
         // A window of lanes whose targets are all busy must not hide the lanes behind it.
         let mut seen = BTreeSet::new();
@@ -310,7 +310,7 @@ impl Engine {
         heads: &[DueHead],
         slots: usize,
         breakers: Vec<Breaker>,
-        now: Millis,
+        now: Steady,
     ) -> Vec<Pick> {
         let mut state = self.state();
         let mut in_flight = BTreeMap::new();
@@ -411,14 +411,18 @@ impl Engine {
     }
 
     async fn carry(&self, job: &Job) -> Result<Passed, Failure> {
-        let now = self.app.clock.now();
-        let grace = MappingGrace(self.options.mapping_grace_ms);
-        let checked = self.app.catalog.read(|tx| gate::check(tx, job, now, grace));
+        let at = self.checked_now();
+        let checked = self.app.catalog.read(|tx| gate::check(tx, job, at));
         let passed = checked
             .map_err(|abort| failure(&Error::from(abort)))?
             .map_err(|reason| Failure { reason, text: String::new() })?;
         self.destination.carry(&self.app, &passed).await?;
         Ok(passed)
+    }
+
+    fn checked_now(&self) -> Checked {
+        let mapping_awaited_since = self.app.waits.now().plus(-self.options.mapping_grace_ms);
+        Checked { now: self.app.clock.now(), mapping_awaited_since }
     }
 
     /// Writes what became of an attempt.
@@ -437,7 +441,7 @@ impl Engine {
             },
             Err(failure) => failure,
         };
-        let now = self.app.clock.now();
+        let now = self.app.waits.now();
         let outcome = match failed.reason.consequence() {
             Consequence::Fail => Outcome::Ended { state: JobState::Failed, reason: failed.reason },
             Consequence::Cancel => {
@@ -496,14 +500,14 @@ impl Engine {
         let now = moment.now;
         let numbers = &self.app.numbers;
         let (small, large) = (numbers.small_file(now), numbers.large_file(now));
-        let grace = MappingGrace(self.options.mapping_grace_ms);
+        let at = self.checked_now();
         let origin = format!("{}.{}", self.app.instance, job.file_id);
         let (job, owner) = (job.clone(), self.owner.clone());
         let settled = self
             .app
             .catalog
             .write("replication_done", move |tx| {
-                let passed = match gate::check(tx, &job, now, grace)? {
+                let passed = match gate::check(tx, &job, at)? {
                     Ok(passed) => passed,
                     Err(reason) => return Ok(Err(reason)),
                 };
@@ -514,7 +518,7 @@ impl Engine {
                 let dest_file_id = known.unwrap_or_else(|| replica.id().to_string());
                 let done = Outcome::Done { dest_file_id: dest_file_id.clone() };
                 // The fence comes first: without the lease nothing may be written.
-                if !replication::settle(tx, &job, &owner, &done, now)? {
+                if !replication::settle(tx, &job, &owner, &done, moment.steady)? {
                     return Ok(Ok(false));
                 }
                 if is_new {
@@ -528,7 +532,7 @@ impl Engine {
 
     /// A worker vanished with the job: it is taken back at once.
     async fn lose(&self, job: &Job) -> Result<(), Error> {
-        let (job, now) = (job.clone(), self.app.clock.now());
+        let (job, now) = (job.clone(), self.app.waits.now());
         self.app
             .catalog
             .write("replication_reclaim", move |tx| Ok(take_back(tx, &job, now)?))
@@ -544,7 +548,7 @@ impl Engine {
         }
         // Between 80 and 120 per cent, so that targets do not all come back at once.
         let spread = i64::from(self.jitter_per_mille()) * 400 / 500 + 400;
-        let now = self.app.clock.now();
+        let now = self.app.waits.now();
         self.app
             .catalog
             .write("replication_breaker", move |tx| {
@@ -588,7 +592,7 @@ fn failures_of(tx: &mut dyn Tx, target: &str) -> Result<u32, Abort> {
     Ok(breakers.into_iter().find(|one| one.target == target).map_or(0, |one| one.failures))
 }
 
-fn take_back(tx: &mut dyn Tx, job: &Job, now: Millis) -> Result<(), crate::catalog::Error> {
+fn take_back(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), crate::catalog::Error> {
     let crashes = job.crashes + 1;
     let at = now.plus(crash_wait_ms(crashes));
     replication::reclaim(tx, job, at, crashes >= CRASHES_MAX, now)

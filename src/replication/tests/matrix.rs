@@ -85,7 +85,7 @@ async fn f22_a_crash_inside_the_settling_transaction_leaves_one_replica() {
 async fn claim_by_another(house: &TestHouse) -> rows::Job {
     let lane = house.jobs()[0].lane.clone();
     let lease = Lease { owner: "another".to_owned(), until: Millis(i64::MAX) };
-    let now = house.clock.now();
+    let now = house.app.waits.now();
     let claimed = house
         .app
         .catalog
@@ -103,7 +103,7 @@ async fn f23_replication_206_a_worker_whose_lease_was_taken_over_writes_nothing(
     house.clock.advance(3_000);
     house.settle().await;
     assert_eq!(house.versions(pair.destination).len(), 1);
-    let now = house.clock.now();
+    let now = house.app.waits.now();
     let done = rows::Outcome::Done { dest_file_id: "wrong".to_owned() };
     let settled = house
         .app
@@ -573,7 +573,7 @@ async fn f68_replication_71_a_passing_trouble_is_retried_and_never_fails_the_fil
         house.settle().await;
         let job = &house.jobs()[0];
         assert_eq!((job.state, job.attempts), (JobState::Ready, attempt));
-        let wait = job.next_attempt_at.0 - house.clock.now().0;
+        let wait = job.next_attempt_at.0 - house.app.waits.now().0;
         let longest = (500_i64 << (attempt - 1)).min(900_000);
         assert!((longest / 2..=longest).contains(&wait), "attempt {attempt} waits {wait} ms");
         assert_eq!(house.status(&version), Some("pending"));
@@ -617,6 +617,63 @@ async fn f70_replication_217_a_clock_that_jumps_expires_no_live_lease() {
     house.plan.let_go.notify_one();
     assert!(hanging.await.unwrap().unwrap());
     assert_eq!(house.versions(pair.destination).len(), 1);
+}
+
+#[tokio::test]
+async fn f70_a_clock_that_jumps_neither_holds_up_retries_nor_hurries_them() {
+    for jump in [-25 * 3_600_000, 24 * 3_600_000] {
+        let house = TestHouse::open().await;
+        let pair = house.pair().await;
+        house.plan.plan(pair.destination, 3, Fault::Fail(Reason::IoError));
+        house.upload(pair.source, "f", b"x").await;
+        for attempt in 1..=3_u32 {
+            assert_eq!(house.settle().await, 1, "attempt {attempt}");
+            house.clock.jump(jump);
+            assert_eq!(house.settle().await, 0, "jumped by {jump}, not before its time");
+            let wait = house.jobs()[0].next_attempt_at.0 - house.app.waits.now().0;
+            house.clock.advance(wait - 1);
+            assert_eq!(house.settle().await, 0, "jumped by {jump}, a millisecond too early");
+            house.clock.advance(1);
+        }
+        let fresh = house.upload(pair.source, "g", b"x").await;
+        assert_eq!(house.settle().await, 2, "what is uploaded after a jump is due at once");
+        assert_eq!(house.status(&fresh), Some("completed"));
+    }
+}
+
+#[tokio::test]
+async fn f70_a_clock_that_went_back_while_the_server_was_stopped_holds_up_nothing() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.plan.plan(pair.destination, 20, Fault::Fail(Reason::Timeout));
+    for number in 0..7 {
+        house.upload(pair.source, &format!("f{number}"), b"x").await;
+    }
+    assert_eq!(house.settle().await, 5, "the breaker opens");
+    house.clock.jump(-365 * 24 * 3_600_000);
+    house.crash_and_reopen().await;
+    assert_eq!(house.settle().await, 0);
+    house.clock.advance(900_000);
+    assert_eq!(house.settle().await, 1, "no wait is longer than 15 minutes, half open as before");
+    house.clock.jump(365 * 24 * 3_600_000);
+    house.crash_and_reopen().await;
+    assert!(house.settle().await >= 1, "a year passed, as far as anybody can tell");
+}
+
+#[tokio::test]
+async fn f70_replication_88_a_jump_of_the_clock_does_not_end_the_grace_of_a_mapping() {
+    let options = EngineOptions { mapping_grace_ms: 60_000, ..EngineOptions::default() };
+    let house = TestHouse::open_with(options, |_| {}).await;
+    let pair = house.pair().await;
+    house.configure(pair.destination, ReplicationConfiguration::default()).await.unwrap();
+    let version = house.upload(pair.source, "f", b"x").await;
+    house.clock.jump(24 * 3_600_000);
+    house.settle().await;
+    assert_eq!(house.status(&version), Some("pending"));
+    house.clock.jump(-25 * 3_600_000);
+    house.clock.advance(61_000);
+    house.settle().await;
+    assert_eq!(house.only_job(), (FAILED, reason("mapping_missing")), "nor does it go on");
 }
 
 #[tokio::test]
@@ -688,7 +745,7 @@ async fn claim_first_ready(house: &TestHouse) {
         return;
     };
     let lease = Lease { owner: "another".to_owned(), until: Millis(i64::MAX) };
-    let now = house.clock.now();
+    let now = house.app.waits.now();
     let claimed = house.app.catalog.write("claim", move |tx| {
         Ok(rows::claim(tx, &job.lane, JobOrigin::Upload, now, &lease, 1)?)
     });

@@ -90,7 +90,7 @@ async fn f73_replication_194_196_197_a_breaker_opens_survives_a_restart_and_clos
     }
     assert_eq!(house.settle().await, 5, "the sixth spends no attempt");
     assert_eq!(breakers(&house)[0].failures, 5);
-    let first_wait = breakers(&house)[0].open_until.0 - house.clock.now().0;
+    let first_wait = breakers(&house)[0].open_until.0 - house.app.waits.now().0;
     assert!((800..=1200).contains(&first_wait), "one second, give or take a fifth: {first_wait}");
     house.crash_and_reopen().await;
     assert_eq!(house.settle().await, 0, "still open after a restart");
@@ -99,7 +99,7 @@ async fn f73_replication_194_196_197_a_breaker_opens_survives_a_restart_and_clos
     // Half open: one job finds out that the target is still ill.
     house.clock.advance(1);
     assert_eq!(house.settle().await, 1);
-    let second_wait = breakers(&house)[0].open_until.0 - house.clock.now().0;
+    let second_wait = breakers(&house)[0].open_until.0 - house.app.waits.now().0;
     assert!((1600..=2400).contains(&second_wait), "twice as long: {second_wait}");
     house.clock.advance(second_wait);
     assert!(house.engine.step_once().await.unwrap());
