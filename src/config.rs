@@ -370,10 +370,10 @@ settings! {
     "Folder of everything kiln keeps; made at the first start, readable by its owner only";
 
     "listen", Plain("ADDR"), Text("127.0.0.1:9700"), config.listen = address,
-    "Where clients connect (native API, S3 API and downloads); port 0 takes a free one";
+    "Where clients connect (native API and downloads); port 0 takes a free one";
 
     "admin_listen", Plain("ADDR"), Text("127.0.0.1:9701"), config.admin_listen = address,
-    "Where operators connect (health, metrics, remotes, administration commands)";
+    "Where operators connect (health, metrics, administration commands)";
 
     "public_url", Plain("URL"), Unset("the address of the data listener"),
     config.public_url = |text| web_origin(text).map(Some),
@@ -386,7 +386,7 @@ settings! {
     "Allow listeners that other machines reach although kiln speaks plain HTTP: put a TLS proxy in front";
 
     "test_controls", Switch, Text("false"), config.test_controls = switch,
-    "Open the test controls (clock, faults, reset) on the admin listener; loopback only";
+    "Open the test controls (clock, replication engine) on the admin listener; loopback only";
 
     "master_key_id", Plain("ID"), Unset("drawn at the first start"), master_key_id = |text| account_id(text).map(Some),
     "Account id and id of the master application key: 12 lower-case hex digits; goes with master_key";

@@ -24,10 +24,13 @@ def the_readme_works_in_an_empty_folder(_):
         folder = pathlib.Path(folder)
         environment = {name: value for name, value in os.environ.items()
                        if not name.startswith(("B2_", "KILN_", "RCLONE_"))}
-        environment["PATH"] = f"{BINARY.parent}:{CLIENTS}:{environment['PATH']}"
+        environment["PATH"] = f"{CLIENTS}:{environment['PATH']}"
         environment["B2_ACCOUNT_INFO"] = str(folder / "account")
         environment["RCLONE_CONFIG"] = "/dev/null"
-        # The first command starts the server; here it is the binary that was built for the tests.
+        # The first command builds and starts the server; here it is the one that was built for the
+        # tests, in the place where cargo would have put it.
+        (folder / "target" / "release").mkdir(parents=True)
+        (folder / "target" / "release" / "kiln").symlink_to(BINARY)
         server = subprocess.Popen([BINARY], cwd=folder, env=environment,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
