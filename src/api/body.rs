@@ -1,37 +1,56 @@
-//! Request bodies: bounded, and given up when nothing comes any more.
+//! Request bodies: bounded, and given up when nothing or next to nothing comes any more.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 
+use crate::api::Http;
 use crate::domain::refusal::{Code, Refusal, refuse};
 use crate::operations::upload::BodyFault;
 
-/// The body as a stream that ends with a fault when no bytes come for `idle`.
+/// Bytes a second that a body must bring on average once it has been waited for longer than the
+/// idle limit (ours: the slowest modem is faster). Without it one byte for each idle limit would
+/// hold a connection, an upload token and a buffer for ever.
+const BYTES_PER_S_MIN: i64 = 1024;
+
+/// The body as a stream that ends with a fault when no bytes come for the idle limit, or too few
+/// for long. Only waiting for the client counts: a slow disk is not the client's fault.
 pub(crate) fn with_idle_limit(
     payload: Payload,
-    idle: Duration,
-) -> impl Stream<Item = Result<Bytes, BodyFault>> {
-    stream::unfold(Some(payload), move |payload| async move {
-        let mut payload = payload?;
-        match tokio::time::timeout(idle, payload.next()).await {
-            Err(_) => Some((Err(BodyFault::Stalled), None)),
-            Ok(None) => None,
-            Ok(Some(Err(_))) => Some((Err(BodyFault::Broken), None)),
-            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(payload))),
+    http: &Http,
+) -> impl Stream<Item = Result<Bytes, BodyFault>> + use<> {
+    let idle = http.settings.idle_timeout;
+    let app = Arc::clone(&http.app);
+    let idle_ms = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
+    stream::unfold(Some((payload, 0_i64, 0_i64)), move |state| {
+        let app = Arc::clone(&app);
+        async move {
+            let (mut payload, mut waited_ms, mut received) = state?;
+            let asked = app.clock.monotonic();
+            match tokio::time::timeout(idle, payload.next()).await {
+                Err(_) => Some((Err(BodyFault::Stalled), None)),
+                Ok(None) => None,
+                Ok(Some(Err(_))) => Some((Err(BodyFault::Broken), None)),
+                Ok(Some(Ok(chunk))) => {
+                    waited_ms += app.clock.monotonic().0 - asked.0;
+                    received += i64::try_from(chunk.len()).unwrap_or(i64::MAX);
+                    let due = waited_ms / 1000 * BYTES_PER_S_MIN;
+                    if waited_ms > idle_ms && received < due {
+                        return Some((Err(BodyFault::Stalled), None));
+                    }
+                    Some((Ok(chunk), Some((payload, waited_ms, received))))
+                }
+            }
         }
     })
 }
 
 /// Reads a whole small body, for JSON.
-pub(crate) async fn read_small(
-    payload: Payload,
-    idle: Duration,
-    bytes_max: usize,
-) -> Result<Bytes, Refusal> {
-    let mut chunks = std::pin::pin!(with_idle_limit(payload, idle));
+pub(crate) async fn read_small(payload: Payload, http: &Http) -> Result<Bytes, Refusal> {
+    let bytes_max = http.settings.json_bytes_max;
+    let mut chunks = std::pin::pin!(with_idle_limit(payload, http));
     let mut body = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;

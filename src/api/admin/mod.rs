@@ -63,11 +63,10 @@ async fn dispatch(
     {
         return answer;
     }
-    let settings = &http.settings;
     let fields = if method == "GET" {
         query_fields(request.query_string())?
     } else {
-        let body = read_small(payload, settings.idle_timeout, settings.json_bytes_max).await?;
+        let body = read_small(payload, http).await?;
         body_fields(&body)?
     };
     let Some(command) = AdminCommand::from_request(method, path, fields) else {

@@ -81,7 +81,7 @@ pub(crate) async fn upload_part(
     let number = number.to_str().ok().and_then(|digits| digits.parse().ok());
     let number = PartNumber::of_caller(number.ok_or_else(|| bad_request("Bad X-Bz-Part-Number"))?)?;
     let announced = announced(headers)?;
-    let body = with_idle_limit(payload, http.settings.idle_timeout);
+    let body = with_idle_limit(payload, http);
     let (file, part) = large_files::upload_part(&http.app, ticket, number, announced, body).await?;
     reply(&part_json(&file, &part)).map(json_answer)
 }

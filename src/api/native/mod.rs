@@ -491,8 +491,7 @@ pub(crate) async fn fields(
     if request.method() == Method::GET || request.method() == Method::HEAD {
         return Fields::from_query(request.query_string());
     }
-    let settings = &http.settings;
-    let body = read_small(payload, settings.idle_timeout, settings.json_bytes_max).await?;
+    let body = read_small(payload, http).await?;
     Fields::from_body(&body)
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn upload_file(
     let ticket = upload_ticket(&http.app, token, bucket, mark)?;
     let file = new_file(request.headers())?;
     check_upload(&http.app, &ticket, &file)?;
-    let body = with_idle_limit(payload, http.settings.idle_timeout);
+    let body = with_idle_limit(payload, http);
     let stored = upload(&http.app, &ticket, file, body).await?;
     let reader = Reader { caller: &ticket.caller, version };
     reply(&reader.file(&stored, false)).map(json_answer)

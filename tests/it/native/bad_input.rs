@@ -63,6 +63,36 @@ fn native_153_reliability_f28_truncated_and_stalled_bodies_store_nothing() {
 }
 
 #[test]
+fn reliability_f28_a_body_that_trickles_is_given_up_and_a_slow_one_is_not() {
+    let server = Server::start_with(&["--http-idle-timeout-s", "1", "--test-controls"]);
+    let master = server.master();
+    let bucket = master.create_bucket("trickle-bucket");
+    // A piece every 100 ms, for at least as long as three idle limits.
+    let send = |piece: usize| {
+        let (target, token) = master.upload_url(&bucket);
+        let (count, length) = (32, 32 * piece);
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nX-Bz-File-Name: f\r\n\
+             Content-Type: b2/x-auto\r\nX-Bz-Content-Sha1: do_not_verify\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let mut connection = Connection::open(&server.address).unwrap();
+        connection.send_raw(head.as_bytes()).unwrap();
+        let pause = std::time::Duration::from_millis(100);
+        for _ in 0..count {
+            // Refused pieces are what is waited for; the answer tells.
+            drop(connection.send_raw(&vec![b'x'; piece]));
+            std::thread::sleep(pause);
+        }
+        connection.read(false).unwrap()
+    };
+    let trickle = send(1);
+    assert_eq!((trickle.status, trickle.code().as_str()), (408, "request_timeout"));
+    assert_eq!(send(200).status, 200, "2 KB a second are enough");
+    let versions = master.ok("b2_list_file_versions", &json!({"bucketId": bucket}));
+    assert_eq!(versions["files"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn reliability_d_hostile_names_reach_no_file_and_are_refused_or_kept_as_they_are() {
     let server = Server::start();
     let master = server.master();
