@@ -9,7 +9,7 @@ import urllib.request
 from kiln import Cli, Server, check
 
 
-def buckets_are_made_changed_listed_and_deleted(server):
+def native_402_buckets_are_made_changed_listed_and_deleted(server):
     b2 = Cli(server)
     b2("bucket", "create", "cli-buckets", "allPrivate", "--bucket-info", '{"a": "b"}')
     b2("bucket", "update", "cli-buckets", "allPublic", "--bucket-info", '{"c": "d"}')
@@ -40,7 +40,7 @@ def cors_rules_read_back_as_they_were_set(server):
     check(json.loads(b2("bucket", "get", "cli-cors"))["corsRules"] == [], "cleared")
 
 
-def files_go_up_and_come_down_by_name_by_id_and_in_part(server):
+def native_402_files_go_up_and_come_down_by_name_by_id_and_in_part(server):
     b2 = Cli(server)
     b2("bucket", "create", "cli-files", "allPrivate")
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def files_go_up_and_come_down_by_name_by_id_and_in_part(server):
             check(answer.status == 206 and answer.read() == content[5:9], "range")
 
 
-def names_are_hidden_shown_again_and_removed(server):
+def native_402_names_are_hidden_shown_again_and_removed(server):
     b2 = Cli(server)
     b2("bucket", "create", "cli-hiding", "allPrivate")
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def names_are_hidden_shown_again_and_removed(server):
     b2("bucket", "delete", "cli-hiding")
 
 
-def a_restricted_key_reaches_its_own_and_nothing_else(server):
+def native_402_a_restricted_key_reaches_its_own_and_nothing_else(server):
     b2 = Cli(server)
     for name in ("cli-mine", "cli-theirs"):
         b2("bucket", "create", name, "allPrivate")
@@ -208,7 +208,7 @@ def the_last_rule_can_be_deleted_where_that_is_allowed(_):
         server.stop()
 
 
-def a_folder_is_synchronised_both_ways(server):
+def native_402_a_folder_is_synchronised_both_ways(server):
     b2 = Cli(server)
     b2("bucket", "create", "cli-sync", "allPrivate")
     with tempfile.TemporaryDirectory() as folder:
@@ -225,13 +225,13 @@ def a_folder_is_synchronised_both_ways(server):
 
 
 CHECKS = [
-    buckets_are_made_changed_listed_and_deleted,
+    native_402_buckets_are_made_changed_listed_and_deleted,
     cors_rules_read_back_as_they_were_set,
-    files_go_up_and_come_down_by_name_by_id_and_in_part,
-    names_are_hidden_shown_again_and_removed,
-    a_restricted_key_reaches_its_own_and_nothing_else,
+    native_402_files_go_up_and_come_down_by_name_by_id_and_in_part,
+    native_402_names_are_hidden_shown_again_and_removed,
+    native_402_a_restricted_key_reaches_its_own_and_nothing_else,
     a_download_authorization_opens_what_it_names,
     replication_115_141_to_145_rules_are_set_up_paused_and_shown,
     the_last_rule_can_be_deleted_where_that_is_allowed,
-    a_folder_is_synchronised_both_ways,
+    native_402_a_folder_is_synchronised_both_ways,
 ]

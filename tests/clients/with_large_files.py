@@ -22,7 +22,7 @@ def noise(size, seed):
     return random.Random(seed).randbytes(size)
 
 
-def the_command_line_uploads_parts_at_once_and_reads_them_back(server):
+def native_402_the_command_line_uploads_parts_copies_and_reads_them_back(server):
     b2 = Cli(server)
     b2("bucket", "create", "large-cli", "allPrivate")
     with tempfile.TemporaryDirectory() as folder:
@@ -60,8 +60,7 @@ def unfinished_files_are_listed_and_canceled(server):
     check(b2("file", "large", "unfinished", "list", "b2://large-unfinished").strip() == "", "none")
 
 
-def an_interrupted_upload_goes_on_with_the_parts_that_are_there(server):
-    """Native 406."""
+def native_406_an_interrupted_upload_goes_on_with_the_parts_that_are_there(server):
     api = api_v3(server)
     bucket = api.create_bucket("large-resume", "allPrivate")
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +138,7 @@ def trees_are_synced_both_ways_with_versions(server):
         check(len(b2("ls", "-r", "b2://sync-bucket/twin").split()) == 2, "from bucket to bucket")
 
 
-def rclone_sends_chunks_copies_on_the_server_cleans_up_and_links(server):
+def native_403_rclone_sends_chunks_copies_on_the_server_cleans_up_and_links(server):
     for number, program in enumerate(("rclone", CLIENTS / "rclone")):
         rclone_round(server, program, f"rclone-large-{number}")
 
@@ -200,11 +199,11 @@ def replicas_of_large_files_are_whole(server):
 
 
 CHECKS = [
-    the_command_line_uploads_parts_at_once_and_reads_them_back,
+    native_402_the_command_line_uploads_parts_copies_and_reads_them_back,
     unfinished_files_are_listed_and_canceled,
-    an_interrupted_upload_goes_on_with_the_parts_that_are_there,
+    native_406_an_interrupted_upload_goes_on_with_the_parts_that_are_there,
     many_parts_are_sent_at_once_and_concatenated_with_copies,
     trees_are_synced_both_ways_with_versions,
-    rclone_sends_chunks_copies_on_the_server_cleans_up_and_links,
+    native_403_rclone_sends_chunks_copies_on_the_server_cleans_up_and_links,
     replicas_of_large_files_are_whole,
 ]

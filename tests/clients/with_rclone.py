@@ -20,7 +20,7 @@ def rclone(server, *arguments, program="rclone"):
     return ended.stdout + ended.stderr
 
 
-def a_tree_is_copied_checked_listed_and_read(server):
+def native_403_a_tree_is_copied_checked_listed_and_read(server):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         names = ["plain.txt", "dir/with space", "dir/plus+percent%25", "dir/sub/\u00fcml\u00e4ut",
@@ -45,7 +45,7 @@ def a_tree_is_copied_checked_listed_and_read(server):
         rclone(server, "check", folder / "up", folder / "down")
 
 
-def deleting_hides_and_versions_stay(server):
+def native_403_deleting_hides_and_versions_stay(server):
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "f"
         for text in ("one", "three"):
@@ -60,4 +60,7 @@ def deleting_hides_and_versions_stay(server):
         check("g" not in rclone(server, "lsf", "--b2-versions", "k:rclone-hide"), "removed")
 
 
-CHECKS = [a_tree_is_copied_checked_listed_and_read, deleting_hides_and_versions_stay]
+CHECKS = [
+    native_403_a_tree_is_copied_checked_listed_and_read,
+    native_403_deleting_hides_and_versions_stay,
+]

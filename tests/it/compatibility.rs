@@ -16,7 +16,8 @@ const UNPROVED: &str = "fixtures/unproved.toml";
 const UNPROVED_HEAD: &str = "\
 # Statements of the specification that no test names, with the reason. `tests/it/compatibility.rs`
 # fails when a statement is neither here nor in a test's name, and when it is in both. With
-# KILN_TEST_ACCEPT=1 it takes out what a test names by now; it never puts anything in.
+# KILN_TEST_ACCEPT=1 it takes out what a test names by now; it never puts anything in. So where two
+# branches meet, either side of this file will do.
 ";
 
 /// Numbered statements by the word that test names have before their numbers.

@@ -10,7 +10,7 @@ fn refused(answer: &Answer, status: u16, code: &str) {
 }
 
 #[test]
-fn native_270_to_277_281_a_copy_takes_metadata_along_or_replaces_it() {
+fn native_201_270_to_277_281_a_copy_takes_metadata_along_or_replaces_it() {
     let server = Server::start();
     let master = server.master();
     let (bucket, other) =
@@ -118,4 +118,39 @@ fn native_279_282_a_copy_needs_rights_on_both_sides() {
     refused(&copy(&bound, &outside, "a/c"), 401, "unauthorized");
     let reader = master.with_key(&["readFiles"], None, None);
     refused(&copy(&reader, &hidden, "a/c"), 401, "unauthorized");
+}
+
+#[test]
+fn native_280_more_than_five_gigabytes_are_not_copied_at_once() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("copy-bucket");
+    let piece = vec![7_u8; 100_000_000];
+    let sha1 = sha1_hex(&piece);
+    let source = master.upload(&bucket, "piece", &piece)["fileId"].clone();
+    drop(piece);
+    let fields = json!({"bucketId": bucket, "fileName": "huge", "contentType": "a/b"});
+    let huge = master.ok("b2_start_large_file", &fields)["fileId"].clone();
+    // Copies of a part write no bytes, so five gigabytes cost one tenth of one.
+    let mut sha1s = Vec::new();
+    for number in 1..=50 {
+        let part = json!({"sourceFileId": source, "largeFileId": huge, "partNumber": number});
+        assert_eq!(master.ok("b2_copy_part", &part)["contentSha1"], sha1);
+        sha1s.push(sha1.clone());
+    }
+    let last = json!({"sourceFileId": source, "largeFileId": huge, "partNumber": 51, "range": "bytes=0-0"});
+    let last = master.ok("b2_copy_part", &last);
+    sha1s.push(last["contentSha1"].as_str().unwrap().to_owned());
+    let done = master.ok("b2_finish_large_file", &json!({"fileId": huge, "partSha1Array": sha1s}));
+    assert_eq!(done["contentLength"], 5_000_000_001_u64);
+    let copy = json!({"sourceFileId": huge, "fileName": "copy"});
+    let answer = master.call("b2_copy_file", &copy);
+    refused(&answer, 400, "source_too_large");
+    assert_eq!(answer.message(), "Copy source too big: 5000000001");
+    let part = json!({"sourceFileId": huge, "largeFileId": huge, "partNumber": 1});
+    refused(&master.call("b2_copy_part", &part), 400, "source_too_large");
+    let tail =
+        json!({"sourceFileId": huge, "fileName": "tail", "range": "bytes=4999999998-5000000000"});
+    assert_eq!(master.ok("b2_copy_file", &tail)["contentLength"], 3);
+    assert_eq!(master.download("copy-bucket/tail", &[]).body, [7, 7, 7]);
 }

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use crate::support::http::{Answer, call};
 use crate::support::server::{Server, Session, sha1_hex};
+use crate::support::wait_for;
 
 /// A server on which parts may be small, so that tests need not send much.
 fn server() -> Server {
-    Server::start_with(&["--limits-part-size-min", "100"])
+    Server::start_with(&["--limits-part-size-min", "100", "--test-controls"])
 }
 
 fn start(session: &Session, bucket: &str, name: &str) -> String {
@@ -60,7 +61,7 @@ fn names(session: &Session, bucket: &str) -> Vec<Value> {
 }
 
 #[test]
-fn native_241_to_246_257_259_260_261_a_large_file_is_begun_filled_and_finished() {
+fn native_241_to_246_257_259_260_304_a_large_file_is_begun_filled_and_finished() {
     let server = server();
     let master = server.master();
     let bucket = master.create_bucket("large-bucket");
@@ -292,7 +293,7 @@ fn native_261_263_268_canceling_leaves_nothing_and_an_unfinished_file_keeps_its_
 }
 
 #[test]
-fn native_231_to_236_unfinished_files_are_listed_in_pages_and_stand_among_versions() {
+fn native_222_224_234_to_236_unfinished_files_are_listed_in_pages_and_stand_among_versions() {
     let server = server();
     let master = server.master();
     let bucket = master.create_bucket("large-bucket");
@@ -304,7 +305,10 @@ fn native_231_to_236_unfinished_files_are_listed_in_pages_and_stand_among_versio
     let listed = |fields: Value| {
         let page = master.ok("b2_list_unfinished_large_files", &fields);
         let files = page["files"].as_array().unwrap().clone();
-        assert!(files.iter().all(|file| file["action"] == "start"));
+        for file in &files {
+            let shape = [&file["action"], &file["contentLength"], &file["contentSha1"]];
+            assert_eq!(shape, [&json!("start"), &json!(0), &json!("none")]);
+        }
         let found: Vec<String> =
             files.iter().map(|file| file["fileId"].as_str().unwrap().to_owned()).collect();
         (found, page["nextFileId"].clone())
@@ -399,4 +403,106 @@ fn native_264_to_267_parts_are_copied_whole_and_by_ranges_across_buckets() {
     master.ok("b2_delete_file_version", &json!({"fileId": source, "fileName": "source"}));
     let twice = [joined.as_slice(), &joined[39_000..100_010]].concat();
     assert_eq!(master.download("large-bucket/again", &[]).body, twice);
+}
+
+#[test]
+fn native_237_to_240_parts_are_listed_in_pages_of_an_unfinished_file_only() {
+    let server = server();
+    let master = server.master();
+    let bucket = master.create_bucket("large-bucket");
+    let id = start(&master, &bucket, "big");
+    let pair = part_url(&master, &id);
+    // In the wrong order, and with a number that is left out.
+    let numbers: Vec<i64> = (1..=103).rev().filter(|number| *number != 50).collect();
+    for number in &numbers {
+        let body = vec![b'p'; 100 + usize::try_from(*number).unwrap()];
+        let sent = send_part(&master, &pair, &number.to_string(), &body, &sha1_hex(&body));
+        assert_eq!(sent.status, 200, "{sent:?}");
+    }
+    let listed = |fields: Value| {
+        let mut wanted = json!({"fileId": id});
+        wanted.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let page = master.ok("b2_list_parts", &wanted);
+        let parts = page["parts"].as_array().unwrap().clone();
+        let found: Vec<i64> =
+            parts.iter().map(|part| part["partNumber"].as_i64().unwrap()).collect();
+        for part in parts {
+            let number = part["partNumber"].as_i64().unwrap();
+            assert_eq!(
+                (&part["fileId"], &part["contentLength"]),
+                (&json!(id), &json!(100 + number))
+            );
+        }
+        (found, page["nextPartNumber"].clone())
+    };
+    let all: Vec<i64> = numbers.into_iter().rev().collect();
+    assert_eq!(listed(json!({})), (all[..100].to_vec(), json!(102)), "240: a hundred at a time");
+    assert_eq!(listed(json!({"maxPartCount": 1000})), (all.clone(), Value::Null), "237");
+    for (from, first) in [(2, 2), (50, 51), (103, 103)] {
+        let expected: Vec<i64> = all.iter().copied().filter(|number| *number >= first).collect();
+        let fields = json!({"startPartNumber": from, "maxPartCount": 1000});
+        assert_eq!(listed(fields), (expected, Value::Null), "238: from {from}");
+    }
+    assert_eq!(listed(json!({"startPartNumber": 104})), (vec![], Value::Null));
+    let (mut walked, mut from) = (Vec::new(), json!(null));
+    loop {
+        let (page, next) = listed(json!({"startPartNumber": from, "maxPartCount": 7}));
+        walked.extend(page);
+        from = next;
+        if from.is_null() {
+            break;
+        }
+    }
+    assert_eq!(walked, all, "each once in pages of seven");
+
+    let done = start(&master, &bucket, "done");
+    let body = vec![b'd'; 100];
+    for number in [1, 2] {
+        part(&master, &done, number, &body);
+    }
+    assert_eq!(finish(&master, &done, &[&body, &body]).status, 200);
+    let small = master.upload(&bucket, "small", b"x")["fileId"].as_str().unwrap().to_owned();
+    let canceled = start(&master, &bucket, "canceled");
+    master.ok("b2_cancel_large_file", &json!({"fileId": canceled}));
+    for other in [done.as_str(), &small, &canceled, "nonsense"] {
+        refused(&master.call("b2_list_parts", &json!({"fileId": other})), "bad_request");
+    }
+}
+
+#[test]
+fn native_136_198_203_an_unfinished_file_is_no_file_yet_and_is_deleted_with_its_parts() {
+    let server = server();
+    let master = server.master();
+    let bucket = master.create_bucket("large-bucket");
+    let id = start(&master, &bucket, "big");
+    let body = vec![b'x'; 50_000];
+    part(&master, &id, 1, &body);
+    let delete_bucket = json!({"accountId": master.account, "bucketId": bucket});
+    refused(&master.call("b2_delete_bucket", &delete_bucket), "cannot_delete_non_empty_bucket");
+    let info = master.call("b2_get_file_info", &json!({"fileId": id}));
+    assert_eq!((info.status, info.code().as_str()), (404, "not_found"), "203");
+    let by_id = format!("/b2api/v4/b2_download_file_by_id?fileId={id}");
+    let auth = [("Authorization", master.token.as_str())];
+    assert_eq!(call(&master.address, "GET", &by_id, &auth, b"").status, 404);
+    let version = json!({"fileId": id, "fileName": "big"});
+    assert_eq!(master.ok("b2_delete_file_version", &version), version, "198");
+    refused(&master.call("b2_list_parts", &json!({"fileId": id})), "bad_request");
+    refused(&finish(&master, &id, &[&body, &body]), "bad_request");
+    let unfinished = master.ok("b2_list_unfinished_large_files", &json!({"bucketId": bucket}));
+    assert_eq!(unfinished["files"], json!([]));
+    assert_eq!(
+        master.ok("b2_list_file_versions", &json!({"bucketId": bucket}))["files"],
+        json!([])
+    );
+    // What the part held leaves the disk once its grace is over.
+    server.control("POST", "/admin/clock/advance?ms=61000");
+    let figure = || {
+        let figures = String::from_utf8(server.control("GET", "/metrics").body).unwrap();
+        figures.contains("\nkiln_blobs_removed_total 1\n").then_some(())
+    };
+    master.upload(&bucket, "wakes-the-sweep", b"x");
+    let file = master.upload(&bucket, "removed", b"x");
+    let removed = json!({"fileId": file["fileId"], "fileName": "removed"});
+    master.ok("b2_delete_file_version", &removed);
+    wait_for("the bytes of the part are removed", figure);
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::http::call;
-use crate::support::server::{MASTER_ID, Server, Session};
+use crate::support::server::{MASTER_ID, Server, Session, sha1_hex};
 
 const SOURCE_RIGHTS: [&str; 3] = ["readFiles", "readFileLegalHolds", "readFileRetentions"];
 const DESTINATION_RIGHTS: [&str; 3] = ["writeFiles", "writeFileLegalHolds", "writeFileRetentions"];
@@ -197,6 +197,53 @@ fn native_390_391_replication_50_to_54_60_61_status_shows_everywhere_in_the_same
     assert_eq!(set(&master, source, &pair.as_source(&[asleep])).0, 200);
     let slept = master.upload(source, "photos/slept", b"x");
     look("source-bucket", source, "photos/slept", &slept["fileId"], None);
+}
+
+#[test]
+fn replication_56_copies_and_finished_large_files_are_carried_and_begun_ones_are_not() {
+    let server = Server::start_with(&["--limits-part-size-min", "100", "--test-controls"]);
+    let master = server.master();
+    let pair = Pair::make(&master);
+    let plain = master.upload(&pair.source, "plain", b"not carried");
+    let fields = json!({"bucketId": pair.source, "fileName": "large", "contentType": "text/plain"});
+    let started = master.ok("b2_start_large_file", &fields);
+    let id = &started["fileId"];
+    let mut sha1s = Vec::new();
+    for number in [1, 2] {
+        let body = vec![b'0' + number; 60_000];
+        let url = master.ok("b2_get_upload_part_url", &json!({"fileId": id}));
+        let target = url["uploadUrl"].as_str().unwrap().splitn(4, '/').nth(3).unwrap();
+        let (number, sha1) = (number.to_string(), sha1_hex(&body));
+        let headers = [
+            ("Authorization", url["authorizationToken"].as_str().unwrap()),
+            ("X-Bz-Part-Number", number.as_str()),
+            ("X-Bz-Content-Sha1", sha1.as_str()),
+        ];
+        let sent = call(&server.address, "POST", &format!("/{target}"), &headers, &body);
+        assert_eq!(sent.status, 200);
+        sha1s.push(sha1);
+    }
+    // The rule comes between the beginning and the end of the large file.
+    pair.connect(&master, "");
+    let unfinished = master.ok("b2_list_unfinished_large_files", &json!({"bucketId": pair.source}));
+    for seen in [&started, &unfinished["files"][0]] {
+        assert_eq!(seen["replicationStatus"], json!(null), "begun files show nothing");
+    }
+    let done = master.ok("b2_finish_large_file", &json!({"fileId": id, "partSha1Array": sha1s}));
+    assert_eq!(done["replicationStatus"], "pending");
+    let copy = json!({"sourceFileId": plain["fileId"], "fileName": "copy"});
+    assert_eq!(master.ok("b2_copy_file", &copy)["replicationStatus"], "pending");
+    let drained = server.control("POST", "/admin/replication/drain?timeout=20000").json();
+    assert_eq!(drained["drained"], true);
+    let copies = master.ok("b2_list_file_names", &json!({"bucketId": pair.destination}));
+    let shown = |at: usize, field: &str| copies["files"][at][field].clone();
+    assert_eq!(copies["files"].as_array().unwrap().len(), 2);
+    assert_eq!((shown(0, "fileName"), shown(1, "fileName")), (json!("copy"), json!("large")));
+    assert_eq!((shown(1, "contentSha1"), shown(1, "contentMd5")), (json!("none"), json!(null)));
+    assert_eq!(shown(1, "contentLength"), 120_000);
+    assert_eq!(master.download("target-bucket/copy", &[]).body, b"not carried");
+    let whole = master.download("target-bucket/large", &[]).body;
+    assert_eq!(whole, [vec![b'1'; 60_000], vec![b'2'; 60_000]].concat());
 }
 
 #[test]
