@@ -123,7 +123,63 @@ impl Writer<'_> {
         self.act(&target, &[("Authorization", &token)], body.to_string().as_bytes())
     }
 
-    /// Uploads, hides and deletes until the server is gone, which is the only way out.
+    /// Copies a version; whole copies share its bytes.
+    fn copy(&mut self, source: &Value, name: &str, booked: &Booked) -> io::Result<()> {
+        self.operation(
+            "b2_copy_file",
+            &json!({"sourceFileId": source["fileId"], "fileName": name}),
+        )?;
+        self.book(name, Booked { hidden: false, deleted: false, ..booked.clone() });
+        Ok(())
+    }
+
+    /// A large file of three parts, of which the second is a copy of a version.
+    fn large_file(
+        &mut self,
+        source: &Value,
+        name: &str,
+        bytes: &[u8],
+        dice: &mut Dice,
+    ) -> io::Result<()> {
+        let (first, last) = (content(dice), content(dice));
+        let (first, last) =
+            ([&first, b"first".as_slice()].concat(), [&last, b"last".as_slice()].concat());
+        let whole = [first.as_slice(), bytes, &last].concat();
+        let booked =
+            Booked { sha1: sha1_hex(&whole), size: whole.len(), hidden: false, deleted: false };
+        let started = self.operation(
+            "b2_start_large_file",
+            &json!({
+                "bucketId": self.bucket, "fileName": name, "contentType": "text/plain",
+                "fileInfo": {"large_file_sha1": booked.sha1},
+            }),
+        )?;
+        let id = &started["fileId"];
+        let pair = self.operation("b2_get_upload_part_url", &json!({"fileId": id}))?;
+        let url = pair["uploadUrl"].as_str().unwrap();
+        let target = format!("/{}", url.splitn(4, '/').nth(3).unwrap());
+        let token = pair["authorizationToken"].as_str().unwrap();
+        for (number, part) in [("1", &first), ("3", &last)] {
+            let sha1 = sha1_hex(part);
+            let headers = [
+                ("Authorization", token),
+                ("X-Bz-Part-Number", number),
+                ("X-Bz-Content-Sha1", sha1.as_str()),
+            ];
+            self.act(&target, &headers, part)?;
+        }
+        let copy = json!({
+            "sourceFileId": source["fileId"], "largeFileId": id, "partNumber": 2,
+        });
+        self.operation("b2_copy_part", &copy)?;
+        let sha1s = [sha1_hex(&first), sha1_hex(bytes), sha1_hex(&last)];
+        let finish = json!({"fileId": id, "partSha1Array": sha1s});
+        self.operation("b2_finish_large_file", &finish)?;
+        self.book(name, booked);
+        Ok(())
+    }
+
+    /// Uploads, copies, hides and deletes until the server is gone, which is the only way out.
     fn run(&mut self, seed: u64) -> io::Result<()> {
         let mut dice = Dice(seed);
         let bucket = self.bucket;
@@ -148,7 +204,11 @@ impl Writer<'_> {
             }
             let version = self.answer()?;
             self.book(&name, booked.clone());
-            match dice.roll(10) {
+            match dice.roll(12) {
+                10 => self.copy(&version, &format!("{name}{COPIED}"), &booked)?,
+                11 if !bytes.is_empty() => {
+                    self.large_file(&version, &format!("{name}{IN_PARTS}"), &bytes, &mut dice)?;
+                }
                 0 => {
                     let body = json!({"bucketId": bucket, "fileName": name});
                     self.operation("b2_hide_file", &body)?;
@@ -171,6 +231,18 @@ impl Writer<'_> {
 
     fn book(&self, name: &str, booked: Booked) {
         self.ledger.lock().unwrap().files.insert(name.to_owned(), booked);
+    }
+}
+
+/// Ends of the names of copies and of files in parts.
+const COPIED: &str = "-copied";
+const IN_PARTS: &str = "-in-parts";
+
+/// The SHA-1 of a version's content; that of a file in parts is in its file info.
+fn sha1_of(version: &Value) -> &Value {
+    match version["contentSha1"].as_str() {
+        Some("none") => &version["fileInfo"]["large_file_sha1"],
+        _ => &version["contentSha1"],
     }
 }
 
@@ -220,7 +292,7 @@ fn broken_bodies(
         let name = &version["fileName"];
         if answer.status != 200 {
             wrong.push(format!("{name} cannot be read: {}", answer.status));
-        } else if version["contentSha1"] != sha1_hex(&answer.body).as_str()
+        } else if *sha1_of(version) != sha1_hex(&answer.body).as_str()
             || version["contentLength"] != answer.body.len()
         {
             wrong.push(format!("{name} has other bytes"));
@@ -244,8 +316,7 @@ fn compare(versions: &[Value], ledger: &Ledger, prefix: &str) -> Vec<String> {
             (None, false) => wrong.push(format!("{name} {LOST}")),
             (Some(found), false) => {
                 let found = found[0];
-                if found["contentSha1"] != booked.sha1.as_str()
-                    || found["contentLength"] != booked.size
+                if *sha1_of(found) != booked.sha1.as_str() || found["contentLength"] != booked.size
                 {
                     wrong.push(format!("{name} has other metadata"));
                 }
@@ -273,7 +344,8 @@ enum Moment {
 }
 
 /// What a replica shares with its original.
-const SHARED: [&str; 4] = ["uploadTimestamp", "contentSha1", "contentLength", "contentType"];
+const SHARED: [&str; 5] =
+    ["uploadTimestamp", "contentSha1", "contentLength", "contentType", "fileInfo"];
 
 /// Compares the versions of a destination with those of its source, listed before; answers what is
 /// missing, doubled or different. An original may be gone: deleting it leaves its replica.
@@ -389,7 +461,7 @@ fn replicate_everything(server: &Server, bucket: &str) -> Vec<Value> {
 fn replication_203_204_after_200_kills_nothing_acknowledged_is_lost_and_each_version_has_one_replica()
  {
     let mut dice = Dice(SEED);
-    let mut server = Server::start();
+    let mut server = Server::start_with(&["--test-controls", "--limits-part-size-min", "1"]);
     let (source, destination) = replicated_buckets(&server.master());
     let ledger = Mutex::new(Ledger::default());
     let mut read_before = BTreeSet::new();
@@ -425,6 +497,10 @@ fn replication_203_204_after_200_kills_nothing_acknowledged_is_lost_and_each_ver
     assert!(ledger.count(|one| !one.deleted) > CYCLES, "there were uploads");
     assert!(ledger.count(|one| one.deleted) > 0, "there were deletions");
     assert!(ledger.count(|one| one.hidden) > 0, "there were hidden names");
+    for (end, what) in [(COPIED, "copies"), (IN_PARTS, "files in parts")] {
+        let ends = |name: &&String| name.ends_with(end);
+        assert!(ledger.files.keys().filter(ends).count() > 10, "there were {what}");
+    }
     let is_large = |one: &Booked| one.size as u64 >= LARGE_BYTES;
     assert!(ledger.count(is_large) > 0, "there were bodies past the page cache");
     assert!(ledger.unanswered > CYCLES, "the kills cut requests off");
@@ -434,7 +510,7 @@ fn replication_203_204_after_200_kills_nothing_acknowledged_is_lost_and_each_ver
 #[test]
 fn reliability_r91_the_harness_sees_an_acknowledgement_that_came_before_the_commit() {
     let mut dice = Dice(SEED);
-    let mut server = Server::start();
+    let mut server = Server::start_with(&["--test-controls", "--limits-part-size-min", "1"]);
     let bucket = server.master().create_bucket("crash-control");
     let ledger = Mutex::new(Ledger::default());
     for number in 1..=CONTROL_CYCLES_MAX {
