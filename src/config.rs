@@ -48,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) insecure_http: bool,
     /// True only when both listeners are on loopback.
     pub(crate) test_controls: bool,
+    pub(crate) test_mode: bool,
     /// The first account's id and master application key; None lets the first start draw them.
     pub(crate) master_key: Option<(AccountId, Secret)>,
     pub(crate) sealing_key_file: PathBuf,
@@ -245,6 +246,7 @@ impl Draft {
             ready_file: None,
             insecure_http: false,
             test_controls: false,
+            test_mode: false,
             master_key: None,
             sealing_key_file: PathBuf::new(),
             region: String::new(),
@@ -386,7 +388,10 @@ settings! {
     "Allow listeners that other machines reach although kiln speaks plain HTTP: put a TLS proxy in front";
 
     "test_controls", Switch, Text("false"), config.test_controls = switch,
-    "Open the test controls (clock, replication engine) on the admin listener; loopback only";
+    "Open the test controls (clock, replication, faults, reset) on the admin listener; loopback only";
+
+    "test_mode", Switch, Text("true"), config.test_mode = switch,
+    "Let requests that ask for it by an X-Bz-Test-Mode header fail, as Backblaze does";
 
     "master_key_id", Plain("ID"), Unset("drawn at the first start"), master_key_id = |text| account_id(text).map(Some),
     "Account id and id of the master application key: 12 lower-case hex digits; goes with master_key";
@@ -1125,6 +1130,7 @@ mod tests {
         ("ready_file", &["ready.json"], &[""]),
         ("insecure_http", &["true", "false", "1", "0"], &["yes", "TRUE", ""]),
         ("test_controls", &["true", "false"], &["on"]),
+        ("test_mode", &["true", "false"], &["off"]),
         ("master_key_id", &[], &["", "0123456789AB", "0123456789a", "0123456789abc", "a"]),
         ("master_key", &[], &["", "K000qW3rTy-uI0p+aS/", "aaaaaaaaaaaaaaaaaaaaaaaa"]),
         ("master_key_file", &[], &["", "/nonexistent/file"]),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
-use crate::api::{Http, HttpSettings, admin, native};
+use crate::api::{Http, HttpSettings, TestControls, admin, native};
 use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
 use crate::auth::token::Tokens;
 use crate::blobs::disk::{DiskOptions, DiskStore};
@@ -36,8 +36,10 @@ use crate::metrics::Metrics;
 use crate::operations::accounts::{
     FirstAccount, NewAccount, Operator, draw_account, ensure_first_account, list_accounts,
 };
+use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
+use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::{App, Policy, Wake};
 use crate::outbound::{self, AdminRequest};
@@ -286,6 +288,8 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         instance: instance.into(),
         policy: policy(config),
         facts: Facts::default(),
+        dead_tokens: DeadTokens::default(),
+        strikes: Strikes::default(),
         upload_slots: UploadSlots::default(),
         wake: Wake::default(),
         metrics: Arc::new(Metrics::default()),
@@ -480,8 +484,9 @@ async fn run(
             region: config.region.clone(),
             idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
             json_bytes_max: config.http.json_bytes_max,
-            test_controls: config.test_controls,
+            test_mode: config.test_mode,
         },
+        controls: config.test_controls.then(TestControls::default),
     });
     let data_http = http.clone();
     let data_server = HttpServer::new(move || {
@@ -585,7 +590,7 @@ fn greet(config: &Config, endpoint: &str, admin_endpoint: &str, first: Option<&N
         config.data_dir.display()
     );
     if config.test_controls {
-        text.push_str("  TEST CONTROLS ARE ON: anybody on this machine can move the clock and hold replication\n");
+        text.push_str("  TEST CONTROLS ARE ON: anybody on this machine can move the clock, plan faults and remove everything\n");
     }
     if let Some(account) = first.filter(|_| config.master_key.is_none()) {
         text.push_str("\nThis is a new data folder. Its master application key is in\n");

@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
+use crate::api::faults::PlannedAnswer;
 use crate::api::request_id::RequestId;
 use crate::domain::refusal::{Code, Refusal};
 use crate::metrics::Metrics;
@@ -78,7 +79,22 @@ fn log_fault(fault: &Fault, id: RequestId) {
 }
 
 fn render_refusal(refusal: &Refusal, asked: Asked) -> HttpResponse {
-    let status = refusal.code.status();
+    let (status, code) = (refusal.code.status(), refusal.code.as_str());
+    error_answer(
+        &ErrorBody { code, message: &refusal.message, status },
+        refusal.retry_after_s,
+        asked,
+    )
+}
+
+/// Renders an error that a fault rule has planned, as if kiln had come upon it.
+pub(crate) fn render_planned(planned: &PlannedAnswer, asked: Asked) -> HttpResponse {
+    let PlannedAnswer { status, code, message, retry_after_s } = planned;
+    error_answer(&ErrorBody { code, message, status: *status }, *retry_after_s, asked)
+}
+
+fn error_answer(body: &ErrorBody<'_>, retry_after_s: Option<u32>, asked: Asked) -> HttpResponse {
+    let status = body.status;
     let mut answer = HttpResponse::build(
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
     );
@@ -86,20 +102,19 @@ fn render_refusal(refusal: &Refusal, asked: Asked) -> HttpResponse {
         .insert_header((CONTENT_TYPE, "application/json;charset=utf-8"))
         .insert_header((CACHE_CONTROL, "max-age=0, no-cache, no-store"))
         .insert_header(("X-Bz-Request-Id", asked.id.to_string()));
-    if let Some(seconds) = refusal.retry_after_s {
+    if let Some(seconds) = retry_after_s {
         answer.insert_header((RETRY_AFTER, seconds.to_string()));
     }
     if asked.is_authorize && status == 401 {
         answer.insert_header((WWW_AUTHENTICATE, "BASIC realm=\"authorize_account\""));
     }
-    if refusal.code == Code::MethodNotAllowed && !asked.allowed.is_empty() {
+    if status == Code::MethodNotAllowed.status() && !asked.allowed.is_empty() {
         answer.insert_header((ALLOW, asked.allowed.join(", ")));
     }
     if asked.is_head {
         return answer.finish();
     }
-    let body = ErrorBody { code: refusal.code.as_str(), message: &refusal.message, status };
-    match serde_json::to_vec(&body) {
+    match serde_json::to_vec(body) {
         Ok(body) => answer.body(body),
         Err(_) => answer.finish(),
     }

@@ -7,12 +7,16 @@
 pub(crate) mod admin;
 pub(crate) mod body;
 pub(crate) mod error;
+pub(crate) mod faults;
 pub(crate) mod native;
 pub(crate) mod request_id;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::RwLock;
+
+use crate::api::faults::FaultRules;
 use crate::operations::App;
 use crate::operations::controls::EngineControls;
 
@@ -21,6 +25,17 @@ pub(crate) struct Http {
     pub(crate) app: Arc<App>,
     pub(crate) engine: Arc<dyn EngineControls>,
     pub(crate) settings: HttpSettings,
+    /// There on a server that was started with test controls only.
+    pub(crate) controls: Option<TestControls>,
+}
+
+/// What tests have planned for the doors.
+#[derive(Default)]
+pub(crate) struct TestControls {
+    pub(crate) faults: FaultRules,
+    /// Held for reading by each JSON call, for writing by a reset: a call that began before a
+    /// reset leaves nothing behind after it.
+    pub(crate) between_calls: RwLock<()>,
 }
 
 /// What the operator may set about the doors.
@@ -35,5 +50,6 @@ pub(crate) struct HttpSettings {
     /// A body that brings nothing for this long is given up.
     pub(crate) idle_timeout: Duration,
     pub(crate) json_bytes_max: usize,
-    pub(crate) test_controls: bool,
+    /// Whether the `X-Bz-Test-Mode` header means anything.
+    pub(crate) test_mode: bool,
 }

@@ -5,6 +5,8 @@
 //! `_` and the scope in base64url when there is one. Header- and URL-safe, never a `)`, which b2sdk
 //! could not read. Any server process that has the secrets can check them.
 
+use std::sync::{PoisonError, RwLock};
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -59,22 +61,32 @@ pub(crate) struct Claims {
     pub(crate) scope: Vec<u8>,
 }
 
-/// The secrets that tokens are signed with, one for each kind.
-pub(crate) struct Tokens {
-    secrets: [(TokenKind, hmac::Key); 4],
-}
+/// One secret for each kind.
+type Secrets = [(TokenKind, hmac::Key); 4];
+
+/// The secrets that tokens are signed with.
+pub(crate) struct Tokens(RwLock<Secrets>);
 
 impl Tokens {
     /// `secret_of` answers the secret of each kind, 32 random bytes.
-    pub(crate) fn new<E>(secret_of: impl Fn(TokenKind) -> Result<Vec<u8>, E>) -> Result<Self, E> {
+    pub(crate) fn new<E>(
+        mut secret_of: impl FnMut(TokenKind) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
         let [account, upload, part, download] = TokenKind::ALL;
-        let signer = |kind| Ok((kind, hmac::Key::new(hmac::HMAC_SHA256, &secret_of(kind)?)));
-        Ok(Self { secrets: [signer(account)?, signer(upload)?, signer(part)?, signer(download)?] })
+        let mut signer = |kind| Ok((kind, hmac::Key::new(hmac::HMAC_SHA256, &secret_of(kind)?)));
+        Ok(Self(RwLock::new([signer(account)?, signer(upload)?, signer(part)?, signer(download)?])))
+    }
+
+    /// Goes on with other secrets: every token of before is nobody's.
+    pub(crate) fn replace(&self, fresh: Self) {
+        let fresh = fresh.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     fn mac(&self, kind: TokenKind, head: &str, scope: &str) -> [u8; MAC_BYTES] {
         let mut mac = [0; MAC_BYTES];
-        if let Some((_, secret)) = self.secrets.iter().find(|(of, _)| *of == kind) {
+        let secrets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, secret)) = secrets.iter().find(|(of, _)| *of == kind) {
             let tag = hmac::sign(secret, format!("{head}_{scope}").as_bytes());
             mac.copy_from_slice(tag.as_ref().get(..MAC_BYTES).unwrap_or(&[0; MAC_BYTES]));
         }
@@ -163,6 +175,16 @@ mod tests {
         assert_eq!(code(TokenKind::Upload, 1000), Err(Code::ExpiredAuthToken));
         assert_eq!(code(TokenKind::Account, 1), Err(Code::BadAuthToken));
         assert_eq!(code(TokenKind::Download, 1), Err(Code::BadAuthToken));
+    }
+
+    #[test]
+    fn with_other_secrets_the_tokens_of_before_are_dead() {
+        let tokens = tokens();
+        let token = issue(TokenKind::Account, b"");
+        assert!(tokens.check(TokenKind::Account, &token, Millis(1)).is_ok());
+        tokens.replace(Tokens::new(|_| Ok::<_, ()>(vec![9; 32])).expect("infallible"));
+        let code = tokens.check(TokenKind::Account, &token, Millis(1)).map_err(|r| r.code);
+        assert_eq!(code, Err(Code::BadAuthToken));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod parts;
 pub(crate) mod replication;
+pub(crate) mod reset;
 pub(crate) mod schema;
 pub(crate) mod server_facts;
 pub(crate) mod sqlite;

@@ -21,4 +21,5 @@ pub(crate) mod percent;
 pub(crate) mod range;
 pub(crate) mod refusal;
 pub(crate) mod replication;
+pub(crate) mod test_mode;
 pub(crate) mod time;

@@ -52,6 +52,7 @@ codes! {
     Unauthorized, "unauthorized", 401;
     AccessDenied, "access_denied", 401;
     AccessForbidden, "access_denied", 403;
+    CapExceeded, "cap_exceeded", 403;
     NotFound, "not_found", 404;
     MethodNotAllowed, "method_not_allowed", 405;
     RequestTimeout, "request_timeout", 408;
@@ -161,6 +162,30 @@ pub(crate) fn wrong_type(field: &str, wanted: &str) -> Refusal {
 /// Asked for something that kiln does not do yet: said clearly, never accepted silently.
 pub(crate) fn not_supported(what: &str) -> Refusal {
     bad_request(format!("{what} is not supported by this server yet"))
+}
+
+/// An upload that the test mode lets fail, in the words of a vault without room.
+pub(crate) fn upload_failed() -> Refusal {
+    Refusal {
+        retry_after_s: Some(1),
+        ..refuse(Code::ServiceUnavailable, "No uploads available in vault")
+    }
+}
+
+/// What the test mode says of every cap.
+pub(crate) fn cap_exceeded() -> Refusal {
+    refuse(
+        Code::CapExceeded,
+        "Usage cap exceeded. See the Caps & Alerts page to increase your cap.",
+    )
+}
+
+/// A reset waits for calls that do not end.
+pub(crate) fn calls_in_flight() -> Refusal {
+    Refusal {
+        retry_after_s: Some(1),
+        ..refuse(Code::ServiceUnavailable, "calls are in flight that do not end, try again")
+    }
 }
 
 /// Cuts what a client sent before it is repeated in a message.

@@ -87,9 +87,15 @@ pub(crate) fn caller_with_key(app: &App, id: &KeyId) -> Result<Caller, Error> {
     Ok(Caller { key: known.value, config_version: known.config_version })
 }
 
+/// The claims of a genuine token that has not ended, by itself or otherwise.
+pub(crate) fn living(app: &App, kind: TokenKind, token: &str) -> Result<Claims, Refusal> {
+    let claims = app.tokens.check(kind, token, app.clock.now())?;
+    if app.dead_tokens.has(&claims) { Err(expired_auth_token()) } else { Ok(claims) }
+}
+
 /// The caller who holds an account token.
 pub(crate) fn caller_with_token(app: &App, token: &str) -> Result<Caller, Error> {
-    let claims = app.tokens.check(TokenKind::Account, token, app.clock.now())?;
+    let claims = living(app, TokenKind::Account, token)?;
     caller_with_key(app, &claims.key)
 }
 
@@ -184,6 +190,11 @@ pub(crate) struct UploadTicket {
     pub(crate) token: String,
 }
 
+/// Whether the token with these claims belongs to an upload URL.
+pub(crate) fn fits_url(claims: &Claims, url_scope: &str, url_mark: &str) -> bool {
+    claims.scope == url_scope.as_bytes() && mark_of(&claims.nonce) == url_mark
+}
+
 /// Checks an upload token against the URL it was sent to.
 pub(crate) fn upload_ticket(
     app: &App,
@@ -191,16 +202,28 @@ pub(crate) fn upload_ticket(
     url_bucket: &str,
     url_mark: &str,
 ) -> Result<UploadTicket, Error> {
-    let Claims { key, nonce, scope, .. } =
-        app.tokens.check(TokenKind::Upload, token, app.clock.now())?;
-    let bucket = std::str::from_utf8(&scope).ok().and_then(BucketId::parse);
-    let Some(bucket) = bucket else { return Err(bad_auth_token().into()) };
-    if bucket.to_string() != url_bucket || mark_of(&nonce) != url_mark {
+    let claims = living(app, TokenKind::Upload, token)?;
+    if !fits_url(&claims, url_bucket, url_mark) {
         return Err(bad_auth_token().into());
     }
+    let bucket = BucketId::parse(url_bucket).ok_or_else(bad_auth_token)?;
+    let Claims { key, nonce, .. } = claims;
     let caller = caller_with_key(app, &key)?;
     let fence = fence(app, &caller, bucket)?.ok_or_else(|| no_such_bucket(&bucket))?;
     Ok(UploadTicket { caller, fence, nonce, token: token.to_owned() })
+}
+
+/// Ends an upload URL, for files or for parts, and its token: it rejected an upload, and the client
+/// must ask for another. A token that was sent to the wrong URL lives on.
+pub(crate) fn retire_upload_url(app: &App, token: &str, url_scope: &str, url_mark: &str) {
+    let now = app.clock.now();
+    for kind in [TokenKind::Upload, TokenKind::UploadPart] {
+        if let Ok(claims) = app.tokens.check(kind, token, now)
+            && fits_url(&claims, url_scope, url_mark)
+        {
+            app.dead_tokens.insert(claims, now);
+        }
+    }
 }
 
 /// Header values that a download authorization binds, by the name of their query parameter.

@@ -27,7 +27,7 @@ use crate::domain::refusal::{
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{
-    Fence, bucket_of_caller, caller_with_key, fence, mark_of, parse_bucket_id,
+    Fence, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of, parse_bucket_id,
 };
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
@@ -191,11 +191,11 @@ pub(crate) fn part_ticket(
     url_file: &str,
     url_mark: &str,
 ) -> Result<PartTicket, Error> {
-    let Claims { key, nonce, scope, .. } =
-        app.tokens.check(TokenKind::UploadPart, token, app.clock.now())?;
-    if scope != url_file.as_bytes() || mark_of(&nonce) != url_mark {
+    let claims = living(app, TokenKind::UploadPart, token)?;
+    if !fits_url(&claims, url_file, url_mark) {
         return Err(bad_auth_token().into());
     }
+    let Claims { key, nonce, .. } = claims;
     let caller = caller_with_key(app, &key)?;
     let unfinished = unfinished(app, &caller, url_file, Capability::WriteFiles)?;
     Ok(PartTicket { unfinished, nonce, token: token.to_owned() })

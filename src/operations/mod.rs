@@ -11,6 +11,7 @@ pub(crate) mod buckets;
 pub(crate) mod controls;
 pub(crate) mod copy;
 pub(crate) mod cors;
+pub(crate) mod dead_tokens;
 pub(crate) mod download;
 pub(crate) mod effects;
 pub(crate) mod error;
@@ -21,6 +22,8 @@ pub(crate) mod large_files;
 pub(crate) mod list;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
+pub(crate) mod reset;
+pub(crate) mod test_mode;
 pub(crate) mod upload;
 pub(crate) mod upload_slots;
 
@@ -39,7 +42,9 @@ use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
+use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::facts::Facts;
+use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 
 /// Everything an act needs.
@@ -58,6 +63,8 @@ pub(crate) struct App {
     pub(crate) instance: Arc<str>,
     pub(crate) policy: Policy,
     pub(crate) facts: Facts,
+    pub(crate) dead_tokens: DeadTokens,
+    pub(crate) strikes: Strikes,
     pub(crate) upload_slots: UploadSlots,
     pub(crate) wake: Wake,
     pub(crate) metrics: Arc<Metrics>,

@@ -58,10 +58,17 @@ class Server:
         check("panicked" not in text, "the server panicked: " + text[-2000:])
         check(KEY not in text, "the master key is in the log")
 
-    def control(self, path):
-        request = urllib.request.Request(self.admin + path, data=b"", method="POST")
+    def control(self, path, body=None, method="POST"):
+        data = b"" if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.admin + path, data=data, method=method)
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
+
+    def fired(self):
+        """How often each planned fault has struck; clears them."""
+        faults = self.control("/admin/faults", method="GET")["faults"]
+        self.control("/admin/faults", method="DELETE")
+        return [fault["fired"] for fault in faults]
 
     def call(self, operation, body, token=None, version=4):
         """A JSON operation over plain HTTP; without a token the master key is authorized."""

@@ -5,6 +5,8 @@ import io
 import threading
 import types
 
+import requests
+
 import b2sdk.v2
 import b2sdk.v3
 from b2sdk._internal import b2http
@@ -165,7 +167,88 @@ def native_408_a_clock_eleven_minutes_off_is_reported_and_nine_are_not(server):
             b2http.datetime = real
 
 
+def api_in_test_mode(server, mode):
+    """A client that sends the test mode with each request, as b2sdk leaves to its session."""
+    def session():
+        made = requests.Session()
+        made.headers["X-Bz-Test-Mode"] = mode
+        return made
+
+    config = b2sdk.v3.B2HttpApiConfig(http_session_factory=session)
+    api = b2sdk.v3.B2Api(b2sdk.v3.InMemoryAccountInfo(), api_config=config)
+    api.authorize_account(KEY_ID, KEY, realm=server.url)
+    return api
+
+
+def native_394_failing_uploads_are_tried_again_with_another_url(server):
+    api = api_in_test_mode(server, "fail_some_uploads")
+    bucket = api.create_bucket("sdk-failing", "allPrivate")
+    for number in range(12):
+        bucket.upload_bytes(b"%d" % number, f"f{number}")
+    check(len(list(bucket.ls())) == 12, "all are there")
+
+
+def native_395_tokens_that_expire_early_are_renewed(server):
+    api = api_in_test_mode(server, "expire_some_account_authorization_tokens")
+    api.create_bucket("sdk-expiring", "allPrivate")
+    tokens = set()
+    for _ in range(40):
+        check("sdk-expiring" in {bucket.name for bucket in api.list_buckets()}, "found")
+        tokens.add(api.account_info.get_account_auth_token())
+    check(len(tokens) > 3, f"one call in ten finds its token expired: {len(tokens)}")
+
+
+def native_396_the_forced_cap_stops_what_caps_can_stop(server):
+    try:
+        api_in_test_mode(server, "force_cap_exceeded").list_buckets()
+        check(False, "should be refused")
+    except B2Error as error:
+        # b2sdk has no class for this code.
+        check("cap_exceeded" in str(error) and "403" in str(error), repr(error))
+
+
+def native_399_planned_faults_are_tried_again(server):
+    api = api_v3(server)
+    bucket = api.create_bucket("sdk-faults", "allPrivate")
+    bucket.upload_bytes(b"abc", "f")
+    for operation, status, act in (
+            ("b2_upload_file", 503, lambda: bucket.upload_bytes(b"x", "g")),
+            ("b2_upload_file", 401, lambda: bucket.upload_bytes(b"x", "h")),
+            ("b2_upload_file", 408, lambda: bucket.upload_bytes(b"x", "i")),
+            ("b2_get_upload_url", 503, lambda: bucket.upload_bytes(b"x", "j")),
+            ("b2_list_file_names", 429, lambda: list(bucket.ls())),
+            ("b2_list_file_names", 500, lambda: list(bucket.ls())),
+            ("b2_list_file_names", 401, lambda: list(bucket.ls())),
+            ("b2_download_file_by_name", 503,
+             lambda: bucket.download_file_by_name("f").save(io.BytesIO()))):
+        # An upload URL that was used before may be kept by the client, so there may be none to get.
+        api.account_info.clear_bucket_upload_data(bucket.id_)
+        server.control("/admin/faults", {"operation": operation, "status": status, "times": 1})
+        act()
+        check(server.fired() == [1], f"{operation} {status}")
+    check({version.file_name for version, _ in bucket.ls()} == set("fghij"), "all are there")
+
+
+def a_lost_answer_and_a_broken_connection_are_tried_again(server):
+    bucket = api_v3(server).create_bucket("sdk-lost", "allPrivate")
+    server.control("/admin/faults", {
+        "operation": "b2_upload_file", "status": 503, "performed": True, "times": 1})
+    bucket.upload_bytes(b"x", "lost")
+    check(server.fired() == [1], "the answer was lost")
+    versions = [version for version, _ in bucket.ls(latest_only=False)]
+    check(len(versions) == 2, "stored twice, as B2 would have it")
+    server.control("/admin/faults", {
+        "operation": "b2_list_file_names", "disconnect": True, "times": 1})
+    check(len(list(bucket.ls())) == 1, "listed after all")
+    check(server.fired() == [1], "the connection was broken")
+
+
 CHECKS = [
+    native_394_failing_uploads_are_tried_again_with_another_url,
+    native_395_tokens_that_expire_early_are_renewed,
+    native_396_the_forced_cap_stops_what_caps_can_stop,
+    native_399_planned_faults_are_tried_again,
+    a_lost_answer_and_a_broken_connection_are_tried_again,
     both_interfaces_store_list_and_read,
     streams_and_unverified_uploads_are_stored,
     many_threads_upload_at_once,

@@ -8,13 +8,13 @@ import tempfile
 from kiln import KEY, KEY_ID, check
 
 
-def rclone(server, *arguments, program="rclone"):
+def rclone(server, *arguments, program="rclone", tries=1):
     environment = dict(
         os.environ, RCLONE_CONFIG="/dev/null", RCLONE_CONFIG_K_TYPE="b2",
         RCLONE_CONFIG_K_ACCOUNT=KEY_ID, RCLONE_CONFIG_K_KEY=KEY,
         RCLONE_CONFIG_K_ENDPOINT=server.url)
     ended = subprocess.run(
-        [program, "--retries", "1", "--low-level-retries", "1", *map(str, arguments)],
+        [program, "--retries", "1", "--low-level-retries", str(tries), *map(str, arguments)],
         env=environment, capture_output=True, text=True, timeout=120)
     check(ended.returncode == 0, f"rclone {arguments}: {ended.stderr[-1500:]}")
     return ended.stdout + ended.stderr
@@ -60,7 +60,46 @@ def native_403_deleting_hides_and_versions_stay(server):
         check("g" not in rclone(server, "lsf", "--b2-versions", "k:rclone-hide"), "removed")
 
 
+def transient_faults_are_tried_again(server):
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "f"
+        file.write_text("content")
+        for number, rule in enumerate((
+                {"operation": "b2_upload_file", "status": 503},
+                {"operation": "b2_upload_file", "status": 401},
+                {"operation": "b2_get_upload_url", "status": 429},
+                {"operation": "b2_list_file_names", "status": 503})):
+            server.control("/admin/faults", {**rule, "times": 1})
+            rclone(server, "copyto", file, f"k:rclone-faults/{number}", tries=10)
+            if rule["operation"] == "b2_list_file_names":
+                rclone(server, "lsf", "k:rclone-faults", tries=10)
+            check(server.fired() == [1], rule)
+        server.control("/admin/faults",
+                       {"operation": "b2_download_file_by_id", "status": 503, "times": 1})
+        server.control("/admin/faults",
+                       {"operation": "b2_download_file_by_name", "status": 503, "times": 1})
+        check(rclone(server, "cat", "k:rclone-faults/0", tries=10) == "content", "read")
+        check(sum(server.fired()) >= 1, "a download failed once")
+        listed = rclone(server, "lsf", "k:rclone-faults").split()
+        check(listed == ["0", "1", "2", "3"], listed)
+
+
+def the_test_mode_of_rclone_works(server):
+    """Statement U11 of the users: a sync in failing mode ends with all present."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(40):
+            (pathlib.Path(folder) / f"f{number}").write_text(str(number))
+        rclone(server, "--b2-test-mode", "fail_some_uploads", "sync", folder, "k:rclone-mode/a",
+               "--transfers", "8", tries=10)
+        rclone(server, "check", folder, "k:rclone-mode/a")
+        said = rclone(server, "-vv", "--b2-test-mode", "expire_some_account_authorization_tokens",
+                      "check", folder, "k:rclone-mode/a", tries=10)
+        check("0 differences found" in said, said)
+
+
 CHECKS = [
     native_403_a_tree_is_copied_checked_listed_and_read,
     native_403_deleting_hides_and_versions_stay,
+    transient_faults_are_tried_again,
+    the_test_mode_of_rclone_works,
 ]

@@ -1,4 +1,5 @@
-//! Test controls: the replication engine held, stepped and drained; the clock moved.
+//! Test controls: the replication engine held, stepped and drained; the clock moved; faults planned;
+//! everything removed.
 //!
 //! Only on a server started with them, which listens on the loopback interface only. Without them
 //! these addresses do not exist.
@@ -6,15 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use crate::api::Http;
-use crate::api::native::fields::Fields;
-use crate::api::native::{json_answer, unwritable};
-use crate::domain::refusal::bad_request;
+use crate::api::native::fields::{Fields, parse_json};
+use crate::api::native::{find, json_answer, unwritable};
+use crate::api::{Http, TestControls};
+use crate::domain::refusal::{bad_request, calls_in_flight};
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
+use crate::operations::reset::reset_server;
 
 /// Steps of one call at most, so that a call ends.
 const STEPS_MAX: i64 = 100_000;
@@ -22,34 +24,58 @@ const STEPS_MAX: i64 = 100_000;
 const DRAIN_MS_MAX: i64 = 600_000;
 /// The clock is not moved beyond this: numbers of files have room for times until 2089.
 const LAST_MOMENT: Millis = Millis(3_692_217_600_000);
+/// How long a reset waits for JSON calls in flight.
+const RESET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Performs a control; None when the address is no control's.
 pub(crate) async fn perform(
     http: &Http,
-    method: &str,
-    path: &str,
-    query: &str,
+    controls: &TestControls,
+    request: &HttpRequest,
+    body: &[u8],
 ) -> Option<Result<HttpResponse, Error>> {
-    if method != "POST" {
-        return None;
-    }
-    let answer = match path {
-        "/admin/replication/hold" => {
+    let (path, query) = (request.path(), request.query_string());
+    let answer = match (request.method().as_str(), path) {
+        ("POST", "/admin/replication/hold") => {
             http.engine.hold();
             Ok(json!({"held": true}))
         }
-        "/admin/replication/release" => {
+        ("POST", "/admin/replication/release") => {
             http.engine.release();
             Ok(json!({"held": false}))
         }
-        "/admin/replication/step" => step(http, query).await,
-        "/admin/replication/drain" => drain(http, query).await,
-        "/admin/clock/advance" => advance(http, query),
+        ("POST", "/admin/replication/step") => step(http, query).await,
+        ("POST", "/admin/replication/drain") => drain(http, query).await,
+        ("POST", "/admin/clock/advance") => advance(http, query),
+        ("POST", "/admin/faults") => add_fault(controls, body),
+        ("GET", "/admin/faults") => Ok(controls.faults.list()),
+        ("DELETE", "/admin/faults") => Ok(json!({"cleared": controls.faults.clear(None)})),
+        ("DELETE", path) => {
+            let id = path.strip_prefix("/admin/faults/")?.parse().ok()?;
+            Ok(json!({"cleared": controls.faults.clear(Some(id))}))
+        }
+        ("POST", "/admin/reset") => reset(http, controls).await,
         _ => return None,
     };
     Some(
         answer.and_then(|answer| Ok(json_answer(serde_json::to_vec(&answer).map_err(unwritable)?))),
     )
+}
+
+/// Plans answers of the data listener; the rule is the body.
+fn add_fault(controls: &TestControls, body: &[u8]) -> Result<Value, Error> {
+    Ok(controls.faults.add(parse_json(body)?, |name| find(name).is_some())?)
+}
+
+/// Puts the server back to how it was after its first start. JSON calls in flight end before it,
+/// and uploads in flight find their bucket gone.
+async fn reset(http: &Http, controls: &TestControls) -> Result<Value, Error> {
+    let waited = tokio::time::timeout(RESET_PATIENCE, controls.between_calls.write()).await;
+    let _no_call = waited.map_err(|_| calls_in_flight())?;
+    reset_server(&http.app).await?;
+    controls.faults.clear(None);
+    http.engine.release();
+    Ok(json!({"reset": true}))
 }
 
 /// `n` jobs to their outcomes, fewer when fewer are due.

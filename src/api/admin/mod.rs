@@ -8,6 +8,7 @@ pub(crate) mod manage;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::api::Http;
@@ -58,20 +59,21 @@ async fn dispatch(
             _ => {}
         }
     }
-    if http.settings.test_controls
-        && let Some(answer) = controls::perform(http, method, path, request.query_string()).await
+    let body = if method == "GET" { Bytes::new() } else { read_small(payload, http).await? };
+    if let Some(controls) = &http.controls
+        && let Some(answer) = controls::perform(http, controls, request, &body).await
     {
         return answer;
     }
-    let fields = if method == "GET" {
-        query_fields(request.query_string())?
-    } else {
-        let body = read_small(payload, http).await?;
-        body_fields(&body)?
-    };
+    let fields =
+        if method == "GET" { query_fields(request.query_string())? } else { body_fields(&body)? };
     let Some(command) = AdminCommand::from_request(method, path, fields) else {
         let text = format!("no such address: {}", shorten(path));
         return Err(refuse(Code::NotFound, text).into());
+    };
+    let _no_reset = match &http.controls {
+        Some(controls) => Some(controls.between_calls.read().await),
+        None => None,
     };
     let (key_id, secret) = basic_credentials(authorization(request)?).ok_or_else(bad_auth_token)?;
     let operator = Operator::with_key(&http.app, &key_id, &secret)?;

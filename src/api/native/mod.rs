@@ -17,24 +17,34 @@ pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;
 
-use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST};
+use std::io;
+
+use actix_web::body::SizedStream;
+use actix_web::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName,
+};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream;
 use serde::Serialize;
 
 use crate::api::Http;
 use crate::api::body::read_small;
-use crate::api::error::{Asked, render};
+use crate::api::error::{Asked, render, render_planned};
+use crate::api::faults::{Instead, Planned};
 use crate::api::native::fields::Fields;
 use crate::api::native::wire::{ApiVersion, Reader};
 use crate::api::request_id::RequestId;
 use crate::auth::caller::Caller;
 use crate::domain::capability::Capability;
-use crate::domain::refusal::{Code, Refusal, bad_auth_token, bad_request, refuse, shorten};
-use crate::operations::App;
+use crate::domain::refusal::{
+    Code, Refusal, bad_auth_token, bad_request, cap_exceeded, refuse, shorten,
+};
+use crate::domain::test_mode::TestModes;
 use crate::operations::authorize::caller_with_token;
 use crate::operations::error::{Error, Fault};
+use crate::operations::{App, test_mode};
 
 /// Transaction classes, by which Backblaze bills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +109,20 @@ impl Operation {
             Door::DownloadById => &["GET", "HEAD", "POST"],
             Door::DownloadByName => &["GET", "HEAD"],
         }
+    }
+
+    /// Whether it takes the bytes of files, at addresses of its own.
+    fn takes_content(&self) -> bool {
+        matches!(self.door, Door::Upload | Door::UploadPart)
+    }
+
+    /// Whether some cap can stop this operation, for the test mode that stops all of those. Without
+    /// an authorization a client would not come as far as to what it wants to try.
+    fn is_capped(&self) -> bool {
+        let makes_room = matches!(self.name, "b2_get_upload_url" | "b2_start_large_file");
+        makes_room
+            || self.takes_content()
+            || (self.class != Class::A && !matches!(self.door, Door::Authorize))
     }
 }
 
@@ -269,6 +293,9 @@ const fn row(
     Operation { name, door, capability, class, scope }
 }
 
+/// Asks for failures, for clients that try how they deal with them.
+const TEST_MODE: HeaderName = HeaderName::from_static("x-bz-test-mode");
+
 /// The versions of the API.
 const VERSIONS: std::ops::RangeInclusive<u8> = 1..=4;
 
@@ -350,19 +377,30 @@ pub(crate) async fn serve(
     let uri = request.uri().clone();
     let path = uri.path();
     let routed = route(path);
-    let known = routed.and_then(operation_of);
-    let operation = known.map_or("-", |operation| operation.name);
+    let found = routed.and_then(operation_of);
+    let operation = found.map_or("-", |operation| operation.name);
     let is_authorize = operation == "b2_authorize_account";
-    let allowed = known.map_or(&[][..], Operation::methods);
+    let allowed = found.map_or(&[][..], Operation::methods);
     let asked = Asked { id, is_head: method == Method::HEAD, is_authorize, allowed };
-    let opening = cors::opening(&request, &http, routed);
-    let (opening, outcome) = match opening {
-        Ok(opening) => (opening, dispatch(&request, payload, &http, routed, id).await),
+    // A browser's preflight is not the request that a fault is meant for.
+    let planned = http.controls.as_ref().filter(|_| found.is_some() && method != Method::OPTIONS);
+    let planned = planned.and_then(|controls| controls.faults.take(operation));
+    let (opening, outcome) = match cors::opening(&request, &http, routed) {
+        Ok(opening) => {
+            let outcome = perform(&request, payload, &http, (routed, asked), planned).await;
+            (opening, outcome)
+        }
         Err(error) => (None, Err(error)),
     };
     let mut response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
     if let Some(opening) = &opening {
         cors::open(response.headers_mut(), opening);
+    }
+    if let (Some(operation), Some(Route::Operation { rest, .. })) = (found, routed)
+        && operation.takes_content()
+        && ends_upload_url(response.status())
+    {
+        upload::retire_url(&request, &http, rest);
     }
     let took = http.app.clock.monotonic().0 - started.0;
     // One line for each request would cost more than most requests do, so it is asked for.
@@ -377,7 +415,46 @@ pub(crate) async fn serve(
     response
 }
 
-fn find(name: &str) -> Option<&'static Operation> {
+/// Whether an upload URL is good for nothing more after such an answer. What was wrong with the
+/// request itself (400) leaves it usable.
+fn ends_upload_url(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::REQUEST_TIMEOUT)
+}
+
+/// Performs a request, or what a fault rule has planned for it.
+async fn perform(
+    request: &HttpRequest,
+    payload: web::Payload,
+    http: &web::Data<Http>,
+    (routed, asked): (Option<Route<'_>>, Asked),
+    planned: Option<Planned>,
+) -> Result<HttpResponse, Error> {
+    let Some(planned) = planned else {
+        return dispatch(request, payload, http, routed, asked.id).await;
+    };
+    tokio::time::sleep(planned.delay).await;
+    if planned.instead == Instead::Nothing {
+        return dispatch(request, payload, http, routed, asked.id).await;
+    }
+    if planned.performed {
+        // Whatever comes of it: its answer is lost.
+        drop(dispatch(request, payload, http, routed, asked.id).await);
+    }
+    match planned.instead {
+        Instead::Answer(answer) => Ok(render_planned(&answer, asked)),
+        Instead::Nothing | Instead::Disconnect => Ok(disconnect()),
+    }
+}
+
+/// An answer that fails before its first byte: the client sees the connection end.
+fn disconnect() -> HttpResponse {
+    let broken = stream::once(async { Err(io::Error::other("a fault rule ends the connection")) });
+    HttpResponse::Ok().body(SizedStream::new(1, Box::pin(broken)))
+}
+
+/// The operation of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Operation> {
     OPERATIONS.iter().find(|operation| operation.name == name)
 }
 
@@ -409,6 +486,7 @@ async fn dispatch(
         return cors::preflight(request, http, route, operation);
     }
     check_method(request, operation)?;
+    obey_test_mode(request, http, operation)?;
     let (version, rest) = match route {
         Route::File { bucket, name } => {
             return download::by_name(request, http, bucket, name, id).await;
@@ -431,6 +509,10 @@ async fn dispatch(
         Door::Authorize => account::authorize(request, http, version),
         Door::DownloadById => download::by_id(request, payload, http, id).await,
         Door::Json(handler) => {
+            let _no_reset = match &http.controls {
+                Some(controls) => Some(controls.between_calls.read().await),
+                None => None,
+            };
             let caller = caller(request, http)?;
             let fields = fields(request, payload, http).await?;
             let call = Call {
@@ -458,6 +540,29 @@ fn check_method(request: &HttpRequest, operation: &Operation) -> Result<(), Refu
         format!("Only {} is supported", methods.join(", "))
     };
     Err(refuse(Code::MethodNotAllowed, text))
+}
+
+/// Does what the test mode of a request asks for, before anything else is looked at.
+fn obey_test_mode(
+    request: &HttpRequest,
+    http: &Http,
+    operation: &Operation,
+) -> Result<(), Refusal> {
+    if !http.settings.test_mode || !request.headers().contains_key(TEST_MODE) {
+        return Ok(());
+    }
+    let values = request.headers().get_all(TEST_MODE);
+    let modes = TestModes::parse(values.filter_map(|value| value.to_str().ok()));
+    if modes.force_cap_exceeded && operation.is_capped() {
+        return Err(cap_exceeded());
+    }
+    if operation.takes_content() {
+        return test_mode::before_upload(&http.app, modes);
+    }
+    if let Some(token) = authorization(request)? {
+        test_mode::before_token_check(&http.app, modes, token);
+    }
+    Ok(())
 }
 
 /// The one `Authorization` header of a request.

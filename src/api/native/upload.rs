@@ -17,7 +17,7 @@ use crate::domain::names::FileName;
 use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, missing_field, not_supported, refuse, shorten,
 };
-use crate::operations::authorize::{upload_pair, upload_ticket};
+use crate::operations::authorize::{retire_upload_url, upload_pair, upload_ticket};
 use crate::operations::error::Error;
 use crate::operations::upload::{Announced, DeclaredSha1, NewFile, check_upload, upload};
 
@@ -49,6 +49,14 @@ pub(crate) async fn upload_file(
     let stored = upload(&http.app, &ticket, file, body).await?;
     let reader = Reader { caller: &ticket.caller, version };
     reply(&reader.file(&stored, false)).map(json_answer)
+}
+
+/// Ends an upload URL that has just rejected an upload.
+pub(crate) fn retire_url(request: &HttpRequest, http: &Http, rest: &str) {
+    let (scope, mark) = rest.split_once('/').unwrap_or((rest, ""));
+    if let Ok(Some(token)) = authorization(request) {
+        retire_upload_url(&http.app, token, scope, mark);
+    }
 }
 
 /// Reads the headers of an upload.

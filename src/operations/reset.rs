@@ -1,0 +1,28 @@
+//! Back to the state after the first start, while the server runs: for tests.
+
+use crate::auth::token::Tokens;
+use crate::catalog::reset;
+use crate::entropy;
+use crate::operations::App;
+use crate::operations::error::Error;
+
+/// Removes every bucket, file, key and job and every account but the first, which keeps its master
+/// application key; all tokens die.
+///
+/// One transaction: whoever is at work meanwhile finds in his own what he was about either still
+/// there or gone. Bytes in the blob store go with the next sweeps. The clock stays as it is, and
+/// numbers and ids that were given out do not come again.
+pub(crate) async fn reset_server(app: &App) -> Result<(), Error> {
+    let mut sealed = Vec::new();
+    let fresh = Tokens::new(|kind| {
+        let name = kind.fact_name();
+        let secret = entropy::bytes::<32>(&*app.entropy);
+        sealed.push((name.clone(), app.sealer.seal(&name, &secret, &*app.entropy)?));
+        Ok::<_, Error>(secret.to_vec())
+    })?;
+    let now = app.clock.now();
+    app.catalog.write("reset", move |tx| Ok(reset::remove_everything(tx, &sealed, now)?)).await?;
+    app.tokens.replace(fresh);
+    app.wake.sweep.notify_one();
+    Ok(())
+}
