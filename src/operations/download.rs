@@ -338,9 +338,13 @@ pub(crate) async fn read_through(
 }
 
 /// Reads a blob through to its end and compares it with its checks: what a copy that shares the
-/// blob must know before it calls the copy good.
-pub(crate) async fn verify_blob(app: &App, blob: &StoredBlob) -> Result<(), Error> {
-    read_through(app, blob, ByteRange::whole(blob.size), &mut |_| {}).await
+/// blob must know before it calls the copy good. Each chunk that was right is handed to `each`.
+pub(crate) async fn verify_blob(
+    app: &App,
+    blob: &StoredBlob,
+    each: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<(), Error> {
+    read_through(app, blob, ByteRange::whole(blob.size), each).await
 }
 
 /// Refuses two different tokens in one request: one of them would be ignored.

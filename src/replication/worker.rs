@@ -25,7 +25,7 @@ use crate::operations::controls::EngineControls;
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::replication::destination::local::failure;
-use crate::replication::destination::{Destination, Failure};
+use crate::replication::destination::{Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
 use crate::replication::scan;
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
@@ -48,7 +48,7 @@ impl Default for EngineOptions {
 
 /// A lease lasts this long unless it is renewed.
 const LEASE_MS: i64 = 60_000;
-/// An attempt that has no outcome after this long is given up.
+/// An attempt that gets nothing done for this long is given up.
 const STALL_MS: i64 = 60_000;
 /// The engine looks at least this often, in case a wake-up was lost.
 const POLL: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ const RECLAIM_BATCH: i64 = 256;
 struct InFlight {
     target: String,
     size: u64,
-    give_up_at: Millis,
+    progress: Progress,
     renew_at: Millis,
     job: Job,
     abort: Option<AbortHandle>,
@@ -181,12 +181,13 @@ impl Engine {
 
     /// Runs at most one job to its outcome, on the caller's time; for tests and test controls.
     pub(crate) async fn step_once(self: &Arc<Self>) -> Result<bool, Error> {
+        self.give_up_stalled().await?;
         self.reclaim().await?;
         self.start_daily_scans().await?;
         while scan::advance_all(&self.app).await? {}
         let Some(job) = self.claim(1).await?.into_iter().next() else { return Ok(false) };
-        self.enter(&job, None);
-        Arc::clone(self).attempt(job).await;
+        let progress = self.enter(&job);
+        Arc::clone(self).attempt(job, progress).await;
         Ok(true)
     }
 
@@ -329,29 +330,31 @@ impl Engine {
         state.scheduler.pick(heads, room)
     }
 
-    fn enter(&self, job: &Job, abort: Option<AbortHandle>) {
+    fn enter(&self, job: &Job) -> Progress {
+        let progress = Progress::starting_now(Arc::clone(&self.app.clock));
         let monotonic = self.app.clock.monotonic();
         let flight = InFlight {
             target: job.target.clone(),
             size: job.size,
-            give_up_at: monotonic.plus(STALL_MS),
+            progress: progress.clone(),
             renew_at: monotonic.plus(LEASE_MS / 3),
             job: job.clone(),
-            abort,
+            abort: None,
         };
         self.state().in_flight.insert(job.id, flight);
+        progress
     }
 
     fn start(self: &Arc<Self>, job: Job) {
-        self.enter(&job, None);
+        let progress = self.enter(&job);
         let id = job.id;
-        let task = tokio::spawn(Arc::clone(self).attempt(job));
+        let task = tokio::spawn(Arc::clone(self).attempt(job, progress));
         if let Some(flight) = self.state().in_flight.get_mut(&id) {
             flight.abort = Some(task.abort_handle());
         }
     }
 
-    /// Ends attempts that have no outcome for too long and renews the leases of the others.
+    /// Ends attempts that get nothing done and renews the leases of the others.
     async fn give_up_stalled(&self) -> Result<(), Error> {
         let monotonic = self.app.clock.monotonic();
         let (stalled, renewing) = {
@@ -359,7 +362,7 @@ impl Engine {
             let ids: Vec<i64> = state
                 .in_flight
                 .iter()
-                .filter(|(_, flight)| flight.give_up_at <= monotonic)
+                .filter(|(_, flight)| flight.progress.noted_at().plus(STALL_MS) <= monotonic)
                 .map(|(id, _)| *id)
                 .collect();
             let stalled: Vec<InFlight> =
@@ -375,7 +378,7 @@ impl Engine {
             if let Some(abort) = flight.abort {
                 abort.abort();
             }
-            let text = format!("no outcome for {} s", STALL_MS / 1000);
+            let text = format!("nothing got done for {} s", STALL_MS / 1000);
             self.end(&flight.job, Err(Failure { reason: Reason::Timeout, text })).await?;
         }
         if !renewing.is_empty() {
@@ -394,8 +397,8 @@ impl Engine {
     }
 
     /// One attempt at a claimed job, whatever happens inside.
-    async fn attempt(self: Arc<Self>, job: Job) {
-        let carried = AssertUnwindSafe(self.carry(&job)).catch_unwind().await;
+    async fn attempt(self: Arc<Self>, job: Job, progress: Progress) {
+        let carried = AssertUnwindSafe(self.carry(&job, &progress)).catch_unwind().await;
         let ended = if let Ok(outcome) = carried {
             self.end(&job, outcome).await
         } else {
@@ -410,13 +413,13 @@ impl Engine {
         self.changed.notify_one();
     }
 
-    async fn carry(&self, job: &Job) -> Result<Passed, Failure> {
+    async fn carry(&self, job: &Job, progress: &Progress) -> Result<Passed, Failure> {
         let at = self.checked_now();
         let checked = self.app.catalog.read(|tx| gate::check(tx, job, at));
         let passed = checked
             .map_err(|abort| failure(&Error::from(abort)))?
             .map_err(|reason| Failure { reason, text: String::new() })?;
-        self.destination.carry(&self.app, &passed).await?;
+        self.destination.carry(&self.app, &passed, progress).await?;
         Ok(passed)
     }
 

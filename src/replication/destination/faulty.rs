@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::domain::ids::BucketId;
 use crate::domain::replication::Reason;
 use crate::operations::App;
-use crate::replication::destination::{Destination, Failure};
+use crate::replication::destination::{Destination, Failure, Progress};
 use crate::replication::gate::Passed;
 
 /// What shall go wrong with a call.
@@ -58,17 +58,22 @@ pub(crate) struct Faulty {
 }
 
 impl Destination for Faulty {
-    fn carry<'a>(&'a self, app: &'a App, passed: &'a Passed) -> BoxFuture<'a, Result<(), Failure>> {
+    fn carry<'a>(
+        &'a self,
+        app: &'a App,
+        passed: &'a Passed,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
         async move {
             match self.plan.next(passed.destination.id) {
-                None => self.inner.carry(app, passed).await,
+                None => self.inner.carry(app, passed, progress).await,
                 Some(Fault::Fail(reason)) => {
                     Err(Failure { reason, text: "planned by a test".to_owned() })
                 }
                 Some(Fault::Panic) => panic!("planned by a test"),
                 Some(Fault::Hang) => {
                     self.plan.let_go.notified().await;
-                    self.inner.carry(app, passed).await
+                    self.inner.carry(app, passed, progress).await
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::domain::replication::Reason;
 use crate::operations::App;
 use crate::operations::download::verify_blob;
 use crate::operations::error::Error;
-use crate::replication::destination::{Destination, Failure};
+use crate::replication::destination::{Destination, Failure, Progress};
 use crate::replication::gate::Passed;
 
 /// Destination buckets of this server.
@@ -17,8 +17,17 @@ pub(crate) struct Local;
 impl Destination for Local {
     /// Reads the blob through and compares it with its checks: a replica that shared damaged bytes
     /// would be believed to be a second copy.
-    fn carry<'a>(&'a self, app: &'a App, passed: &'a Passed) -> BoxFuture<'a, Result<(), Failure>> {
-        async move { verify_blob(app, &passed.blob).await.map_err(|error| failure(&error)) }.boxed()
+    fn carry<'a>(
+        &'a self,
+        app: &'a App,
+        passed: &'a Passed,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        async move {
+            let verified = verify_blob(app, &passed.blob, &mut |_| progress.note()).await;
+            verified.map_err(|error| failure(&error))
+        }
+        .boxed()
     }
 }
 

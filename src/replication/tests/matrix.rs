@@ -141,16 +141,73 @@ async fn f25_a_suspended_process_makes_no_second_replica() {
     while house.plan.calls_for(pair.destination) == 0 {
         tokio::task::yield_now().await;
     }
-    // Five minutes pass; the lease has run out and another look takes the job back.
+    // Five minutes pass, far more than the lease.
     house.clock.advance(300_000);
-    house.settle().await;
+    assert_eq!(house.settle().await, 0, "the attempt is given up, the next one waits");
+    assert_eq!((house.jobs()[0].state, house.jobs()[0].attempts), (JobState::Ready, 1));
     house.clock.advance(10_000);
-    house.settle().await;
+    assert_eq!(house.settle().await, 1);
+    let done = house.jobs();
+    assert_eq!(done[0].state, JobState::Done);
     house.plan.let_go.notify_one();
     hanging.await.unwrap().unwrap();
+    assert_eq!(house.app.metrics.replication_fenced.value(), 1, "it came too late");
     house.drain().await;
+    assert_eq!(house.jobs(), done);
     assert_eq!(house.versions(pair.destination).len(), 1);
-    assert_eq!(house.only_job().0, JobState::Done);
+}
+
+/// A large file on a slow disk. F3 says the same of a slow link.
+#[tokio::test]
+async fn f3_an_attempt_that_gets_on_is_never_given_up_however_long_it_takes() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let body = vec![7; 3 * 1024 * 1024];
+    house.upload(pair.source, "plain", &body).await;
+    house.settle().await;
+    let reads = house.blob_faults.calls(Verb::Next);
+    assert!(reads > 2, "the file is read in pieces");
+    let version = house.upload(pair.source, "slow", &body).await;
+    for nth in 1..=reads {
+        house.blob_faults.plan(Verb::Next, nth, BlobFault::Hang);
+    }
+    let engine = std::sync::Arc::clone(&house.engine);
+    let slow = tokio::spawn(async move { engine.step_once().await });
+    for read in 1..=reads {
+        house.blob_faults.until_hanging(1).await;
+        house.clock.advance(59_000);
+        assert!(!house.engine.step_once().await.unwrap(), "nothing else is due");
+        assert_eq!(house.jobs()[1].state, JobState::Leased, "read {read}");
+        house.blob_faults.release();
+    }
+    assert!(slow.await.unwrap().unwrap());
+    assert_eq!(house.status(&version), Some("completed"));
+    assert_eq!((house.jobs()[1].attempts, house.jobs()[1].crashes), (0, 0));
+    assert_eq!(house.app.metrics.replication_retries.value(), 0);
+}
+
+#[tokio::test]
+async fn f2_an_attempt_that_gets_nothing_done_is_given_up_after_a_minute_and_not_before() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", &vec![7; 3 * 1024 * 1024]).await;
+    house.blob_faults.plan(Verb::Next, 2, BlobFault::Hang);
+    let engine = std::sync::Arc::clone(&house.engine);
+    let hanging = tokio::spawn(async move { engine.step_once().await });
+    house.blob_faults.until_hanging(1).await;
+    house.clock.advance(59_999);
+    house.engine.step_once().await.unwrap();
+    assert_eq!(house.only_job(), (JobState::Leased, None));
+    house.clock.advance(1);
+    house.engine.step_once().await.unwrap();
+    assert_eq!(house.only_job(), (JobState::Ready, reason("timeout")));
+    assert_eq!(house.status(&version), Some("pending"));
+    house.drain().await;
+    assert_eq!(house.status(&version), Some("completed"));
+    house.blob_faults.release();
+    hanging.await.unwrap().unwrap();
+    assert_eq!(house.versions(pair.destination).len(), 1);
+    assert_eq!(house.app.metrics.replication_fenced.value(), 1);
 }
 
 #[tokio::test]
