@@ -56,9 +56,9 @@ impl Millis {
         (moment.format("%Y-%m-%d").to_string(), moment.format("%H").to_string())
     }
 
-    /// The first moment of the next day in UTC.
-    pub(crate) fn next_midnight(self) -> Self {
-        Self((self.0.div_euclid(DAY_MS) + 1).saturating_mul(DAY_MS))
+    /// Days since 1970 in UTC.
+    pub(crate) fn day(self) -> i64 {
+        self.0.div_euclid(DAY_MS)
     }
 
     /// RFC 3339 in UTC with milliseconds, for people.
@@ -130,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn midnight_is_strictly_later() {
-        assert_eq!(Millis(0).next_midnight(), Millis(DAY_MS));
-        assert_eq!(Millis(DAY_MS - 1).next_midnight(), Millis(DAY_MS));
+    fn days_begin_at_midnight() {
+        assert_eq!((Millis(0).day(), Millis(DAY_MS - 1).day(), Millis(DAY_MS).day()), (0, 0, 1));
+        assert_eq!(Millis(-1).day(), -1);
     }
 }

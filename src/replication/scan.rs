@@ -5,7 +5,7 @@
 //! meanwhile has its jobs from its own commit; the uniqueness of jobs absorbs the seam.
 
 use crate::catalog::replication::{self, JobOrigin, Scan};
-use crate::catalog::{Abort, Tx, buckets, files};
+use crate::catalog::{Abort, Tx, buckets, files, server_facts};
 use crate::domain::replication::ReplicationRule;
 use crate::operations::App;
 use crate::operations::effects::Moment;
@@ -83,19 +83,31 @@ fn advance(tx: &mut dyn Tx, scan: &Scan, moment: Moment) -> Result<u64, Abort> {
     Ok(enqueued)
 }
 
-/// Starts the daily scan of every bucket that asks for existing files and has none running.
+/// The fact that says which day's scans were started last.
+const DAY_SCANNED: &str = "replication_day_scanned";
+
+/// Starts the scans of a new day: of every bucket that asks for existing files and has none running.
+/// A midnight that passed while no server ran is made up for. A clock that went back starts nothing;
+/// its next midnight does.
 pub(crate) async fn start_daily(app: &App) -> Result<(), Error> {
     let now = app.clock.now();
     app.catalog
         .write("start_daily_scans", move |tx| {
+            let today = now.day();
+            let known = server_facts::find_fact(tx, DAY_SCANNED)?;
+            let known: Option<i64> =
+                known.and_then(|day| String::from_utf8(day).ok()?.parse().ok());
+            if known == Some(today) {
+                return Ok(());
+            }
+            server_facts::put_fact(tx, DAY_SCANNED, today.to_string().as_bytes())?;
+            if known.is_none_or(|day| day > today) {
+                return Ok(());
+            }
             let running = replication::list_running_scans(tx)?;
             for bucket in buckets::list_all(tx)? {
-                let asks = bucket
-                    .settings
-                    .replication
-                    .rules()
-                    .iter()
-                    .any(|rule| rule.is_enabled && rule.include_existing_files);
+                let rules = bucket.settings.replication.rules();
+                let asks = rules.iter().any(|rule| rule.is_enabled && rule.include_existing_files);
                 if asks && !running.iter().any(|scan| scan.bucket == bucket.id) {
                     replication::start_scan(tx, bucket.id, bucket.revision, now)?;
                 }

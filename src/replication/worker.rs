@@ -70,7 +70,8 @@ struct InFlight {
 struct State {
     scheduler: Scheduler,
     in_flight: BTreeMap<i64, InFlight>,
-    next_midnight: Option<Millis>,
+    /// The day whose scans are started, as far as this process knows.
+    scanned_day: Option<i64>,
 }
 
 /// The engine.
@@ -224,16 +225,12 @@ impl Engine {
     }
 
     async fn start_daily_scans(&self) -> Result<(), Error> {
-        let now = self.app.clock.now();
-        let due = {
-            let mut state = self.state();
-            let due = state.next_midnight.is_some_and(|midnight| midnight <= now);
-            if due || state.next_midnight.is_none() {
-                state.next_midnight = Some(now.next_midnight());
-            }
-            due
-        };
-        if due { scan::start_daily(&self.app).await } else { Ok(()) }
+        let today = self.app.clock.now().day();
+        if self.state().scanned_day != Some(today) {
+            scan::start_daily(&self.app).await?;
+            self.state().scanned_day = Some(today);
+        }
+        Ok(())
     }
 
     /// Takes back jobs whose worker vanished.

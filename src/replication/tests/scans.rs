@@ -122,14 +122,62 @@ async fn replication_119_120_a_daily_scan_picks_up_what_was_uploaded_while_the_r
         .write("forget", |tx| Ok(tx.execute("DELETE FROM replication_jobs", &[])?));
     forgotten.await.unwrap();
     assert_eq!(house.settle().await, 0);
-    let midnight = house.clock.now().next_midnight().0 - house.clock.now().0;
-    house.clock.advance(midnight - 1);
+    house.clock.advance(until_midnight(&house) - 1);
     assert_eq!(house.settle().await, 0);
     house.clock.advance(1);
     assert_eq!(house.settle().await, 1, "at 00:00 UTC");
     assert_eq!(house.versions(pair.destination).len(), 1, "the replica that is there is adopted");
     house.clock.advance(DAY_MS);
     assert_eq!(house.settle().await, 0, "already replicated");
+}
+
+/// Milliseconds to the next 00:00 UTC.
+fn until_midnight(house: &TestHouse) -> i64 {
+    DAY_MS - house.clock.now().0.rem_euclid(DAY_MS)
+}
+
+/// A completed file whose job is taken away: the next daily scan makes it a new one.
+async fn forget_jobs(house: &TestHouse) {
+    let forget = |tx: &mut dyn Tx| Ok(tx.execute("DELETE FROM replication_jobs", &[])?);
+    assert_eq!(house.app.catalog.write("forget", forget).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn replication_119_a_midnight_that_passes_while_the_server_is_stopped_is_made_up_for_once() {
+    let mut house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    house.upload(pair.source, "f", b"x").await;
+    with_existing(&house, &pair).await;
+    house.drain().await;
+    forget_jobs(&house).await;
+    house.clock.advance(until_midnight(&house) - 1);
+    house.crash_and_reopen().await;
+    assert_eq!(house.settle().await, 0, "the day has had its scan, a restart is no reason");
+    house.clock.advance(3 * DAY_MS / 2);
+    house.crash_and_reopen().await;
+    assert_eq!(house.settle().await, 1, "two midnights, one scan");
+    forget_jobs(&house).await;
+    house.crash_and_reopen().await;
+    assert_eq!(house.settle().await, 0, "not again on this day");
+    house.clock.advance(until_midnight(&house));
+    assert_eq!(house.settle().await, 1, "nor is the next one late");
+}
+
+#[tokio::test]
+async fn replication_119_a_clock_that_was_far_ahead_costs_no_daily_scan_once_it_is_right() {
+    let mut house = TestHouse::open().await;
+    let pair = without_rules(&house).await;
+    house.upload(pair.source, "f", b"x").await;
+    with_existing(&house, &pair).await;
+    house.drain().await;
+    house.clock.jump(365 * DAY_MS);
+    house.settle().await;
+    house.clock.jump(-365 * DAY_MS);
+    house.crash_and_reopen().await;
+    forget_jobs(&house).await;
+    assert_eq!(house.settle().await, 0);
+    house.clock.advance(until_midnight(&house));
+    assert_eq!(house.settle().await, 1);
 }
 
 #[tokio::test]
