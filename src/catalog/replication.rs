@@ -509,14 +509,26 @@ pub(crate) fn find_job(tx: &mut dyn Tx, id: i64) -> Result<Option<Job>, Error> {
     )
 }
 
-/// Makes a failed or cancelled job ready again; its file is pending from now on.
-pub(crate) fn retry(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<bool, Error> {
+/// Makes a failed job ready again; its file is pending from now on. `anew` are the source key and
+/// the name of the rule that it goes by from now on, None leaves both. False when it is not failed.
+pub(crate) fn retry(
+    tx: &mut dyn Tx,
+    job: &Job,
+    anew: Option<(&str, &str)>,
+    now: Steady,
+) -> Result<bool, Error> {
     let reopened = tx.execute(
         "UPDATE replication_jobs
             SET state = 'ready', attempts = 0, crashes = 0, next_attempt_at_ms = ?2,
-                finished_at_ms = NULL
+                finished_at_ms = NULL, source_key_id = COALESCE(?3, source_key_id),
+                rule_name = COALESCE(?4, rule_name)
           WHERE job_id = ?1 AND state = 'failed'",
-        &[Value::Int(job.id), Value::Int(now.0)],
+        &[
+            Value::Int(job.id),
+            Value::Int(now.0),
+            Value::opt_text(anew.map(|(source_key, _)| source_key)),
+            Value::opt_text(anew.map(|(_, rule_name)| rule_name)),
+        ],
     )?;
     refresh_status(tx, job.file_number)?;
     Ok(reopened > 0)

@@ -285,6 +285,20 @@ pub(crate) fn winning_rules<'a>(
     winners
 }
 
+/// The rule that an operator's retry of a failed job goes by: of the rules that a bucket has now, the
+/// one of the same name and destination, else the one that would send the file there today. None
+/// when nothing sends it there any more; the job then keeps what it began with.
+pub(crate) fn rule_of_retry<'a>(
+    rules: &'a [ReplicationRule],
+    rule_name: &str,
+    destination: BucketId,
+    file_name: &str,
+) -> Option<&'a ReplicationRule> {
+    let leads_there = |rule: &&ReplicationRule| rule.destination() == Some(destination);
+    let same = rules.iter().find(|rule| rule.name == rule_name && leads_there(rule));
+    same.or_else(|| winning_rules(rules, file_name, false).into_iter().find(leads_there))
+}
+
 /// Why a job ended without a replica, or will be tried again. The text is what operators see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -490,6 +504,28 @@ mod tests {
         let prefixed = [rule("rule-one", "a", "photos", 1)];
         assert_eq!(names(&prefixed, "photos-old/a"), ["rule-one"], "statement 53");
         assert!(names(&prefixed, "Photos/a").is_empty(), "statement 52");
+    }
+
+    #[test]
+    fn a_retry_goes_by_the_rule_that_leads_to_the_same_destination_today() {
+        let to = |destination: &str| BucketId::parse(&destination.repeat(24)).unwrap();
+        let found = |rules: &[ReplicationRule], destination: &str| {
+            let rule = rule_of_retry(rules, "rule-one", to(destination), "photos/x");
+            rule.map(|rule| rule.name.clone())
+        };
+        let named = |name: &str| Some(name.to_owned());
+        let one = rule("rule-one", "a", "", 1);
+        let two = rule("rule-two", "a", "", 2);
+        assert_eq!(found(&[two.clone(), one.clone()], "a"), named("rule-one"), "its own");
+        assert_eq!(found(std::slice::from_ref(&two), "a"), named("rule-two"), "its heir");
+        assert_eq!(found(&[one.clone(), two.clone()], "b"), None, "its own leads elsewhere now");
+        let mut asleep = one;
+        (asleep.is_enabled, asleep.file_name_prefix) = (false, "other".to_owned());
+        assert_eq!(found(&[asleep], "a"), named("rule-one"), "an operator asks, the rule is there");
+        let mut heir = two;
+        heir.file_name_prefix = "other".to_owned();
+        assert_eq!(found(&[heir], "a"), None, "another rule that would not send this file");
+        assert_eq!(found(&[], "a"), None);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::replication::{self, Job, JobFilter};
-use crate::catalog::{Abort, buckets};
+use crate::catalog::{Abort, Tx, buckets};
 use crate::domain::ids::BucketId;
 use crate::domain::refusal::{bad_request, shorten};
-use crate::domain::replication::JobState;
+use crate::domain::replication::{JobState, rule_of_retry};
+use crate::domain::time::Steady;
 use crate::operations::App;
 use crate::operations::accounts::Operator;
 use crate::operations::buckets::bucket_named;
@@ -90,6 +91,19 @@ pub(crate) struct RetryQuery {
     pub(crate) reason: Option<String>,
 }
 
+/// Makes a failed job ready again. It goes by the bucket's rule and source key of today when there is
+/// still a rule that leads to its destination: the key it began with cannot be mended, only replaced.
+fn reopen(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<bool, Abort> {
+    let bucket = buckets::find_by_id(tx, job.source_bucket)?;
+    let source = bucket.and_then(|bucket| bucket.settings.replication.as_replication_source);
+    let anew = source.as_ref().and_then(|source| {
+        let rules = &source.replication_rules;
+        let rule = rule_of_retry(rules, &job.rule_name, job.destination, &job.file_name)?;
+        Some((source.source_application_key_id.as_str(), rule.name.as_str()))
+    });
+    Ok(replication::retry(tx, job, anew, now)?)
+}
+
 /// Makes failed jobs ready again and answers how many; their files are pending from then on.
 pub(crate) async fn retry_jobs(
     app: &App,
@@ -104,7 +118,7 @@ pub(crate) async fn retry_jobs(
             .write("retry_replication_job", move |tx| {
                 let job = replication::find_job(tx, id)?
                     .ok_or_else(|| Abort::Refused(bad_request(format!("no such job: {id}"))))?;
-                if !replication::retry(tx, &job, now)? {
+                if !reopen(tx, &job, now)? {
                     return Err(bad_request(format!(
                         "job {id} is {}, only failed jobs can be retried",
                         job.state.as_str()
@@ -133,7 +147,7 @@ pub(crate) async fn retry_jobs(
                 let batch = replication::list_jobs(tx, &batch_filter, 500)?;
                 let mut reopened = 0;
                 for job in &batch {
-                    reopened += u64::from(replication::retry(tx, job, now)?);
+                    reopened += u64::from(reopen(tx, job, now)?);
                 }
                 Ok((batch.last().map(|job| job.id), reopened))
             })

@@ -580,6 +580,43 @@ async fn f57_f58_replication_77_97_an_operator_can_retry_what_failed() {
 }
 
 #[tokio::test]
+async fn f58_a_retry_goes_by_the_source_key_and_the_rule_that_the_bucket_has_now() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", b"x").await;
+    house.delete_key(&pair.source_key).await;
+    house.settle().await;
+    assert_eq!(house.only_job(), (FAILED, reason("source_key_deleted")));
+    let retry = async || {
+        let operator = Operator::of_data_folder();
+        assert_eq!(retry_jobs(&house.app, &operator, RetryQuery::default()).await.unwrap(), 1);
+        house.settle().await;
+    };
+    retry().await;
+    assert_eq!(house.only_job(), (FAILED, reason("source_key_deleted")), "nothing was mended");
+
+    // A new key, but without any rule that leads there: the job keeps the old one.
+    let fresh = house.key(&SOURCE_RIGHTS).await;
+    let elsewhere = house.bucket("elsewhere").await;
+    house.configure(pair.destination, mapping(&fresh, &pair.destination_key)).await.unwrap();
+    let leads_elsewhere = rules(&fresh, vec![rule("rule-one", elsewhere)]);
+    house.configure(pair.source, leads_elsewhere).await.unwrap();
+    retry().await;
+    assert_eq!(house.only_job(), (FAILED, reason("source_key_deleted")));
+
+    let renamed = rules(&fresh, vec![rule("rule-renamed", pair.destination)]);
+    house.configure(pair.source, renamed).await.unwrap();
+    house.drain().await;
+    assert_eq!(house.status(&version), Some("failed"), "nobody asked yet");
+    retry().await;
+    assert_eq!(house.status(&version), Some("completed"));
+    let job = house.jobs().remove(0);
+    assert_eq!((&job.source_key, job.rule_name.as_str()), (&fresh, "rule-renamed"));
+    assert_eq!(house.versions(pair.destination).len(), 1);
+    assert!(house.versions(elsewhere).is_empty());
+}
+
+#[tokio::test]
 async fn f66_replication_211_damaged_bytes_are_never_shown_at_the_destination() {
     for size in [100, 40_000] {
         let house = TestHouse::open().await;
