@@ -113,6 +113,7 @@ pub(crate) struct Job {
     pub(crate) dest_file_id: Option<String>,
 }
 
+/// How many columns `job_columns` names.
 const JOB_COLUMNS_END: usize = 22;
 
 macro_rules! job_columns {
@@ -130,7 +131,6 @@ fn job(row: &dyn Row) -> Result<Job, Error> {
         u32::try_from(row.int(column)?).map_err(|_| unreadable("count of a job"))
     };
     let destination = row.text(3)?.strip_prefix("b:").and_then(BucketId::parse);
-    debug_assert_eq!(JOB_COLUMNS_END, 22, "the columns below follow job_columns");
     Ok(Job {
         id: row.int(0)?,
         lane: row.text(1)?.to_owned(),
@@ -395,6 +395,15 @@ pub(crate) fn refresh_status(tx: &mut dyn Tx, file: FileNumber) -> Result<(), Er
     files::set_replication_status(tx, file, shown_status(false, states))
 }
 
+/// A job whose lease nobody keeps up.
+#[derive(Clone, Debug)]
+pub(crate) struct LostJob {
+    pub(crate) job: Job,
+    /// Whether the worker is gone and may have died of the job. False when it is this process that
+    /// could not write what became of it.
+    pub(crate) crashed: bool,
+}
+
 /// Jobs that a vanished worker held: those of other owners, and those of `owner` whose lease ran
 /// out by `monotonic_now`.
 pub(crate) fn list_lost(
@@ -402,33 +411,35 @@ pub(crate) fn list_lost(
     owner: &str,
     monotonic_now: Millis,
     limit: i64,
-) -> Result<Vec<Job>, Error> {
+) -> Result<Vec<LostJob>, Error> {
     collect(
         tx,
         concat!(
             "SELECT ",
             job_columns!(),
-            " FROM replication_jobs
+            ", CASE WHEN lease_owner <> ?1 THEN 1 ELSE 0 END
+                FROM replication_jobs
                WHERE state = 'leased' AND (lease_owner <> ?1 OR lease_until_ms < ?2)
                ORDER BY job_id LIMIT ?3"
         ),
         &[Value::Text(owner), Value::Int(monotonic_now.0), Value::Int(limit)],
-        job,
+        |row| Ok(LostJob { job: job(row)?, crashed: row.flag(JOB_COLUMNS_END)? }),
     )
 }
 
 /// Takes a lost job back: ready again at `at`, or failed when `poison` is set.
 pub(crate) fn reclaim(
     tx: &mut dyn Tx,
-    job: &Job,
+    lost: &LostJob,
     at: Steady,
     poison: bool,
     now: Steady,
 ) -> Result<(), Error> {
+    let job = &lost.job;
     let state = if poison { JobState::Failed } else { JobState::Ready };
     tx.execute(
         "UPDATE replication_jobs
-            SET state = ?3, crashes = crashes + 1, next_attempt_at_ms = ?4,
+            SET state = ?3, crashes = crashes + ?7, next_attempt_at_ms = ?4,
                 last_reason = COALESCE(?5, last_reason), finished_at_ms = ?6,
                 lease_owner = NULL, lease_until_ms = NULL
           WHERE job_id = ?1 AND state = 'leased' AND lease_epoch = ?2",
@@ -439,6 +450,7 @@ pub(crate) fn reclaim(
             Value::Int(at.0),
             Value::opt_text(poison.then_some(Reason::InternalPoison.as_str())),
             Value::opt_int(poison.then_some(now.0)),
+            Value::Int(i64::from(lost.crashed)),
         ],
     )?;
     refresh_status(tx, job.file_number)

@@ -559,3 +559,17 @@ fn engine(error: &rusqlite::Error) -> Error {
         _ => Error::Engine(error.to_string()),
     }
 }
+
+/// Holds the lock of writers on a database from outside, until the connection is dropped.
+#[cfg(test)]
+pub(crate) fn lock_database(path: &Path) -> impl Drop + use<> {
+    struct Held(Connection);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.execute_batch("ROLLBACK").expect("a transaction was begun");
+        }
+    }
+    let connection = Connection::open(path).expect("the database is there");
+    connection.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+    Held(connection)
+}

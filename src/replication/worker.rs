@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::catalog::replication::{self, Breaker, DueHead, Job, Lease, Outcome};
+use crate::catalog::replication::{self, Breaker, DueHead, Job, Lease, LostJob, Outcome};
 use crate::catalog::{Abort, Tx, blob_refs, files};
 use crate::domain::file::FileVersion;
 use crate::domain::ids::FileNumber;
@@ -247,16 +247,33 @@ impl Engine {
             return Ok(());
         }
         let now = self.app.waits.now();
-        self.app
+        let taken_back = self
+            .app
             .catalog
             .write("replication_reclaim", move |tx| {
-                for job in replication::list_lost(tx, &owner, monotonic, RECLAIM_BATCH)? {
-                    take_back(tx, &job, now)?;
+                let lost = replication::list_lost(tx, &owner, monotonic, RECLAIM_BATCH)?;
+                for lost in &lost {
+                    take_back(tx, lost, now)?;
                 }
-                Ok(())
+                Ok(lost)
             })
             .await?;
+        for lost in taken_back.iter().filter(|lost| !lost.crashed) {
+            if let Some(abort) = self.leave(&lost.job).and_then(|flight| flight.abort) {
+                abort.abort();
+            }
+        }
         Ok(())
+    }
+
+    /// Ends the flight of an attempt, unless a later attempt at the same job is under way.
+    fn leave(&self, job: &Job) -> Option<InFlight> {
+        let mut state = self.state();
+        let flight = state.in_flight.get(&job.id)?;
+        if flight.job.lease_epoch != job.lease_epoch {
+            return None;
+        }
+        state.in_flight.remove(&job.id)
     }
 
     async fn claim(&self, slots: usize) -> Result<Vec<Job>, Error> {
@@ -406,7 +423,7 @@ impl Engine {
             // The lease runs out by itself, and the job is taken back then.
             tracing::warn!(job.id = job.id, %error, "the outcome of a job cannot be written");
         }
-        self.state().in_flight.remove(&job.id);
+        drop(self.leave(&job));
         self.changed.notify_one();
     }
 
@@ -532,10 +549,10 @@ impl Engine {
 
     /// A worker vanished with the job: it is taken back at once.
     async fn lose(&self, job: &Job) -> Result<(), Error> {
-        let (job, now) = (job.clone(), self.app.waits.now());
+        let (lost, now) = (LostJob { job: job.clone(), crashed: true }, self.app.waits.now());
         self.app
             .catalog
-            .write("replication_reclaim", move |tx| Ok(take_back(tx, &job, now)?))
+            .write("replication_reclaim", move |tx| Ok(take_back(tx, &lost, now)?))
             .await?;
         Ok(())
     }
@@ -592,10 +609,14 @@ fn failures_of(tx: &mut dyn Tx, target: &str) -> Result<u32, Abort> {
     Ok(breakers.into_iter().find(|one| one.target == target).map_or(0, |one| one.failures))
 }
 
-fn take_back(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), crate::catalog::Error> {
-    let crashes = job.crashes + 1;
+fn take_back(tx: &mut dyn Tx, lost: &LostJob, now: Steady) -> Result<(), crate::catalog::Error> {
+    if !lost.crashed {
+        // Its outcome could not be written, which says nothing against the job.
+        return replication::reclaim(tx, lost, now, false, now);
+    }
+    let crashes = lost.job.crashes + 1;
     let at = now.plus(crash_wait_ms(crashes));
-    replication::reclaim(tx, job, at, crashes >= CRASHES_MAX, now)
+    replication::reclaim(tx, lost, at, crashes >= CRASHES_MAX, now)
 }
 
 /// The version that a replica is: everything as in the source but its id.

@@ -9,6 +9,7 @@ use futures_util::stream;
 use tokio::task::JoinHandle;
 
 use crate::catalog::replication::{self as rows, Breaker};
+use crate::catalog::sqlite::lock_database;
 use crate::catalog::tx::{Value, find};
 use crate::clock::Clock as _;
 use crate::domain::digest::Hasher;
@@ -170,6 +171,50 @@ async fn f22_replication_203_a_settling_transaction_that_fails_leaves_nothing_an
     let refs =
         house.app.catalog.read(|tx| Ok(find(tx, sql, &[Value::Int(blob)], |row| row.int(0))?));
     assert_eq!(refs, Ok(Some(2)), "both versions hold the bytes");
+}
+
+/// The catalog takes claims but no outcomes, again and again: the job is not to blame.
+#[tokio::test]
+async fn f68_an_outcome_that_cannot_be_written_is_tried_again_and_never_taken_for_poison() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", &vec![5; 40_000]).await;
+    let blob = version.blob.unwrap().0;
+    assert_eq!(execute(&house, "UPDATE blobs SET refs = 0 WHERE blob_id = ?1", blob).await, 1);
+    for round in 0..8 {
+        assert!(house.engine.step_once().await.unwrap(), "round {round}");
+        assert_eq!(house.only_job().0, JobState::Leased, "no outcome was written");
+        house.clock.advance(59_000);
+        assert_eq!(house.settle().await, 0, "the lease is still good");
+        house.clock.advance(2_000);
+    }
+    assert_eq!(house.status(&version), Some("pending"));
+    assert_eq!(house.jobs()[0].crashes, 0);
+    assert_eq!(execute(&house, "UPDATE blobs SET refs = 1 WHERE blob_id = ?1", blob).await, 1);
+    house.settle().await;
+    assert_eq!(house.status(&version), Some("completed"));
+    assert_eq!(house.versions(pair.destination).len(), 1);
+}
+
+/// Another process holds the database, a backup for one.
+#[tokio::test]
+async fn f68_a_database_that_is_locked_for_a_while_loses_no_outcome() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", b"x").await;
+    let step = hang(&house, pair.destination).await;
+    let lock = lock_database(&house.data_dir().join("meta.db"));
+    house.plan.let_go.notify_one();
+    // The outcome waits for the lock, however far the attempt has come by now.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!step.is_finished());
+    assert_eq!(house.status(&version), Some("pending"), "reading goes on");
+    drop(lock);
+    assert!(step.await.unwrap().unwrap());
+    assert_eq!(house.status(&version), Some("completed"));
+    assert_eq!((house.jobs()[0].attempts, house.jobs()[0].crashes), (0, 0));
 }
 
 /// P3: the worker dies with the bytes half looked at. P8: it dies after the outcome.
