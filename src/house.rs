@@ -336,7 +336,7 @@ fn server_secrets(
     sealer: &Sealer,
     entropy: &dyn Entropy,
 ) -> Result<(Tokens, String), StartError> {
-    const INSTANCE: &str = "instance_id";
+    const INSTANCE: &str = server_facts::INSTANCE_ID;
     let wrong = |error: catalog::Error| StartError::Operation(error.into());
     let fact = |name: &str| -> Result<Vec<u8>, StartError> {
         let known = catalog

@@ -4,7 +4,7 @@
 //! when no row answers, the lease was lost and nothing may be done.
 
 use crate::catalog::files::{self, ScanCursor};
-use crate::catalog::server_facts::take_number;
+use crate::catalog::server_facts::{self, take_number};
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::ids::{BucketId, FileNumber, KeyId};
 use crate::domain::replication::{JobState, Reason, shown_status};
@@ -48,6 +48,14 @@ pub(crate) struct NewJob<'a> {
     pub(crate) size: u64,
 }
 
+/// In front of a bucket id in the key of a destination.
+const BUCKET_KEY: &str = "b:";
+
+/// The origin of the replicas of a version of this server.
+pub(crate) fn origin_of(instance: &str, file_id: &str) -> String {
+    format!("{instance}.{file_id}")
+}
+
 /// The name of a destination bucket among targets.
 pub(crate) fn target_of(destination: BucketId) -> String {
     format!("bucket:{destination}")
@@ -71,7 +79,7 @@ pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Steady) -> Resu
             Value::Int(job_id),
             Value::Text(&lane_of(&target, job.source_bucket)),
             Value::Text(&target),
-            Value::Text(&format!("b:{}", job.destination)),
+            Value::Text(&format!("{BUCKET_KEY}{}", job.destination)),
             Value::Text(&job.source_bucket.to_string()),
             Value::Int(job.file_number.0),
             Value::Text(job.file_id),
@@ -130,7 +138,7 @@ fn job(row: &dyn Row) -> Result<Job, Error> {
     let count = |column| -> Result<u32, Error> {
         u32::try_from(row.int(column)?).map_err(|_| unreadable("count of a job"))
     };
-    let destination = row.text(3)?.strip_prefix("b:").and_then(BucketId::parse);
+    let destination = row.text(3)?.strip_prefix(BUCKET_KEY).and_then(BucketId::parse);
     Ok(Job {
         id: row.int(0)?,
         lane: row.text(1)?.to_owned(),
@@ -456,8 +464,29 @@ pub(crate) fn reclaim(
     refresh_status(tx, job.file_number)
 }
 
-/// Ends the jobs of a version that is being deleted.
+/// Ends the jobs of a version that is being deleted, and forgets which replicas came from it. Its
+/// number never comes again, so no job can ever ask for them.
 pub(crate) fn forget_source(tx: &mut dyn Tx, file: FileNumber, now: Steady) -> Result<(), Error> {
+    let jobs = collect(
+        tx,
+        "SELECT dest_key, source_file_id FROM replication_jobs WHERE source_file_no = ?1",
+        &[Value::Int(file.0)],
+        |row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned())),
+    )?;
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let instance = server_facts::find_fact(tx, server_facts::INSTANCE_ID)?.unwrap_or_default();
+    let instance = String::from_utf8_lossy(&instance);
+    for (dest_key, file_id) in jobs {
+        tx.execute(
+            "DELETE FROM replication_origins WHERE dest_bucket_id = ?1 AND origin = ?2",
+            &[
+                Value::Text(dest_key.strip_prefix(BUCKET_KEY).unwrap_or_default()),
+                Value::Text(&origin_of(&instance, &file_id)),
+            ],
+        )?;
+    }
     tx.execute(
         "DELETE FROM replication_jobs
           WHERE source_file_no = ?1 AND state IN ('done', 'failed', 'cancelled')",
@@ -469,6 +498,61 @@ pub(crate) fn forget_source(tx: &mut dyn Tx, file: FileNumber, now: Steady) -> R
                 lease_owner = NULL, lease_until_ms = NULL
           WHERE source_file_no = ?1 AND state IN ('ready', 'leased')",
         &[Value::Int(file.0), Value::Int(now.0)],
+    )?;
+    Ok(())
+}
+
+/// Removes up to `limit` cancelled jobs that ended by `until`; answers how many.
+pub(crate) fn prune_cancelled(tx: &mut dyn Tx, until: Steady, limit: i64) -> Result<usize, Error> {
+    tx.execute(
+        "DELETE FROM replication_jobs WHERE job_id IN (
+           SELECT job_id FROM replication_jobs
+            WHERE state = 'cancelled' AND finished_at_ms <= ?1 ORDER BY job_id LIMIT ?2)",
+        &[Value::Int(until.0), Value::Int(limit)],
+    )
+}
+
+/// The first bucket after `after` that replicas are remembered of and that is gone.
+pub(crate) fn next_gone_destination(tx: &mut dyn Tx, after: &str) -> Result<Option<String>, Error> {
+    let gone = find(
+        tx,
+        "WITH RECURSIVE d(bucket) AS (
+           SELECT MIN(dest_bucket_id) FROM replication_origins WHERE dest_bucket_id > ?1
+           UNION ALL
+           SELECT (SELECT MIN(dest_bucket_id) FROM replication_origins
+                    WHERE dest_bucket_id > d.bucket)
+             FROM d WHERE d.bucket IS NOT NULL)
+         SELECT MIN(bucket) FROM d
+          WHERE bucket IS NOT NULL AND bucket NOT IN (SELECT bucket_id FROM buckets)",
+        &[Value::Text(after)],
+        |row| Ok(row.opt_text(0)?.map(str::to_owned)),
+    )?;
+    Ok(gone.flatten())
+}
+
+/// Forgets up to `limit` replicas that were in a bucket that is gone; answers how many.
+pub(crate) fn prune_origins(
+    tx: &mut dyn Tx,
+    gone_bucket: &str,
+    limit: i64,
+) -> Result<usize, Error> {
+    tx.execute(
+        "DELETE FROM replication_origins WHERE dest_bucket_id = ?1 AND origin IN (
+           SELECT origin FROM replication_origins WHERE dest_bucket_id = ?1 LIMIT ?2)",
+        &[Value::Text(gone_bucket), Value::Int(limit)],
+    )
+}
+
+/// Forgets what is known of a bucket that is being deleted as a source of scans and as a target.
+/// The replicas it had are forgotten bit by bit, there may be many.
+pub(crate) fn forget_bucket(tx: &mut dyn Tx, bucket: BucketId) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM replication_scans WHERE bucket_id = ?1",
+        &[Value::Text(&bucket.to_string())],
+    )?;
+    tx.execute(
+        "DELETE FROM replication_targets WHERE target = ?1",
+        &[Value::Text(&target_of(bucket))],
     )?;
     Ok(())
 }
@@ -645,13 +729,19 @@ pub(crate) struct Scan {
     pub(crate) skipped: i64,
 }
 
-/// Starts a scan of a bucket; a running one is superseded.
+/// Starts a scan of a bucket; a running one is superseded. Of those that have ended, the latest is
+/// kept.
 pub(crate) fn start_scan(
     tx: &mut dyn Tx,
     bucket: BucketId,
     bucket_revision: i64,
     now: Millis,
 ) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM replication_scans WHERE bucket_id = ?1 AND state <> 'running' AND scan_id <
+           (SELECT MAX(scan_id) FROM replication_scans WHERE bucket_id = ?1)",
+        &[Value::Text(&bucket.to_string())],
+    )?;
     supersede_scans(tx, bucket, now)?;
     let id = take_number(tx, "replication_scan")?;
     tx.execute(

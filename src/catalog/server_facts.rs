@@ -2,6 +2,9 @@
 
 use crate::catalog::tx::{Error, Tx, Value, find};
 
+/// Names this data folder among others; part of the origin of replicas.
+pub(crate) const INSTANCE_ID: &str = "instance_id";
+
 pub(crate) fn find_fact(tx: &mut dyn Tx, name: &str) -> Result<Option<Vec<u8>>, Error> {
     find(tx, "SELECT value FROM server_facts WHERE name = ?1", &[Value::Text(name)], |row| {
         Ok(row.bytes(0)?.to_vec())

@@ -1,28 +1,40 @@
-//! Upkeep: small steps that keep the catalog ahead of what the server draws from it.
+//! Upkeep: small steps that keep the catalog ahead of what the server draws from it, and that take
+//! out of it what is of no use to anybody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::catalog::server_facts;
+use crate::catalog::{replication, server_facts};
+use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
 
 /// How often there is a look; a mark of numbers lasts for half a minute.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How often it is looked for what can go.
+const PRUNE_EVERY_MS: i64 = 60 * 60 * 1000;
+/// Rows that go in one transaction.
+const PRUNE_BATCH: i64 = 500;
+/// Operators can see for this long that a job was cancelled.
+const CANCELLED_KEPT_MS: i64 = DAY_MS;
+
 /// The upkeep of one server.
 pub(crate) struct Upkeep {
     app: Arc<App>,
+    /// Monotonic time.
+    next_prune_ms: AtomicI64,
     stopping: AtomicBool,
     stopped: Notify,
 }
 
 impl Upkeep {
     pub(crate) fn new(app: Arc<App>) -> Arc<Self> {
-        Arc::new(Self { app, stopping: AtomicBool::new(false), stopped: Notify::new() })
+        let (next_prune_ms, stopping) = (AtomicI64::new(0), AtomicBool::new(false));
+        Arc::new(Self { app, next_prune_ms, stopping, stopped: Notify::new() })
     }
 
     /// Runs until [`Upkeep::stop`].
@@ -49,7 +61,50 @@ impl Upkeep {
 
     /// One look at everything that may be due.
     pub(crate) async fn look(&self) -> Result<(), Error> {
-        self.store_mark().await
+        self.store_mark().await?;
+        let monotonic = self.app.clock.monotonic().0;
+        if monotonic >= self.next_prune_ms.load(Ordering::Relaxed) {
+            self.prune().await?;
+            self.next_prune_ms.store(monotonic + PRUNE_EVERY_MS, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes out jobs that were cancelled long ago, and the memory of replicas in buckets that are
+    /// gone. Neither can be asked for again: numbers of versions and ids of buckets never come twice.
+    async fn prune(&self) -> Result<(), Error> {
+        let until = self.app.waits.now().plus(-CANCELLED_KEPT_MS);
+        while !self.stopping.load(Ordering::SeqCst) {
+            let pruned = self.app.catalog.write("prune_cancelled_jobs", move |tx| {
+                Ok(replication::prune_cancelled(tx, until, PRUNE_BATCH)?)
+            });
+            if pruned.await? == 0 {
+                break;
+            }
+        }
+        let mut gone = String::new();
+        while !self.stopping.load(Ordering::SeqCst) {
+            let next =
+                self.app.catalog.read(|tx| Ok(replication::next_gone_destination(tx, &gone)?))?;
+            let Some(next) = next else { break };
+            self.forget_replicas_in(next.clone()).await?;
+            gone = next;
+        }
+        Ok(())
+    }
+
+    async fn forget_replicas_in(&self, gone_bucket: String) -> Result<(), Error> {
+        let gone_bucket = Arc::new(gone_bucket);
+        while !self.stopping.load(Ordering::SeqCst) {
+            let bucket = Arc::clone(&gone_bucket);
+            let pruned = self.app.catalog.write("prune_replication_origins", move |tx| {
+                Ok(replication::prune_origins(tx, &bucket, PRUNE_BATCH)?)
+            });
+            if pruned.await? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Stores the next mark of numbers when one is due, and then lets it be used.

@@ -201,7 +201,6 @@ pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Resul
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_bucket(&caller.key, Capability::DeleteBuckets, bucket)?;
     let id = grant.bucket.id;
-    let now = app.clock.now();
     let deleted = app
         .catalog
         .write("delete_bucket", move |tx| {
@@ -214,7 +213,7 @@ pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Resul
                 .into());
             }
             buckets::delete_bucket(tx, bucket.number)?;
-            crate::catalog::replication::supersede_scans(tx, id, now)?;
+            crate::catalog::replication::forget_bucket(tx, id)?;
             bucket.revision += 1;
             Ok(bucket)
         })

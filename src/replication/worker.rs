@@ -518,7 +518,7 @@ impl Engine {
         let numbers = &self.app.numbers;
         let (small, large) = (numbers.small_file(now), numbers.large_file(now));
         let at = self.checked_now();
-        let origin = format!("{}.{}", self.app.instance, job.file_id);
+        let origin = replication::origin_of(&self.app.instance, &job.file_id);
         let (job, owner) = (job.clone(), self.owner.clone());
         let settled = self
             .app

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::catalog::replication::{self as rows, Breaker};
 use crate::catalog::sqlite::lock_database;
-use crate::catalog::tx::{Value, find};
+use crate::catalog::tx::{Tx, Value, find};
 use crate::clock::Clock as _;
 use crate::domain::digest::Hasher;
 use crate::domain::file::{ContentSha1, FileInfo, FileVersion};
@@ -18,6 +18,7 @@ use crate::domain::ids::BucketId;
 use crate::domain::names::FileName;
 use crate::domain::range::Wanted;
 use crate::domain::replication::{JobState, Reason, ReplicationConfiguration};
+use crate::domain::time::{DAY_MS, Steady};
 use crate::operations::accounts::Operator;
 use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
@@ -159,9 +160,7 @@ async fn f22_replication_203_a_settling_transaction_that_fails_leaves_nothing_an
     assert!(house.engine.step_once().await.unwrap());
     assert!(house.versions(pair.destination).is_empty());
     assert_eq!(house.only_job().0, JobState::Leased, "no outcome was written either");
-    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM replication_origins";
-    let origins = house.app.catalog.read(|tx| Ok(find(tx, sql, &[], |row| row.int(0))?));
-    assert_eq!(origins, Ok(Some(0)));
+    assert_eq!(count(&house, ORIGINS), 0);
     assert_eq!(execute(&house, "UPDATE blobs SET refs = 1 WHERE blob_id = ?1", blob).await, 1);
     house.crash_and_reopen().await;
     house.drain().await;
@@ -308,6 +307,113 @@ async fn numbers_follow_the_clock_again_once_the_upkeep_has_looked() {
     house.clock.jump(-1_000_000);
     house.crash_and_reopen().await;
     assert!(house.app.numbers.blob(house.clock.now()) > drawn, "the later mark counts");
+}
+
+/// How many rows a table of replication has.
+fn count(house: &TestHouse, sql: &'static str) -> i64 {
+    house.app.catalog.read(|tx| Ok(find(tx, sql, &[], |row| row.int(0))?)).unwrap().unwrap()
+}
+
+const ORIGINS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM replication_origins";
+const SCANS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM replication_scans";
+
+#[tokio::test]
+async fn what_is_remembered_of_a_version_goes_with_it_and_not_before() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let second = house.bucket("second-target").await;
+    house.configure(second, mapping(&pair.source_key, &pair.destination_key)).await.unwrap();
+    let two = vec![rule("rule-one", pair.destination), rule("rule-two", second)];
+    house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
+    let kept = house.upload(pair.source, "kept", b"x").await;
+    let deleted = house.upload(pair.source, "deleted", b"x").await;
+    house.drain().await;
+    assert_eq!(count(&house, ORIGINS), 4);
+    let replica = house.versions(second).remove(0);
+    delete(&house, &replica).await;
+    house.clock.advance(400 * DAY_MS);
+    house.upkeep().await;
+    assert_eq!((house.jobs().len(), count(&house, ORIGINS)), (4, 4), "while the sources are there");
+    delete(&house, &deleted).await;
+    assert_eq!((house.jobs().len(), count(&house, ORIGINS)), (2, 2));
+    assert!(house.jobs().iter().all(|job| job.file_number == kept.number));
+    // What is left still keeps a scan from making a second replica.
+    execute(&house, "DELETE FROM replication_jobs WHERE job_id <> ?1", 0).await;
+    let mut asking = rule("rule-one", pair.destination);
+    asking.include_existing_files = true;
+    house.configure(pair.source, rules(&pair.source_key, vec![asking])).await.unwrap();
+    house.drain().await;
+    assert_eq!(house.status(&kept), Some("completed"));
+    let there = house.versions(pair.destination);
+    assert_eq!(there.iter().filter(|one| one.origin == kept.number).count(), 1);
+    assert_eq!(there.len(), 2, "deleting a source removes no replica");
+}
+
+#[tokio::test]
+async fn cancelled_jobs_are_shown_for_a_day_and_then_forgotten_a_batch_at_a_time() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    for number in 0..3 {
+        let version = house.upload(pair.source, &format!("f{number}"), b"x").await;
+        delete(&house, &version).await;
+    }
+    let waiting = house.upload(pair.source, "waiting", b"x").await;
+    let cancelled = || house.jobs().iter().filter(|job| job.state == JobState::Cancelled).count();
+    house.clock.advance(DAY_MS - 1);
+    house.upkeep().await;
+    assert_eq!(cancelled(), 3);
+    house.clock.jump(400 * DAY_MS);
+    house.upkeep().await;
+    assert_eq!(cancelled(), 3, "whatever the wall clock says");
+    house.clock.advance(1);
+    let last = house.upload(pair.source, "last", b"x").await;
+    delete(&house, &last).await;
+    let one_batch = |tx: &mut dyn Tx| Ok(rows::prune_cancelled(tx, Steady(i64::MAX), 1)?);
+    assert_eq!(house.app.catalog.write("test", one_batch).await, Ok(1));
+    house.upkeep().await;
+    assert_eq!(cancelled(), 1, "the last one has its day before it");
+    house.drain().await;
+    assert_eq!(house.status(&waiting), Some("completed"));
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_destination_goes_once_the_bucket_is_gone() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", b"x").await;
+    house.drain().await;
+    house.plan.plan(pair.destination, 1, Fault::Fail(Reason::Timeout));
+    house.upload(pair.source, "g", b"x").await;
+    house.engine.step_once().await.unwrap();
+    assert_eq!(breakers(&house).len(), 1);
+    let replica = house.versions(pair.destination).remove(0);
+    delete(&house, &replica).await;
+    house.upkeep().await;
+    assert_eq!(count(&house, ORIGINS), 1, "an empty bucket is still a bucket");
+    let id = pair.destination.to_string();
+    delete_bucket(&house.app, &house.caller, &id).await.unwrap();
+    assert!(breakers(&house).is_empty());
+    house.upkeep().await;
+    assert_eq!(count(&house, ORIGINS), 0);
+    assert_eq!(house.status(&version), Some("completed"), "a status never regresses");
+    house.drain().await;
+    assert!(breakers(&house).is_empty());
+}
+
+#[tokio::test]
+async fn of_the_scans_of_a_bucket_the_last_is_remembered() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let mut asking = rule("rule-one", pair.destination);
+    asking.include_existing_files = true;
+    house.configure(pair.source, rules(&pair.source_key, vec![asking])).await.unwrap();
+    for _ in 0..10 {
+        house.drain().await;
+        assert!((1..=2).contains(&count(&house, SCANS)));
+        house.clock.advance(DAY_MS);
+    }
+    delete_bucket(&house.app, &house.caller, &pair.source.to_string()).await.unwrap();
+    assert_eq!(count(&house, SCANS), 0);
 }
 
 /// P12, and what is left of it is swept.
