@@ -166,7 +166,7 @@ impl Engine {
 
     /// One look: take back lost jobs, advance scans, start what is due. True when there may be
     /// more to do at once.
-    async fn round(self: &Arc<Self>) -> Result<bool, Error> {
+    pub(super) async fn round(self: &Arc<Self>) -> Result<bool, Error> {
         self.give_up_stalled().await?;
         self.reclaim().await?;
         self.start_daily_scans().await?;
@@ -208,6 +208,12 @@ impl Engine {
             }
         };
         tokio::time::timeout(timeout, all).await.unwrap_or(Ok(false))
+    }
+
+    /// Attempts under way.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.state().in_flight.len()
     }
 
     fn is_idle(&self) -> Result<bool, Error> {

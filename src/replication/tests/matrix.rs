@@ -771,7 +771,7 @@ async fn f70_replication_88_a_jump_of_the_clock_does_not_end_the_grace_of_a_mapp
 }
 
 #[tokio::test]
-async fn f71_replication_198_a_target_that_hangs_costs_a_healthy_one_nothing() {
+async fn f71_replication_198_a_target_that_hangs_is_given_up_while_another_goes_on() {
     let house = TestHouse::open().await;
     let dead = house.pair().await;
     let well = house.bucket("well-target").await;

@@ -3,6 +3,7 @@
 //!
 //! Time stands still unless a test moves it, and one step is one job from claim to outcome.
 
+mod fairness;
 mod matrix;
 mod random;
 mod scans;
