@@ -4,10 +4,13 @@
 
 use crate::blobs::faulty::{Fault as BlobFault, Verb};
 use crate::catalog::replication::{self as rows, JobOrigin, Lease};
+use crate::catalog::tx::Value;
 use crate::clock::Clock as _;
+use crate::domain::capability::Capability;
 use crate::domain::file::FileInfo;
+use crate::domain::ids::KeyId;
 use crate::domain::names::FileName;
-use crate::domain::replication::{JobState, Reason, ReplicationConfiguration};
+use crate::domain::replication::{JobState, Reason, ReplicationConfiguration, shown_status};
 use crate::domain::time::Millis;
 use crate::operations::accounts::Operator;
 use crate::operations::controls::EngineControls;
@@ -111,23 +114,41 @@ async fn f23_replication_206_a_worker_whose_lease_was_taken_over_writes_nothing(
         .write("settle", move |tx| Ok(rows::settle(tx, &stale, "another", &done, now)?));
     assert!(!settled.await.unwrap(), "the fence holds");
     assert_ne!(house.jobs()[0].dest_file_id.as_deref(), Some("wrong"));
+    assert_eq!(house.jobs()[0].crashes, 1);
 }
 
 #[tokio::test]
 async fn f24_replication_210_a_job_that_panics_five_times_is_poison_and_others_go_on() {
     let house = TestHouse::open().await;
     let pair = house.pair().await;
+    let (other, other_target) =
+        (house.bucket("other-source").await, house.bucket("other-target").await);
+    let mapped = mapping(&pair.source_key, &pair.destination_key);
+    house.configure(other_target, mapped).await.unwrap();
+    let to_other = rules(&pair.source_key, vec![rule("rule-other", other_target)]);
+    house.configure(other, to_other).await.unwrap();
     house.plan.plan(pair.destination, 5, Fault::Panic);
     let poison = house.upload(pair.source, "poison", b"x").await;
-    for _ in 0..5 {
+    for crash in 1..=5_u32 {
+        let well = house.upload(other, &format!("well{crash}"), b"x").await;
         house.settle().await;
+        assert_eq!(house.status(&well), Some("completed"), "beside crash {crash}");
+        let job = &house.jobs()[0];
+        let state = if crash < 5 { JobState::Ready } else { FAILED };
+        assert_eq!((job.state, job.crashes), (state, crash));
+        if crash < 5 {
+            let wait = job.next_attempt_at.0 - house.app.waits.now().0;
+            assert_eq!(wait, 1_000_i64 << crash, "2, 4, 8 ... seconds");
+            assert_eq!(house.status(&poison), Some("pending"));
+        }
         house.clock.advance(400_000);
     }
-    assert_eq!(house.only_job(), (FAILED, reason("internal_poison")));
+    assert_eq!(house.jobs()[0].last_reason, reason("internal_poison"));
     assert_eq!(house.status(&poison), Some("failed"));
     let well = house.upload(pair.source, "well", b"x").await;
     house.settle().await;
-    assert_eq!(house.status(&well), Some("completed"));
+    assert_eq!(house.status(&well), Some("completed"), "for the same target");
+    assert!(house.versions(pair.destination).iter().all(|one| one.name.as_str() == "well"));
 }
 
 #[tokio::test]
@@ -233,57 +254,90 @@ async fn f27_replication_83_an_expired_source_key_fails_the_file() {
         .configure(pair.source, rules(&key, vec![rule("rule-one", pair.destination)]))
         .await
         .unwrap();
-    house.upload(pair.source, "f", b"x").await;
-    house.clock.advance(60_000);
+    house.configure(pair.destination, mapping(&key, &pair.destination_key)).await.unwrap();
+    let in_time = house.upload(pair.source, "in-time", b"x").await;
+    house.clock.advance(59_999);
     house.settle().await;
-    assert_eq!(house.only_job(), (FAILED, reason("source_key_expired")));
+    assert_eq!(house.status(&in_time), Some("completed"));
+    let late = house.upload(pair.source, "late", b"x").await;
+    assert_eq!(house.status(&late), Some("pending"));
+    house.clock.advance(1);
+    house.settle().await;
+    assert_eq!(
+        (house.jobs()[1].state, house.jobs()[1].last_reason.clone()),
+        (FAILED, reason("source_key_expired"))
+    );
+    assert_eq!(house.status(&late), Some("failed"));
+    assert_eq!(house.versions(pair.destination).len(), 1);
 }
+
+/// Changes what a stored key may do, which no call can: so that a key that was right when it was
+/// configured is wrong when a job runs.
+async fn alter_key(house: &TestHouse, key: &KeyId, sql: &'static str, text: String) {
+    let id = key.as_str().to_owned();
+    let altered = house.app.catalog.write("alter_key", move |tx| {
+        Ok(tx.execute(sql, &[Value::Text(&id), Value::Text(&text)])?)
+    });
+    assert_eq!(altered.await.unwrap(), 1);
+}
+
+const CAPABILITIES: &str = "UPDATE keys SET capabilities = ?2 WHERE key_id = ?1";
+const BUCKETS: &str = "UPDATE keys SET bucket_ids = ?2 WHERE key_id = ?1";
 
 #[tokio::test]
 async fn f28_f34_replication_89_90_91_each_of_the_six_rights_is_needed_and_no_other() {
-    for missing in SOURCE_RIGHTS {
-        let house = TestHouse::open().await;
-        let pair = house.pair().await;
-        let rights: Vec<&str> = SOURCE_RIGHTS
-            .into_iter()
-            .filter(|right| *right != missing)
-            .chain(["listBuckets"])
-            .collect();
-        let key = house.key(&rights).await;
-        let wanted = rules(&key, vec![rule("rule-one", pair.destination)]);
-        if missing == "readFiles" {
-            assert!(house.configure(pair.source, wanted).await.is_err(), "refused at once");
-            continue;
+    for (of_source, rights) in [(true, SOURCE_RIGHTS), (false, DESTINATION_RIGHTS)] {
+        for missing in rights {
+            let house = TestHouse::open().await;
+            let pair = house.pair().await;
+            let version = house.upload(pair.source, "f", b"x").await;
+            let key = if of_source { &pair.source_key } else { &pair.destination_key };
+            // Every right that there is, but one.
+            let all = Capability::ALL.iter().map(|right| right.as_str());
+            let left: Vec<&str> = all.filter(|right| *right != missing).collect();
+            alter_key(&house, key, CAPABILITIES, left.join(",")).await;
+            assert_eq!(house.status(&version), Some("pending"));
+            house.settle().await;
+            let why = if of_source { "source_key_no_right" } else { "dest_key_no_right" };
+            assert_eq!(house.only_job(), (FAILED, reason(why)), "without {missing}");
+            assert_eq!(house.status(&version), Some("failed"));
+            assert!(house.versions(pair.destination).is_empty());
         }
-        house.configure(pair.source, wanted).await.unwrap();
-        house.configure(pair.destination, mapping(&key, &pair.destination_key)).await.unwrap();
-        house.upload(pair.source, "f", b"x").await;
-        house.settle().await;
-        assert_eq!(house.only_job(), (FAILED, reason("source_key_no_right")), "{missing}");
     }
-    for missing in DESTINATION_RIGHTS {
+    // The pair's keys have exactly these six, and no deleteFiles.
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let version = house.upload(pair.source, "f", b"x").await;
+    house.settle().await;
+    assert_eq!(house.status(&version), Some("completed"));
+}
+
+#[tokio::test]
+async fn f29_replication_92_keys_must_reach_the_bucket() {
+    for (of_source, why) in [(true, "source_key_scope"), (false, "dest_key_scope")] {
         let house = TestHouse::open().await;
         let pair = house.pair().await;
-        let rights: Vec<&str> = DESTINATION_RIGHTS
-            .into_iter()
-            .filter(|right| *right != missing)
-            .chain(["listBuckets"])
-            .collect();
-        let key = house.key(&rights).await;
-        let wanted = mapping(&pair.source_key, &key);
-        if missing == "writeFiles" {
-            assert!(house.configure(pair.destination, wanted).await.is_err(), "refused at once");
-            continue;
-        }
-        house.configure(pair.destination, wanted).await.unwrap();
-        house.upload(pair.source, "f", b"x").await;
+        let (key, own) = if of_source {
+            (&pair.source_key, pair.source)
+        } else {
+            (&pair.destination_key, pair.destination)
+        };
+        let elsewhere = house.bucket("elsewhere").await;
+        alter_key(&house, key, BUCKETS, format!("{elsewhere},{own}")).await;
+        let inside = house.upload(pair.source, "f", b"x").await;
         house.settle().await;
-        assert_eq!(house.only_job(), (FAILED, reason("dest_key_no_right")), "{missing}");
+        assert_eq!(house.status(&inside), Some("completed"));
+        let outside = house.upload(pair.source, "g", b"x").await;
+        alter_key(&house, key, BUCKETS, elsewhere.to_string()).await;
+        house.settle().await;
+        assert_eq!(house.jobs()[1].last_reason, reason(why));
+        assert_eq!(house.status(&outside), Some("failed"));
+        assert_eq!(house.versions(pair.destination).len(), 1);
     }
 }
 
 #[tokio::test]
-async fn f29_replication_92_keys_must_reach_the_bucket_and_the_name() {
+async fn f29_replication_92_keys_must_reach_the_name() {
     let house = TestHouse::open().await;
     let pair = house.pair().await;
     let caller = house.caller.clone();
@@ -304,18 +358,46 @@ async fn f29_replication_92_keys_must_reach_the_bucket_and_the_name() {
     house.upload(pair.source, "in/g", b"x").await;
     house.settle().await;
     assert_eq!(house.jobs()[2].last_reason, reason("dest_key_scope"));
+    assert_eq!(house.versions(pair.destination).len(), 1);
 }
 
 #[tokio::test]
-async fn f30_f31_replication_84_85_87_a_missing_mapping_fails_the_file() {
+async fn f30_replication_84_85_a_mapping_that_is_taken_away_while_pending_fails_the_file() {
     let house = TestHouse::open().await;
     let pair = house.pair().await;
-    house.configure(pair.destination, ReplicationConfiguration::default()).await.unwrap();
-    let version = house.upload(pair.source, "f", b"x").await;
+    let other = house.key(&SOURCE_RIGHTS).await;
+    // One entry of two, then the whole side.
+    let mut both = mapping(&pair.source_key, &pair.destination_key);
+    let entries = &mut both.as_replication_destination.as_mut().unwrap();
+    let own = pair.destination_key.as_str().to_owned();
+    entries.source_to_destination_key_mapping.insert(other.as_str().to_owned(), own);
+    let without_ours = mapping(&other, &pair.destination_key);
+    for (at, left) in [without_ours, ReplicationConfiguration::default()].into_iter().enumerate() {
+        house.configure(pair.destination, both.clone()).await.unwrap();
+        let version = house.upload(pair.source, &format!("f{at}"), b"x").await;
+        house.configure(pair.destination, left).await.unwrap();
+        assert_eq!(house.status(&version), Some("pending"));
+        house.settle().await;
+        assert_eq!(house.jobs()[at].last_reason, reason("mapping_missing"));
+        assert_eq!(house.status(&version), Some("failed"));
+    }
+    house.configure(pair.destination, both).await.unwrap();
+    house.drain().await;
+    assert!(house.versions(pair.destination).is_empty(), "too late, both have failed for good");
+}
+
+#[tokio::test]
+async fn f31_replication_87_without_any_mapping_a_file_is_pending_and_then_failed() {
+    let house = TestHouse::open().await;
+    let (source, target) = (house.bucket("source").await, house.bucket("target").await);
+    let key = house.key(&SOURCE_RIGHTS).await;
+    house.configure(source, rules(&key, vec![rule("rule-one", target)])).await.unwrap();
+    let version = house.upload(source, "f", b"x").await;
     assert_eq!(house.status(&version), Some("pending"));
     house.settle().await;
     assert_eq!(house.only_job(), (FAILED, reason("mapping_missing")));
     assert_eq!(house.status(&version), Some("failed"));
+    assert!(house.versions(target).is_empty());
 }
 
 #[tokio::test]
@@ -354,6 +436,31 @@ async fn f33_a_deleted_destination_key_fails_the_file() {
     house.delete_key(&pair.destination_key).await;
     house.settle().await;
     assert_eq!(house.only_job(), (FAILED, reason("dest_key_deleted")));
+    assert!(house.versions(pair.destination).is_empty());
+}
+
+#[tokio::test]
+async fn f33_a_destination_key_that_expired_or_is_of_another_account_fails_the_file() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let caller = house.caller.clone();
+    let short = house.key_of(&caller, &DESTINATION_RIGHTS, None, None, Some(60)).await.id;
+    house.configure(pair.destination, mapping(&pair.source_key, &short)).await.unwrap();
+    house.upload(pair.source, "f", b"x").await;
+    house.clock.advance(60_000);
+    house.settle().await;
+    assert_eq!(house.only_job(), (FAILED, reason("dest_key_expired")));
+    let other = house.another_account().await;
+    house
+        .configure(pair.destination, mapping(&pair.source_key, &pair.destination_key))
+        .await
+        .unwrap();
+    house.upload(pair.source, "g", b"x").await;
+    let sql = "UPDATE keys SET account_id = ?2 WHERE key_id = ?1";
+    alter_key(&house, &pair.destination_key, sql, other.account().to_string()).await;
+    house.settle().await;
+    assert_eq!(house.jobs()[1].last_reason, reason("dest_key_account"));
+    assert!(house.versions(pair.destination).is_empty());
 }
 
 #[tokio::test]
@@ -420,27 +527,43 @@ async fn f44_replication_57_95_hiding_is_not_replicated() {
 async fn f45_replication_93_a_deleted_destination_bucket_fails_the_file() {
     let house = TestHouse::open().await;
     let pair = house.pair().await;
-    house.upload(pair.source, "f", b"x").await;
+    let version = house.upload(pair.source, "f", b"x").await;
     let id = pair.destination.to_string();
     crate::operations::buckets::delete_bucket(&house.app, &house.caller, &id).await.unwrap();
     house.settle().await;
     assert_eq!(house.only_job(), (FAILED, reason("dest_bucket_missing")));
+    assert_eq!(house.status(&version), Some("failed"));
+    assert_eq!(house.app.metrics.replication_failed.value(), 1);
 }
 
 #[tokio::test]
 async fn f47_replication_68_69_70_two_destinations_settle_one_by_one() {
-    let house = TestHouse::open().await;
-    let pair = house.pair().await;
-    let second = house.bucket("second-target").await;
-    let two = vec![rule("rule-one", pair.destination), rule("rule-two", second)];
-    house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
-    let version = house.upload(pair.source, "f", b"x").await;
-    assert_eq!(house.jobs().len(), 2, "statement 62");
-    house.engine.step_once().await.unwrap();
-    assert_eq!(house.status(&version), Some("pending"), "until both are settled");
-    house.engine.step_once().await.unwrap();
-    assert_eq!(house.status(&version), Some("failed"), "the second bucket has no mapping");
-    assert_eq!(house.versions(pair.destination).len(), 1);
+    // Whichever is looked at first: the one that fails, and the one that does not.
+    for failing_first in [false, true] {
+        let house = TestHouse::open().await;
+        let pair = house.pair().await;
+        let second = house.bucket("second-target").await;
+        house.configure(second, mapping(&pair.source_key, &pair.destination_key)).await.unwrap();
+        let two = vec![rule("rule-one", pair.destination), rule("rule-two", second)];
+        house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
+        let version = house.upload(pair.source, "f", b"x").await;
+        let mut jobs = house.jobs();
+        assert_eq!(jobs.len(), 2, "statement 62");
+        jobs.sort_by(|a, b| a.lane.cmp(&b.lane));
+        let (fails, works) = if failing_first {
+            (jobs[0].destination, jobs[1].destination)
+        } else {
+            (jobs[1].destination, jobs[0].destination)
+        };
+        house.configure(fails, ReplicationConfiguration::default()).await.unwrap();
+        house.engine.step_once().await.unwrap();
+        let first = house.jobs().into_iter().find(|job| !job.state.is_unfinished()).unwrap();
+        assert_eq!(first.destination, if failing_first { fails } else { works });
+        assert_eq!(house.status(&version), Some("pending"), "until both are settled");
+        house.engine.step_once().await.unwrap();
+        assert_eq!(house.status(&version), Some("failed"));
+        assert_eq!((house.versions(works).len(), house.versions(fails).len()), (1, 0));
+    }
 }
 
 #[tokio::test]
@@ -517,7 +640,43 @@ async fn f51_f52_replication_74_75_128_130_two_way_replication_agrees_and_never_
     assert_eq!((in_west.len(), in_east.len()), (2, 2));
     assert_eq!(sha1_of(&in_west[0]), sha1_of(&in_east[0]), "the same version is visible");
     assert_eq!(sha1_of(&in_west[1]), sha1_of(&in_east[1]));
+    for _ in 0..100 {
+        assert!(!house.engine.step_once().await.unwrap(), "nothing goes round");
+        house.clock.advance(3_600_000);
+    }
     assert_eq!(house.jobs().len(), 2, "a replica is never a source");
+    for bucket in [west, east] {
+        let statuses = house.versions(bucket).into_iter().map(|one| house.status(&one).unwrap());
+        let mut statuses: Vec<_> = statuses.collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, ["completed", "replica"]);
+    }
+}
+
+#[tokio::test]
+async fn f51_replication_75_a_replica_is_no_source_for_uploads_rules_nor_for_scans() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let next = house.bucket("next-target").await;
+    house.configure(next, mapping(&pair.source_key, &pair.destination_key)).await.unwrap();
+    let mut onward = rule("rule-onward", next);
+    onward.include_existing_files = true;
+    let mut middle = mapping(&pair.source_key, &pair.destination_key);
+    middle.as_replication_source = rules(&pair.source_key, vec![onward]).as_replication_source;
+    house.upload(pair.source, "before", b"x").await;
+    house.drain().await;
+    house.configure(pair.destination, middle).await.unwrap();
+    house.upload(pair.source, "after", b"x").await;
+    let born_here = house.upload(pair.destination, "born-here", b"x").await;
+    house.drain().await;
+    house.clock.advance(24 * 3_600_000);
+    house.drain().await;
+    assert_eq!(house.status(&born_here), Some("completed"));
+    let there = house.versions(next);
+    assert_eq!(there.len(), 1);
+    assert_eq!(there[0].name.as_str(), "born-here");
+    let replicas = house.versions(pair.destination);
+    assert_eq!(replicas.iter().filter(|one| house.status(one) == Some("replica")).count(), 2);
 }
 
 #[tokio::test]
@@ -648,7 +807,7 @@ async fn damage(house: &TestHouse, version: &crate::domain::file::FileVersion) {
         }
     }
     let damaged = house.app.catalog.write("damage", move |tx| {
-        let id = crate::catalog::tx::Value::Int(blob.0);
+        let id = Value::Int(blob.0);
         Ok(tx.execute(
             "UPDATE blob_data SET data = zeroblob(length(data)) WHERE blob_id = ?1",
             &[id],
@@ -817,13 +976,22 @@ async fn f75_replication_203_204_a_restart_at_any_step_leaves_each_version_with_
     let pair = house.pair().await;
     for round in 0..50 {
         house.upload(pair.source, &format!("f{round}"), b"x").await;
-        if round % 3 == 0 {
-            claim_first_ready(&house).await;
-        } else if round % 3 == 1 {
-            house.engine.step_once().await.unwrap();
+        match round % 4 {
+            0 => claim_first_ready(&house).await,
+            1 => drop(house.engine.step_once().await.unwrap()),
+            2 => crash_while_carrying(&house, pair.destination).await,
+            _ => {}
         }
         house.crash_and_reopen().await;
         house.clock.advance(3_000);
+        let there = house.versions(pair.destination);
+        let jobs = house.jobs();
+        let done = jobs.iter().filter(|job| job.state == JobState::Done).count();
+        assert_eq!(there.len(), done, "round {round}: a replica for each outcome");
+        for version in house.versions(pair.source) {
+            let states = jobs.iter().filter(|job| job.file_number == version.number);
+            assert_eq!(version.replication, shown_status(false, states.map(|job| job.state)));
+        }
     }
     house.drain().await;
     let mut names: Vec<_> =
@@ -832,6 +1000,17 @@ async fn f75_replication_203_204_a_restart_at_any_step_leaves_each_version_with_
     names.dedup();
     assert_eq!(names.len(), 50, "none twice");
     assert!(house.jobs().iter().all(|job| job.state == JobState::Done));
+}
+
+/// The process dies while a job's bytes are looked at.
+async fn crash_while_carrying(house: &TestHouse, destination: crate::domain::ids::BucketId) {
+    let calls = house.plan.calls_for(destination);
+    house.plan.plan(destination, 1, Fault::Hang);
+    let engine = std::sync::Arc::clone(&house.engine);
+    let step = tokio::spawn(async move { engine.step_once().await });
+    wait_until(|| step.is_finished() || house.plan.calls_for(destination) > calls).await;
+    step.abort();
+    drop(step.await);
 }
 
 async fn claim_first_ready(house: &TestHouse) {
@@ -888,7 +1067,7 @@ async fn replication_36_39_40_41_44_45_configuration_is_checked_against_what_exi
     let caller = house.caller.clone();
     let bound = house.key_of(&caller, &SOURCE_RIGHTS, Some(&[elsewhere]), None, None).await.id;
     let no_read = house.key(&["listBuckets"]).await;
-    let unknown = crate::domain::ids::KeyId::named("000000000000000000000000f");
+    let unknown = KeyId::named("000000000000000000000000f");
     let mut texts = Vec::new();
     for key in [&foreign_key, &deleted, &bound, &no_read, &unknown] {
         texts.push(refusal(rules(key, vec![rule("rule-one", pair.destination)])).await);
