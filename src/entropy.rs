@@ -1,6 +1,7 @@
 //! Randomness, handed in: nothing else in the crate draws random bytes.
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use rustix::io::retry_on_intr;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Where the crate draws random bytes from.
 pub(crate) trait Entropy: Send + Sync {
@@ -15,19 +16,19 @@ pub(crate) fn bytes<const N: usize>(entropy: &dyn Entropy) -> [u8; N] {
     drawn
 }
 
-/// The operating system's generator.
-pub(crate) struct OsEntropy(SystemRandom);
-
-impl OsEntropy {
-    pub(crate) fn new() -> Self {
-        Self(SystemRandom::new())
-    }
-}
+/// The operating system's generator, asked each time: bytes are drawn for keys and tokens only, and
+/// a generator in the process would take tens of milliseconds to be seeded at each start.
+pub(crate) struct OsEntropy;
 
 impl Entropy for OsEntropy {
     fn fill(&self, into: &mut [u8]) {
-        // Going on without randomness would hand out guessable secrets, so there is no other way.
-        self.0.fill(into).expect("the operating system gives random bytes");
+        let mut filled = 0;
+        while let Some(rest) = into.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let drawn = retry_on_intr(|| getrandom(&mut *rest, GetRandomFlags::empty()));
+            // Going on without randomness would hand out guessable secrets, so there is no other
+            // way.
+            filled += drawn.expect("the operating system gives random bytes");
+        }
     }
 }
 
@@ -58,5 +59,18 @@ impl Entropy for SeededEntropy {
             let drawn = self.next_u64().to_le_bytes();
             chunk.copy_from_slice(drawn.get(..chunk.len()).unwrap_or_default());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_fills_everything_and_never_alike() {
+        let (one, other) = (bytes::<600>(&OsEntropy), bytes::<600>(&OsEntropy));
+        assert_ne!(one, other);
+        // A stretch that was left out would be zeros.
+        assert!(one.chunks(32).all(|chunk| chunk.iter().any(|&byte| byte != 0)));
     }
 }

@@ -3,6 +3,7 @@
 //! Start: settings, lock, sealing key, catalog (migrated), blobs (probed), account, workers,
 //! listeners last. Stop: listeners, requests in flight, workers, catalog.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,7 +18,7 @@ use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
 use crate::api::{Http, HttpSettings, TestControls, admin, native};
 use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
-use crate::auth::token::Tokens;
+use crate::auth::token::{TokenKind, Tokens};
 use crate::blobs::disk::{DiskOptions, DiskStore};
 use crate::blobs::metered::{BlobMetrics, MeteredStore};
 use crate::blobs::{self, BlobStore};
@@ -144,7 +145,7 @@ impl Parts {
     fn real() -> Self {
         Self {
             clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(OsEntropy::new()),
+            entropy: Arc::new(OsEntropy),
             wrap_blobs: Box::new(|blobs| blobs),
         }
     }
@@ -162,6 +163,24 @@ fn sync_folder(path: &Path) -> Result<(), StartError> {
 
 /// Writes a file that only its owner may read, durably, under its final name at once.
 fn write_private(path: &Path, content: &[u8]) -> Result<(), StartError> {
+    put_private(path, content, File::sync_all)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file that only its owner may read and that means nothing once this process has ended,
+/// under its final name at once.
+fn write_passing(path: &Path, content: &[u8]) -> Result<(), StartError> {
+    put_private(path, content, |_| Ok(()))
+}
+
+fn put_private(
+    path: &Path,
+    content: &[u8],
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), StartError> {
     let fresh = path.with_extension("new");
     let written = OpenOptions::new()
         .write(true)
@@ -171,14 +190,10 @@ fn write_private(path: &Path, content: &[u8]) -> Result<(), StartError> {
         .open(&fresh)
         .and_then(|mut file| {
             file.write_all(content)?;
-            file.sync_all()
+            sync(&file)
         })
         .and_then(|()| std::fs::rename(&fresh, path));
-    written.map_err(folder_error("write the file", path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => Ok(()),
-    }
+    written.map_err(folder_error("write the file", path))
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
@@ -261,9 +276,9 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     };
     let sqlite = Sqlite::open(&catalog_path, options).map_err(StartError::Catalog)?;
     let catalog = Catalog::new(sqlite);
-    // SQLite does not say when the sync of its folder failed, so it is done again, and checked.
-    sync_folder(data_dir)?;
     let inline_max = u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX);
+    // SQLite does not say when the sync of its folder failed. The blob store syncs the same folder
+    // while it is opened, and does.
     let store = DiskStore::open(data_dir, DiskOptions { inline_max }, Arc::clone(&parts.clock));
     let blob_metrics = Arc::new(BlobMetrics::default());
     let metered = MeteredStore::new(
@@ -330,7 +345,8 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
-/// The keys that tokens are signed with and the id of this instance; made on the first start.
+/// The keys that tokens are signed with and the id of this instance; made on the first start, in one
+/// commit.
 fn server_secrets(
     catalog: &Catalog,
     sealer: &Sealer,
@@ -338,33 +354,28 @@ fn server_secrets(
 ) -> Result<(Tokens, String), StartError> {
     const INSTANCE: &str = server_facts::INSTANCE_ID;
     let wrong = |error: catalog::Error| StartError::Operation(error.into());
-    let fact = |name: &str| -> Result<Vec<u8>, StartError> {
-        let known = catalog
-            .read(|tx| Ok(server_facts::find_fact(tx, name)?))
-            .map_err(|abort| StartError::Operation(abort.into()))?;
-        if let Some(known) = known {
-            return Ok(known);
+    let instance = hex::encode(entropy::bytes::<8>(entropy)).into_bytes();
+    let mut fresh = vec![(INSTANCE.to_owned(), instance)];
+    for kind in TokenKind::ALL {
+        let sealed = sealer
+            .seal(&kind.fact_name(), &entropy::bytes::<32>(entropy), entropy)
+            .map_err(|error| StartError::Operation(error.into()))?;
+        fresh.push((kind.fact_name(), sealed));
+    }
+    let kept = catalog.write("keep_server_facts", move |tx| {
+        let mut kept = BTreeMap::new();
+        for (name, fresh) in &fresh {
+            kept.insert(name.clone(), server_facts::keep_fact(tx, name, fresh)?);
         }
-        let fresh = if name == INSTANCE {
-            hex::encode(entropy::bytes::<8>(entropy)).into_bytes()
-        } else {
-            sealer
-                .seal(name, &entropy::bytes::<32>(entropy), entropy)
-                .map_err(|error| StartError::Operation(error.into()))?
-        };
-        let (row_name, row) = (name.to_owned(), fresh.clone());
-        let written = catalog.write("make_server_fact", move |tx| {
-            Ok(server_facts::insert_fact(tx, &row_name, &row)?)
-        });
-        futures_executor(written).map_err(|abort| StartError::Operation(abort.into()))?;
-        Ok(fresh)
-    };
+        Ok(kept)
+    });
+    let kept = futures_executor(kept).map_err(|abort| StartError::Operation(abort.into()))?;
+    let fact = |name: &str| kept.get(name).map(Vec::as_slice).unwrap_or_default();
     let tokens = Tokens::new(|kind| {
         let name = kind.fact_name();
-        let sealed = fact(&name)?;
-        sealer.open(&name, &sealed).map_err(|error| StartError::Operation(error.into()))
+        sealer.open(&name, fact(&name)).map_err(|error| StartError::Operation(error.into()))
     })?;
-    let instance = String::from_utf8(fact(INSTANCE)?)
+    let instance = String::from_utf8(fact(INSTANCE).to_vec())
         .map_err(|_| wrong(catalog::Error::Unreadable { what: "instance id" }))?;
     Ok((tokens, instance))
 }
@@ -526,9 +537,9 @@ async fn run(
     });
     let ready = serde_json::to_vec(&ready).unwrap_or_default();
     let running_file = opened.data_dir.join(RUNNING_FILE);
-    write_private(&running_file, &ready)?;
+    write_passing(&running_file, &ready)?;
     if let Some(path) = &config.ready_file {
-        write_private(path, &ready)?;
+        write_passing(path, &ready)?;
     }
     greet(config, &endpoint, &admin_endpoint, first.as_ref());
 

@@ -19,6 +19,15 @@ pub(crate) fn insert_fact(tx: &mut dyn Tx, name: &str, value: &[u8]) -> Result<(
     Ok(())
 }
 
+/// The value of a fact; `fresh` becomes it when there is none yet.
+pub(crate) fn keep_fact(tx: &mut dyn Tx, name: &str, fresh: &[u8]) -> Result<Vec<u8>, Error> {
+    if let Some(known) = find_fact(tx, name)? {
+        return Ok(known);
+    }
+    insert_fact(tx, name, fresh)?;
+    Ok(fresh.to_vec())
+}
+
 /// Stores a fact, whether it was there before or not.
 pub(crate) fn put_fact(tx: &mut dyn Tx, name: &str, value: &[u8]) -> Result<(), Error> {
     tx.execute(
