@@ -339,10 +339,9 @@ impl Shared {
     /// Remembers that bytes may be lost; the first such reason is kept.
     fn distrust(&self, path: impl fmt::Display, cause: &io::Error) -> Error {
         let now = self.clock.now();
-        let reason = self.suspect.get_or_init(|| {
-            let (day, time) = (now.day_digits(), now.time_digits());
-            format!("syncing {path} failed at {day}T{time}Z: {cause}")
-        });
+        let reason = self
+            .suspect
+            .get_or_init(|| format!("syncing {path} failed at {}: {cause}", now.readable()));
         tracing::error!(%cause, reason, "the blob store takes no writes any more");
         Error::Suspect(reason.clone())
     }

@@ -19,13 +19,18 @@ macro_rules! digest_value {
             pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
+
+            fn with_digits<T>(&self, show: impl FnOnce(&str) -> T) -> T {
+                let mut digits = [0_u8; $bytes * 2];
+                // Cannot fail: there is room for two digits a byte, and digits are ASCII.
+                hex::encode_to_slice(self.0, &mut digits).unwrap_or_default();
+                show(std::str::from_utf8(&digits).unwrap_or_default())
+            }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut digits = [0_u8; $bytes * 2];
-                hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
-                f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+                self.with_digits(|digits| f.write_str(digits))
             }
         }
 
@@ -37,7 +42,7 @@ macro_rules! digest_value {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.collect_str(self)
+                self.with_digits(|digits| to.serialize_str(digits))
             }
         }
     };

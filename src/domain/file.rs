@@ -68,7 +68,10 @@ impl std::fmt::Display for ContentSha1 {
 
 impl serde::Serialize for ContentSha1 {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
+        match self {
+            Self::Verified(digest) => serde::Serialize::serialize(digest, to),
+            Self::None | Self::Unverified(_) => to.collect_str(self),
+        }
     }
 }
 
