@@ -1,14 +1,15 @@
 //! The few words in which the SQL engines differ, as tokens inside statement texts.
 //!
 //! `{bytes}` type of byte strings · `{byte_order}` comparison of names byte by byte ·
-//! `{skip_locked}` suffix of a claiming select · `{clustered}` table kept in the order of its key.
+//! `{skip_locked}` suffix of a claiming select · `{clustered}` table kept in the order of its key ·
+//! `{row_number}` type of a whole-number key that needs no index of its own where rows are numbered.
 //! A further token needs a written decision.
 
 use std::borrow::Cow;
 
 /// The words of one engine.
 pub(crate) struct Dialect {
-    tokens: [(&'static str, &'static str); 4],
+    tokens: [(&'static str, &'static str); 5],
 }
 
 /// SQLite's words.
@@ -18,6 +19,7 @@ pub(crate) const SQLITE: Dialect = Dialect {
         ("{byte_order}", "COLLATE BINARY"),
         ("{skip_locked}", ""),
         ("{clustered}", "WITHOUT ROWID"),
+        ("{row_number}", "INTEGER"),
     ],
 };
 
@@ -41,7 +43,7 @@ mod tests {
 
     #[test]
     fn every_token_is_replaced() {
-        let text = SQLITE.render("a {bytes} {byte_order} {skip_locked} {clustered} b");
-        assert_eq!(text, "a BLOB COLLATE BINARY  WITHOUT ROWID b");
+        let text = SQLITE.render("{bytes} {byte_order} {skip_locked} {clustered} {row_number} b");
+        assert_eq!(text, "BLOB COLLATE BINARY  WITHOUT ROWID INTEGER b");
     }
 }

@@ -10,6 +10,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (3, include_str!("../../migrations/0003_create_files.sql")),
     (4, include_str!("../../migrations/0004_create_replication.sql")),
     (5, include_str!("../../migrations/0005_rebuild_files_for_large_files.sql")),
+    (7, include_str!("../../migrations/0007_rebuild_for_cheap_inserts.sql")),
     (10, include_str!("../../migrations/0010_mark_drawn_numbers.sql")),
 ];
 
