@@ -87,7 +87,6 @@ pub(crate) trait Driver: Send + Sync {
 pub(crate) struct Figures {
     pub(crate) commits: AtomicU64,
     pub(crate) bodies: AtomicU64,
-    pub(crate) wal_pages: AtomicU64,
 }
 
 impl Figures {

@@ -1,9 +1,9 @@
 //! The SQLite driver: one writer thread that commits in groups, a few read-only connections.
 //!
-//! The writer takes whatever bodies are waiting, runs each inside a savepoint, commits once and
-//! only then answers all of them; so one flush of the disk serves many callers, and a body that
-//! fails rolls back alone. A commit whose durability is in doubt makes the catalog suspect: nothing
-//! is written any more until a restart has read back what is really there.
+//! The writer takes whatever bodies are waiting, runs them, commits once and only then answers all
+//! of them; so one flush of the disk serves many callers. When one of them fails they all run again,
+//! each inside a savepoint, and it rolls back alone. A commit whose durability is in doubt makes the
+//! catalog suspect: nothing is written any more until a restart has read back what is really there.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -97,15 +97,17 @@ impl Sqlite {
         });
         let (queue, waiting) = bounded(QUEUE_MAX);
         let (nudge, nudged) = bounded(1);
+        let (tell, told) = bounded(1);
+        let helper = Helper { nudge, done: told };
         let checkpointer = open_writer(path)?;
         let threads = vec![
             spawn("kiln-catalog", {
                 let shared = Arc::clone(&shared);
-                move || write_loop(writer, &shared, &waiting, &nudge)
+                move || write_loop(writer, &shared, &waiting, &helper)
             })?,
             spawn("kiln-checkpoint", {
                 let shared = Arc::clone(&shared);
-                move || checkpoint_loop(&checkpointer, &shared, &nudged)
+                move || checkpoint_loop(&checkpointer, &shared, &nudged, &tell)
             })?,
         ];
         Ok(Arc::new(Self { shared, queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) }))
@@ -262,25 +264,21 @@ fn write_loop(
     connection: Connection,
     shared: &Shared,
     waiting: &Receiver<Box<dyn Write>>,
-    nudge: &Sender<()>,
+    helper: &Helper,
 ) {
     while let Ok(first) = waiting.recv() {
         let mut group = vec![first];
         group.extend(waiting.try_iter().take(GROUP_MAX - 1));
         commit_group(&connection, shared, group);
-        if shared.figures.wal_pages.load(Ordering::Relaxed) > shared.options.wal_pages_hard {
-            checkpoint(&connection, shared, "PASSIVE");
-        }
-        // A nudge that is still waiting serves as well.
-        nudge.try_send(()).unwrap_or_default();
+        keep_log_short(&connection, shared, helper);
     }
-    checkpoint(&connection, shared, "TRUNCATE");
+    checkpoint(&connection, "TRUNCATE");
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "close the catalog");
     }
 }
 
-/// A body that was run and waits for the commit.
+/// A body that was run inside a savepoint and waits for the commit.
 struct Ran {
     write: Box<dyn Write>,
     kept: Result<(), Error>,
@@ -288,15 +286,44 @@ struct Ran {
     lost: Option<Error>,
 }
 
-fn commit_group(connection: &Connection, shared: &Shared, group: Vec<Box<dyn Write>>) {
+fn commit_group(connection: &Connection, shared: &Shared, mut group: Vec<Box<dyn Write>>) {
     if let Some(why) = shared.suspect() {
         settle_all(group, &Error::Suspect(why));
+        return;
+    }
+    if commit_together(connection, shared, &mut group) {
         return;
     }
     let mut group = group.into_iter();
     while group.len() > 0 {
         commit_some(connection, shared, &mut group);
     }
+}
+
+/// Runs and commits a group without savepoints. False when not every body wants to be kept, which
+/// is rare enough: then nothing has happened, and all of them have to run again, apart.
+fn commit_together(
+    connection: &Connection,
+    shared: &Shared,
+    group: &mut Vec<Box<dyn Write>>,
+) -> bool {
+    if let Err(error) = run_cached(connection, "BEGIN IMMEDIATE", &[]) {
+        settle_all(std::mem::take(group), &error);
+        return true;
+    }
+    let mut tx = SqliteTx::new(connection);
+    // A body that panics will do so again when it runs apart, and be told there.
+    let kept = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        group.iter_mut().all(|write| write.run(&mut tx))
+    }));
+    if !matches!(kept, Ok(true)) || tx.lost.is_some() || connection.is_autocommit() {
+        roll_back(connection, shared);
+        return false;
+    }
+    let changed = tx.config_changed;
+    let all = group.drain(..).map(|write| (write, Ok(()))).collect();
+    conclude(connection, shared, all, changed);
+    true
 }
 
 /// Runs and commits what is left of a group, or as much of it as SQLite keeps in one transaction.
@@ -322,16 +349,26 @@ fn commit_some(
             return;
         }
     }
-    let bodies = u64::try_from(ran.len()).unwrap_or_default();
+    let ran = ran.into_iter().map(|Ran { write, kept, .. }| (write, kept)).collect();
+    conclude(connection, shared, ran, config_changed);
+}
+
+/// Commits what was run and tells everybody.
+fn conclude(
+    connection: &Connection,
+    shared: &Shared,
+    ran: Vec<(Box<dyn Write>, Result<(), Error>)>,
+    config_changed: bool,
+) {
     let committed = run_cached(connection, "COMMIT", &[]);
     if let Err(error) = &committed {
         give_up_commit(connection, shared, error);
     }
-    shared.figures.count_commit(bodies);
+    shared.figures.count_commit(u64::try_from(ran.len()).unwrap_or_default());
     if config_changed && committed.is_ok() {
         shared.config_epoch.fetch_add(1, Ordering::AcqRel);
     }
-    for Ran { write, kept, .. } in ran {
+    for (write, kept) in ran {
         write.settle(kept.and(committed.clone()));
     }
 }
@@ -345,13 +382,17 @@ fn settle_all(group: Vec<Box<dyn Write>>, error: &Error) {
 /// After a failed COMMIT nothing of the group counts. Lack of space is harmless; anything else
 /// leaves open what reached the disk, so nothing more is written.
 fn give_up_commit(connection: &Connection, shared: &Shared, error: &Error) {
+    roll_back(connection, shared);
+    if !matches!(error, Error::Full | Error::Busy) {
+        shared.become_suspect(&format!("commit: {error}"));
+    }
+}
+
+fn roll_back(connection: &Connection, shared: &Shared) {
     if !connection.is_autocommit()
         && let Err(error) = run_cached(connection, "ROLLBACK", &[])
     {
         shared.become_suspect(&format!("roll back: {error}"));
-    }
-    if !matches!(error, Error::Full | Error::Busy) {
-        shared.become_suspect(&format!("commit: {error}"));
     }
 }
 
@@ -379,38 +420,75 @@ fn run_one(connection: &Connection, mut write: Box<dyn Write>, config_changed: &
     Ran { write, kept: kept.and(ended), lost }
 }
 
-fn checkpoint_loop(connection: &Connection, shared: &Shared, nudged: &Receiver<()>) {
+/// The thread that copies pages from the write-ahead log into the database while commits go on.
+struct Helper {
+    nudge: Sender<()>,
+    /// Gets a word each time the helper has copied.
+    done: Receiver<()>,
+}
+
+/// Lets the helper copy a long log back and, once it has, copies the few pages that came in
+/// meanwhile. Only a log copied as a whole begins anew with the next commit, and writing over what
+/// a file has is cheaper than growing it.
+fn keep_log_short(connection: &Connection, shared: &Shared, helper: &Helper) {
+    if helper.done.try_recv().is_ok() {
+        checkpoint(connection, "PASSIVE");
+        return;
+    }
+    let log = log_state(connection);
+    let is_too_long = log.pages > shared.options.wal_pages_hard;
+    if is_too_long || log.pages.saturating_sub(log.copied) > shared.options.wal_pages_soft {
+        // A nudge that is still waiting serves as well.
+        helper.nudge.try_send(()).unwrap_or_default();
+    }
+    if is_too_long && helper.done.recv().is_ok() {
+        checkpoint(connection, "PASSIVE");
+    }
+}
+
+fn checkpoint_loop(
+    connection: &Connection,
+    shared: &Shared,
+    nudged: &Receiver<()>,
+    tell: &Sender<()>,
+) {
     while nudged.recv().is_ok() {
         if shared.closing.load(Ordering::Acquire) {
             break;
         }
-        let pages = wal_pages(connection, "NOOP");
-        shared.figures.wal_pages.store(pages, Ordering::Relaxed);
-        if pages > shared.options.wal_pages_soft {
-            checkpoint(connection, shared, "PASSIVE");
-        }
-        // Measuring costs a little; a nudge in every hundredth of a second is enough.
-        nudged.recv_timeout(std::time::Duration::from_millis(10)).unwrap_or_default();
+        checkpoint(connection, "PASSIVE");
+        // A word that is still waiting serves as well.
+        tell.try_send(()).unwrap_or_default();
     }
 }
 
-fn wal_pages(connection: &Connection, mode: &str) -> u64 {
-    let asked = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+/// Pages in the write-ahead log, and how many of them the database has too.
+#[derive(Clone, Copy, Default)]
+struct LogState {
+    pages: u64,
+    copied: u64,
+}
+
+fn log_state(connection: &Connection) -> LogState {
+    ask_checkpoint(connection, "NOOP")
+}
+
+fn checkpoint(connection: &Connection, mode: &str) {
+    ask_checkpoint(connection, mode);
+}
+
+fn ask_checkpoint(connection: &Connection, mode: &str) -> LogState {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let asked = connection.prepare_cached(&sql).and_then(|mut statement| {
+        statement.query_row([], |row| {
+            let count = |number: i64| u64::try_from(number).unwrap_or_default();
+            Ok(LogState { pages: count(row.get(1)?), copied: count(row.get(2)?) })
+        })
     });
-    match asked {
-        Ok((log, _)) => u64::try_from(log).unwrap_or_default(),
-        Err(error) => {
-            tracing::warn!(%error, mode, "checkpoint the catalog");
-            0
-        }
-    }
-}
-
-fn checkpoint(connection: &Connection, shared: &Shared, mode: &str) {
-    wal_pages(connection, mode);
-    // Pages copied back no longer count: the next commit starts the log anew.
-    shared.figures.wal_pages.store(0, Ordering::Relaxed);
+    asked.unwrap_or_else(|error| {
+        tracing::warn!(%error, mode, "checkpoint the catalog");
+        LogState::default()
+    })
 }
 
 struct SqliteTx<'c> {
