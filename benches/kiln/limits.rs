@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
@@ -16,11 +16,12 @@ use crate::bodies::{Names, Random};
 use crate::load::{Round, micros};
 use crate::process::Watch;
 
-const SCHEMA: &str = "
+const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
-    -- Rarer than the default, as a server that writes all the time would have it.
-    PRAGMA wal_autocheckpoint = 4000;
+    PRAGMA wal_autocheckpoint = 0;
+    PRAGMA cache_size = -65536;";
+const SCHEMA: &str = "
     CREATE TABLE files (
         bucket INTEGER NOT NULL,
         name TEXT NOT NULL,
@@ -89,16 +90,72 @@ fn insert(transaction: &Transaction<'_>, number: u64, name: &str, rows: Rows<'_>
     Ok(())
 }
 
-fn create(folder: &Path) -> Fallible<Connection> {
+fn open(folder: &Path) -> Fallible<Connection> {
     let mut connection = Connection::open(folder.join("limit.db"))?;
-    connection.execute_batch(SCHEMA)?;
+    connection.execute_batch(SETTINGS)?;
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
     Ok(connection)
+}
+
+fn create(folder: &Path) -> Fallible<Connection> {
+    let connection = open(folder)?;
+    connection.execute_batch(SCHEMA)?;
+    Ok(connection)
+}
+
+/// Copies the write-ahead log back beside the commits, as a server would: a writer that does it
+/// itself stands still for long.
+struct Checkpoints {
+    nudge: SyncSender<()>,
+    done: Receiver<()>,
+    thread: JoinHandle<Result<(), rusqlite::Error>>,
+}
+
+impl Checkpoints {
+    fn start(folder: &Path) -> Fallible<Self> {
+        let connection = open(folder)?;
+        let (nudge, nudged) = sync_channel(1);
+        let (tell, done) = sync_channel(1);
+        let thread = thread::spawn(move || {
+            while nudged.recv().is_ok() {
+                checkpoint(&connection, "PASSIVE")?;
+                // A word that is still waiting serves as well.
+                tell.try_send(()).ok();
+            }
+            Ok(())
+        });
+        Ok(Self { nudge, done, thread })
+    }
+
+    /// To be called by the writer after each commit.
+    fn after_commit(&self, writer: &Connection) -> Fallible<()> {
+        const PAGES: i64 = 4000;
+        if self.done.try_recv().is_ok() {
+            // The few pages that came in meanwhile, so that the log begins anew.
+            checkpoint(writer, "PASSIVE")?;
+        } else if checkpoint(writer, "NOOP")? > PAGES {
+            self.nudge.try_send(()).ok();
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Fallible<()> {
+        drop(self.nudge);
+        Ok(self.thread.join().map_err(|_| "the checkpointing thread panicked")??)
+    }
+}
+
+/// Returns how many pages are in the log and not yet in the database.
+fn checkpoint(connection: &Connection, mode: &str) -> Result<i64, rusqlite::Error> {
+    connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
 }
 
 /// Commits of one upload's rows each, one after the other.
 pub(crate) fn lone_commits(folder: &Path, time: Duration, rows: Rows<'_>) -> Fallible<Round> {
     let mut connection = create(folder)?;
+    let checkpoints = Checkpoints::start(folder)?;
     let watch = Watch::new(&[]);
     let before = watch.sample()?;
     let start = Instant::now();
@@ -109,11 +166,15 @@ pub(crate) fn lone_commits(folder: &Path, time: Duration, rows: Rows<'_>) -> Fal
         let transaction = connection.transaction()?;
         insert(&transaction, number, &Names::Flat.get(number), rows)?;
         transaction.commit()?;
+        checkpoints.after_commit(&connection)?;
         let now = Instant::now();
         latencies.push(micros(now - mark));
         mark = now;
     }
-    Ok(Round::new(latencies, 0, start.elapsed().as_secs_f64(), before.until(&watch.sample()?)))
+    let seconds = start.elapsed().as_secs_f64();
+    let usage = before.until(&watch.sample()?);
+    checkpoints.end()?;
+    Ok(Round::new(latencies, 0, seconds, usage))
 }
 
 /// One upload that waits to be committed.
@@ -130,6 +191,7 @@ pub(crate) fn group_commits(
     rows: Rows<'_>,
 ) -> Fallible<Round> {
     let connection = create(folder)?;
+    let checkpoints = Checkpoints::start(folder)?;
     let watch = Watch::new(&[]);
     let stop = AtomicBool::new(false);
     let before = watch.sample()?;
@@ -137,7 +199,9 @@ pub(crate) fn group_commits(
     let latencies = thread::scope(|scope| -> Fallible<Vec<u32>> {
         let (queue, waiting) = sync_channel(usize::try_from(threads)?);
         let writer = scope.spawn(move || {
-            commit_groups(connection, &waiting, rows).map_err(|failure| failure.to_string())
+            commit_groups(connection, &checkpoints, &waiting, rows)
+                .and_then(|()| checkpoints.end())
+                .map_err(|failure| failure.to_string())
         });
         let waiters: Vec<_> = (0..threads)
             .map(|thread| {
@@ -162,6 +226,7 @@ pub(crate) fn group_commits(
 /// Returns when all who could wait have gone.
 fn commit_groups(
     mut connection: Connection,
+    checkpoints: &Checkpoints,
     waiting: &Receiver<Waiting>,
     rows: Rows<'_>,
 ) -> Fallible<()> {
@@ -178,6 +243,7 @@ fn commit_groups(
             // Who has stopped waiting does not want to know.
             upload.done.send(()).ok();
         }
+        checkpoints.after_commit(&connection)?;
     }
     Ok(())
 }

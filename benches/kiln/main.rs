@@ -58,10 +58,10 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
     /// How long each timed round takes
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// How often each side of a comparison is measured; the best round counts
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// List 100,000 against 1,000,000 files instead of 10,000 against 100,000
     #[arg(long)]

@@ -218,8 +218,15 @@ fn side_text(side: &Side, name: &str, per: Per) -> String {
         Per::Gigabyte => (format!("{} MB/s", short(best.megabytes_per_second())), "s/GB"),
     };
     let cpu = if cpu > 0.0 { format!(" {}{unit}", short(cpu)) } else { String::new() };
-    format!(" {name} {rate} {}/{} ms{cpu};", short(best.quantile(0.50)), short(best.quantile(0.99)))
+    let foreign = best.usage.foreign_share;
+    let foreign =
+        if foreign > DISTURBED { format!(" foreign {}", short(foreign)) } else { String::new() };
+    let (half, most) = (short(best.quantile(0.50)), short(best.quantile(0.99)));
+    format!(" {name} {rate} {half}/{most} ms{cpu}{foreign};")
 }
+
+/// The share of the machine that others may have before it is worth a word in the table.
+const DISTURBED: f64 = 0.25;
 
 /// Three digits that mean something.
 fn short(figure: f64) -> String {
