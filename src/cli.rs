@@ -68,6 +68,9 @@ Examples:
     /// Look at replication and try failed jobs again.
     #[command(subcommand)]
     Replication(ReplicationAction),
+    /// See what lifecycle rules would do now, and let them.
+    #[command(subcommand)]
+    Lifecycle(LifecycleAction),
     /// Show and check settings without serving.
     #[command(subcommand)]
     Config(ConfigAction),
@@ -216,6 +219,34 @@ Examples:
 }
 
 #[derive(Debug, Subcommand)]
+enum LifecycleAction {
+    /// Show what the rules of a bucket make due now; nothing is changed.
+    #[command(after_help = "\
+Examples:
+  kiln lifecycle preview photos
+  kiln lifecycle preview photos --limit 10000 --json")]
+    Preview {
+        /// The bucket.
+        #[arg(value_name = "BUCKET")]
+        bucket: String,
+        /// Most acts to list, 0 to 10000 [default: 100]; the counts are always of all.
+        #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(0..=10_000))]
+        limit: Option<u16>,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Do now what the rules of a bucket make due, instead of within a day.
+    #[command(after_help = "Example:\n  kiln lifecycle run photos")]
+    Run {
+        /// The bucket.
+        #[arg(value_name = "BUCKET")]
+        bucket: String,
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigAction {
     /// Print every setting with its value and where that came from; secrets are masked.
     Show(Form),
@@ -299,6 +330,7 @@ fn run(
         Action::Account(action) => administer(account_command(action), load, out, err),
         Action::Key(action) => administer(key_command(action), load, out, err),
         Action::Replication(action) => administer(replication_command(action), load, out, err),
+        Action::Lifecycle(action) => administer(lifecycle_command(action), load, out, err),
     }
 }
 
@@ -361,7 +393,7 @@ const NEEDED_BY_ALL: [&str; 5] =
 /// The whole command line. Every command takes every setting, but shows only those it needs.
 fn command() -> Command {
     let mut command = Line::command().args(config::flags());
-    for name in ["account", "key", "replication", "completions", "version"] {
+    for name in ["account", "key", "replication", "lifecycle", "completions", "version"] {
         let needs_some = !matches!(name, "completions" | "version");
         let hidden = config::flags()
             .into_iter()
@@ -429,6 +461,18 @@ fn replication_command(action: ReplicationAction) -> (AdminCommand, Form) {
         }
         ReplicationAction::Retry { job_id, all: _, bucket, reason, form } => {
             (AdminCommand::RetryReplicationJobs { job_id, bucket_name: bucket, reason }, form)
+        }
+    }
+}
+
+fn lifecycle_command(action: LifecycleAction) -> (AdminCommand, Form) {
+    match action {
+        LifecycleAction::Preview { bucket, limit, form } => {
+            let limit = limit.map(usize::from);
+            (AdminCommand::PreviewLifecycle { bucket_name: bucket, limit }, form)
+        }
+        LifecycleAction::Run { bucket, form } => {
+            (AdminCommand::RunLifecycle { bucket_name: bucket }, form)
         }
     }
 }
@@ -537,7 +581,44 @@ fn render(command: &AdminCommand, answer: &Value, endpoint: &str) -> String {
             number if number.as_u64() == Some(1) => "1 job is tried again.\n".to_owned(),
             number => format!("{} jobs are tried again.\n", text(number)),
         },
+        AdminCommand::PreviewLifecycle { .. } | AdminCommand::RunLifecycle { .. }
+            if answer["hasLifecycleRules"] == false =>
+        {
+            format!("Bucket {} has no lifecycle rules.\n", text(&answer["bucketName"]))
+        }
+        AdminCommand::PreviewLifecycle { .. } => preview(answer),
+        AdminCommand::RunLifecycle { .. } => format!("Done: {}.\n", counts(answer)),
     }
+}
+
+fn counts(answer: &Value) -> String {
+    let count = |name: &str, one: &str, more: &str| {
+        let number = &answer["counts"][name];
+        let what = if number.as_u64() == Some(1) { one } else { more };
+        format!("{} {what}", text(number))
+    };
+    [
+        count("hidden", "name hidden", "names hidden"),
+        count("deleted", "version deleted", "versions deleted"),
+        count("canceled", "large file canceled", "large files canceled"),
+    ]
+    .join(", ")
+}
+
+fn preview(answer: &Value) -> String {
+    let head = ["ACTION", "UPLOADED", "BYTES", "FILE", "FILE ID"];
+    let page = listing("Nothing is listed.", &head, &answer["acts"], |act| {
+        vec![
+            text(&act["action"]),
+            moment(&act["uploadTimestamp"]),
+            text(&act["contentLength"]),
+            text(&act["fileName"]),
+            text(&act["fileId"]),
+        ]
+    });
+    let bytes = text(&answer["deletedContentLength"]);
+    let total = format!("\nDue now: {} ({bytes} bytes).\n", counts(answer));
+    page + &total
 }
 
 fn jobs(answer: &Value) -> String {
@@ -707,6 +788,7 @@ mod tests {
             Action::Account(action) => account_command(action).0,
             Action::Key(action) => key_command(action).0,
             Action::Replication(action) => replication_command(action).0,
+            Action::Lifecycle(action) => lifecycle_command(action).0,
             other => unreachable!("{other:?} is no administration command"),
         }
     }
@@ -746,7 +828,14 @@ mod tests {
             assert_eq!(help.contains("--data-dir"), !needs_none, "{name}");
             seen.push(name);
         });
-        for name in ["serve", "account create", "key delete", "replication retry", "config show"] {
+        for name in [
+            "serve",
+            "account create",
+            "key delete",
+            "replication retry",
+            "lifecycle run",
+            "config show",
+        ] {
             assert!(seen.iter().any(|one| one == name), "{name} in {seen:?}");
         }
         let (ending, help, _) = run_with(&[], &["--help"]);
@@ -840,6 +929,14 @@ mod tests {
                 reason: Some("timeout".to_owned()),
             }
         );
+        assert_eq!(
+            admin_command("lifecycle preview photos --limit 7"),
+            AdminCommand::PreviewLifecycle { bucket_name: "photos".to_owned(), limit: Some(7) }
+        );
+        assert_eq!(
+            admin_command("lifecycle run photos --json"),
+            AdminCommand::RunLifecycle { bucket_name: "photos".to_owned() }
+        );
     }
 
     #[test]
@@ -858,6 +955,9 @@ mod tests {
             "replication jobs --state lost",
             "replication jobs --limit 0",
             "replication jobs --limit 1001",
+            "lifecycle preview",
+            "lifecycle preview photos --limit 10001",
+            "lifecycle run",
             "completions tcsh",
             "--master-key K000qW3rTy-uI0p+aS/dF config check",
         ] {
@@ -991,6 +1091,28 @@ mod tests {
             ("key list", json!({ "keys": [] }), "No application keys.\n"),
             ("replication retry 1", json!({ "retried": 1 }), "1 job is tried again.\n"),
             ("replication retry --all", json!({ "retried": 0 }), "0 jobs are tried again.\n"),
+            (
+                "lifecycle run photos",
+                json!({ "bucketName": "photos", "hasLifecycleRules": true,
+                    "counts": { "hidden": 1, "deleted": 0, "canceled": 2 } }),
+                "Done: 1 name hidden, 0 versions deleted, 2 large files canceled.\n",
+            ),
+            (
+                "lifecycle preview photos",
+                json!({ "bucketName": "photos", "hasLifecycleRules": false, "acts": [],
+                    "counts": { "hidden": 0, "deleted": 0, "canceled": 0 } }),
+                "Bucket photos has no lifecycle rules.\n",
+            ),
+            (
+                "lifecycle preview photos",
+                json!({ "bucketName": "photos", "hasLifecycleRules": true,
+                    "counts": { "hidden": 0, "deleted": 1, "canceled": 0 },
+                    "deletedContentLength": 5, "acts": [{ "action": "delete", "contentLength": 5,
+                    "fileId": "4_z", "fileName": "a\u{1b}b", "uploadTimestamp": 1000 }] }),
+                "ACTION  UPLOADED                  BYTES  FILE      FILE ID\n\
+                 delete  1970-01-01T00:00:01.000Z  5      a\\u{1b}b  4_z\n\n\
+                 Due now: 0 names hidden, 1 version deleted, 0 large files canceled (5 bytes).\n",
+            ),
             (
                 "key delete 000a",
                 json!({ "applicationKeyId": "000a", "keyName": "k" }),

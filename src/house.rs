@@ -31,6 +31,7 @@ use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::{BACKOFF_MS_MAX, Leniency};
 use crate::entropy::{self, Entropy, OsEntropy};
+use crate::jobs::lifecycle::Lifecycle;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::upkeep::Upkeep;
 use crate::metrics::Metrics;
@@ -306,6 +307,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         dead_tokens: DeadTokens::default(),
         strikes: Strikes::default(),
         upload_slots: UploadSlots::default(),
+        lifecycle_turn: tokio::sync::Mutex::default(),
         wake: Wake::default(),
         metrics: Arc::new(Metrics::default()),
         blob_metrics,
@@ -476,6 +478,7 @@ async fn run(
     let grace_ms = i64::try_from(config.blobs.grace_s).unwrap_or(i64::MAX / 2000) * 1000;
     let sweep = Sweep::new(Arc::clone(app), grace_ms);
     let upkeep = Upkeep::new(Arc::clone(app));
+    let lifecycle = Lifecycle::new(Arc::clone(app));
 
     let data = std::net::TcpListener::bind(config.listen);
     let data = data.map_err(|source| listen_error(&config.listen, source))?;
@@ -529,6 +532,7 @@ async fn run(
     let engine_task = workers.spawn(Arc::clone(&engine).run());
     let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), before_this_run));
     let upkeep_task = workers.spawn(Arc::clone(&upkeep).run());
+    let lifecycle_task = workers.spawn(Arc::clone(&lifecycle).run());
     let ready = json!({
         "accountId": crate::operations::accounts::first_account(app)?.to_string(),
         "adminEndpoint": admin_endpoint,
@@ -547,10 +551,12 @@ async fn run(
     tracing::info!("stopping: no new connections, requests in flight have 30 s");
     futures_util::future::join(data_handle.stop(true), admin_handle.stop(true)).await;
     sweep.stop();
+    lifecycle.stop();
     upkeep.stop();
     // The engine and its tasks run on the workers' runtime; only the waiting is done here.
     engine.stop(DRAIN).await;
-    let workers_ended = futures_util::future::join3(engine_task, sweep_task, upkeep_task);
+    let workers_ended =
+        futures_util::future::join4(engine_task, sweep_task, lifecycle_task, upkeep_task);
     drop(tokio::time::timeout(DRAIN, workers_ended).await);
     drop((data_task, admin_task));
     if let Err(error) = std::fs::remove_file(&running_file) {

@@ -37,4 +37,9 @@ pub(crate) struct Metrics {
     /// Outcomes that came too late because the lease had been taken over.
     pub(crate) replication_fenced: Counter,
     pub(crate) swept_blobs: Counter,
+    /// Walks over a bucket that came to their end, and what they did.
+    pub(crate) lifecycle_walks: Counter,
+    pub(crate) lifecycle_hidden: Counter,
+    pub(crate) lifecycle_deleted: Counter,
+    pub(crate) lifecycle_canceled: Counter,
 }

@@ -604,3 +604,108 @@ pub(crate) fn walk_unfinished(
         &mut |row| Ok(each(version(row, bucket.1)?)),
     )
 }
+
+/// A version as far as lifecycle rules look at it, and names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) name: String,
+    pub(crate) upload_at: Millis,
+    pub(crate) origin: FileNumber,
+    pub(crate) number: FileNumber,
+    pub(crate) action: Action,
+    pub(crate) written_at: Millis,
+    pub(crate) size: u64,
+    /// None when it cannot be read.
+    pub(crate) lock: Option<FileLock>,
+}
+
+/// Walks the versions behind the given place: names in byte order, newest version first, until
+/// `each` answers false. Reads little of each, and goes on where a lock is unreadable.
+pub(crate) fn walk_seen(
+    tx: &mut dyn Tx,
+    bucket: BucketNumber,
+    behind: (&str, Millis, FileNumber),
+    each: &mut dyn FnMut(Seen) -> bool,
+) -> Result<(), Error> {
+    let (name, upload_at, origin) = behind;
+    tx.query(
+        "SELECT name, sort_upload, sort_origin, file_no, action, written_at_ms, size,
+                retention_mode, retain_until_ms, legal_hold
+           FROM files
+          WHERE bucket_no = ?1 AND (name, sort_upload, sort_origin) > (?2, ?3, ?4)
+          ORDER BY name, sort_upload, sort_origin",
+        &[Value::Int(bucket.0), Value::Text(name), Value::Int(-upload_at.0), Value::Int(-origin.0)],
+        &mut |row| {
+            let lock = || lock(row.int(7)?, row.opt_int(8)?, row.int(9)?);
+            Ok(each(Seen {
+                name: row.text(0)?.to_owned(),
+                upload_at: Millis(-row.int(1)?),
+                origin: FileNumber(-row.int(2)?),
+                number: FileNumber(row.int(3)?),
+                action: action(row.int(4)?)?,
+                written_at: Millis(row.int(5)?),
+                size: u64::try_from(row.int(6)?).map_err(|_| Error::Unreadable { what: "size" })?,
+                lock: lock().ok(),
+            }))
+        },
+    )
+}
+
+/// When the next newer finished version of the same name was made; None for the newest.
+pub(crate) fn hidden_since(
+    tx: &mut dyn Tx,
+    bucket: BucketNumber,
+    version: &FileVersion,
+) -> Result<Option<Millis>, Error> {
+    find(
+        tx,
+        "SELECT sort_upload FROM files
+          WHERE bucket_no = ?1 AND name = ?2 AND (sort_upload, sort_origin) < (?3, ?4)
+            AND action <> 2
+          ORDER BY sort_upload DESC, sort_origin DESC LIMIT 1",
+        &[
+            Value::Int(bucket.0),
+            Value::Text(version.name.as_str()),
+            Value::Int(-version.upload_at.0),
+            Value::Int(-version.origin.0),
+        ],
+        |row| Ok(Millis(-row.int(0)?)),
+    )
+}
+
+/// Whether a version is the only one of its name, unfinished large files counted.
+pub(crate) fn is_alone(
+    tx: &mut dyn Tx,
+    bucket: BucketNumber,
+    version: &FileVersion,
+) -> Result<bool, Error> {
+    let other = find(
+        tx,
+        "SELECT file_no FROM files WHERE bucket_no = ?1 AND name = ?2 AND file_no <> ?3 LIMIT 1",
+        &[Value::Int(bucket.0), Value::Text(version.name.as_str()), Value::Int(version.number.0)],
+        |row| row.int(0),
+    )?;
+    Ok(other.is_none())
+}
+
+/// Writes what can be read as no lock into the row of a version, as damage would.
+#[cfg(test)]
+pub(crate) fn spoil_lock(tx: &mut dyn Tx, number: FileNumber) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE files SET retention_mode = 1, retain_until_ms = 'soon' WHERE file_no = ?1",
+        &[Value::Int(number.0)],
+    )?;
+    Ok(())
+}
+
+/// Gives a version a lock, as the operations on locks do.
+#[cfg(test)]
+pub(crate) fn put_lock(tx: &mut dyn Tx, number: FileNumber, lock: FileLock) -> Result<(), Error> {
+    let (mode, until, hold) = lock_codes(lock);
+    tx.execute(
+        "UPDATE files SET retention_mode = ?2, retain_until_ms = ?3, legal_hold = ?4
+          WHERE file_no = ?1",
+        &[Value::Int(number.0), Value::Int(mode), Value::opt_int(until), Value::Int(hold)],
+    )?;
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! Facts: everything the server has promised to remember, in one SQL database.
 //!
-//! Kept here: accounts, keys, buckets, file versions, small bodies, replication jobs. Deliberately
+//! Kept here: accounts, keys, buckets, file versions, small bodies, replication jobs, walks. Deliberately
 //! not here: rules (they are in `domain` and in the bodies of `operations`), larger bytes, HTTP.
 //! Operations and the workers call. The promise that would break first: a write that answered Ok
 //! survives the loss of power at that instant.
@@ -15,6 +15,7 @@ pub(crate) mod config_versions;
 pub(crate) mod dialect;
 pub(crate) mod files;
 pub(crate) mod keys;
+pub(crate) mod lifecycle;
 pub(crate) mod parts;
 pub(crate) mod replication;
 pub(crate) mod reset;

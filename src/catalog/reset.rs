@@ -6,11 +6,12 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Millis;
 
 /// Empties the tables that are emptied as a whole, those that refer to others first.
-const EMPTIED: [&str; 9] = [
+const EMPTIED: [&str; 10] = [
     "DELETE FROM replication_jobs",
     "DELETE FROM replication_origins",
     "DELETE FROM replication_targets",
     "DELETE FROM replication_scans",
+    "DELETE FROM lifecycle_walks",
     "DELETE FROM files",
     "DELETE FROM parts",
     "DELETE FROM blob_data",

@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (4, include_str!("../../migrations/0004_create_replication.sql")),
     (5, include_str!("../../migrations/0005_rebuild_files_for_large_files.sql")),
     (7, include_str!("../../migrations/0007_rebuild_for_cheap_inserts.sql")),
+    (8, include_str!("../../migrations/0008_create_lifecycle_walks.sql")),
     (10, include_str!("../../migrations/0010_mark_drawn_numbers.sql")),
 ];
 

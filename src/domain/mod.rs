@@ -15,6 +15,7 @@ pub(crate) mod file;
 pub(crate) mod ids;
 pub(crate) mod key;
 pub(crate) mod large_file;
+pub(crate) mod lifecycle;
 pub(crate) mod lock;
 pub(crate) mod names;
 pub(crate) mod percent;

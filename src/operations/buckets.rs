@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::auth::caller::{Caller, Grant};
-use crate::catalog::{Abort, Error as CatalogError, Tx, buckets, files};
+use crate::catalog::{Abort, Error as CatalogError, Tx, buckets, files, lifecycle as walks};
 use crate::domain::bucket::{
     Bucket, BucketSettings, BucketType, FIRST_REVISION, check_bucket_info,
 };
 use crate::domain::capability::Capability;
 use crate::domain::cors::{self, CorsRule};
 use crate::domain::ids::BucketId;
+use crate::domain::lifecycle::{self, LifecycleRule};
 use crate::domain::names::{BucketName, fold_bucket_name};
 use crate::domain::refusal::{
     Code, Refusal, bad_request, no_such_bucket, not_supported, refuse, unauthorized,
 };
 use crate::domain::replication::{ReplicationConfiguration, check_configuration};
+use crate::domain::time::{DAY_MS, Millis};
 use crate::entropy;
 use crate::operations::App;
 use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
@@ -27,7 +29,6 @@ use crate::operations::replication_rules;
 pub(crate) enum LaterFeature {
     FileLock,
     Encryption,
-    LifecycleRules,
 }
 
 /// Features of later versions that a request asked for. Each is refused in words.
@@ -41,13 +42,11 @@ impl LaterFeatures {
             match feature {
                 LaterFeature::FileLock => caller.require(Capability::WriteBucketRetentions)?,
                 LaterFeature::Encryption => caller.require(Capability::WriteBucketEncryption)?,
-                LaterFeature::LifecycleRules => {}
             }
         }
         match self.0.first() {
             Some(LaterFeature::FileLock) => Err(not_supported("Object Lock")),
             Some(LaterFeature::Encryption) => Err(not_supported("server-side encryption")),
-            Some(LaterFeature::LifecycleRules) => Err(not_supported("lifecycleRules")),
             None => Ok(()),
         }
     }
@@ -60,6 +59,7 @@ pub(crate) struct NewBucket {
     pub(crate) kind: String,
     pub(crate) info: BTreeMap<String, String>,
     pub(crate) cors_rules: Vec<CorsRule>,
+    pub(crate) lifecycle_rules: Vec<LifecycleRule>,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) later: LaterFeatures,
 }
@@ -79,11 +79,16 @@ pub(crate) async fn create_bucket(
     let kind = BucketType::parse(&wanted.kind)?;
     check_bucket_info(&wanted.info)?;
     cors::check_rules(&wanted.cors_rules)?;
+    lifecycle::check_rules(&wanted.lifecycle_rules)?;
     wanted.later.refuse(caller)?;
     let replication = wanted.replication.unwrap_or_default();
     let replication = check_configuration(replication, None, app.policy.replication_leniency)?;
-    let settings =
-        BucketSettings { bucket_info: wanted.info, cors_rules: wanted.cors_rules, replication };
+    let settings = BucketSettings {
+        bucket_info: wanted.info,
+        cors_rules: wanted.cors_rules,
+        lifecycle_rules: wanted.lifecycle_rules,
+        replication,
+    };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
     let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);
     let bucket = app
@@ -106,6 +111,7 @@ pub(crate) async fn create_bucket(
                 settings: settings.clone(),
             };
             replication_rules::check_against_catalog(tx, &bucket, &settings.replication, now)?;
+            follow_lifecycle_rules(tx, &bucket, &[], now)?;
             buckets::insert_bucket(tx, &bucket, now).map_err(|error| match error {
                 CatalogError::Conflict => Abort::Refused(refuse(
                     Code::DuplicateBucketName,
@@ -125,6 +131,7 @@ pub(crate) struct BucketChange {
     pub(crate) kind: Option<String>,
     pub(crate) info: Option<BTreeMap<String, String>>,
     pub(crate) cors_rules: Option<Vec<CorsRule>>,
+    pub(crate) lifecycle_rules: Option<Vec<LifecycleRule>>,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) if_revision_is: Option<i64>,
     pub(crate) later: LaterFeatures,
@@ -155,6 +162,9 @@ pub(crate) async fn update_bucket(
     if let Some(rules) = &change.cors_rules {
         cors::check_rules(rules)?;
     }
+    if let Some(rules) = &change.lifecycle_rules {
+        lifecycle::check_rules(rules)?;
+    }
     change.later.refuse(caller)?;
     let leniency = app.policy.replication_leniency;
     let now = app.clock.now();
@@ -166,7 +176,7 @@ pub(crate) async fn update_bucket(
             if change.if_revision_is.is_some_and(|wanted| wanted != bucket.revision) {
                 return Err(refuse(Code::Conflict, "simultaneous updates to bucket").into());
             }
-            let before = bucket.settings.replication.clone();
+            let before = bucket.settings.clone();
             if let Some(replication) = &change.replication {
                 let checked = check_configuration(replication.clone(), Some(id), leniency)?;
                 replication_rules::check_against_catalog(tx, &bucket, &checked, now)?;
@@ -179,14 +189,34 @@ pub(crate) async fn update_bucket(
             if let Some(rules) = &change.cors_rules {
                 bucket.settings.cors_rules.clone_from(rules);
             }
+            if let Some(rules) = &change.lifecycle_rules {
+                bucket.settings.lifecycle_rules.clone_from(rules);
+            }
             bucket.revision += 1;
             buckets::update_bucket(tx, &bucket)?;
-            replication_rules::follow_rule_change(tx, &bucket, before.rules(), now)?;
+            let rules_before = before.replication.rules();
+            replication_rules::follow_rule_change(tx, &bucket, rules_before, now)?;
+            follow_lifecycle_rules(tx, &bucket, &before.lifecycle_rules, now)?;
             Ok(bucket)
         })
         .await?;
     app.wake.replication.notify_one();
     Ok(updated)
+}
+
+/// Plans the daily walks of a bucket that got its first lifecycle rules, or forgets those of one
+/// that has none any more.
+fn follow_lifecycle_rules(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    before: &[LifecycleRule],
+    now: Millis,
+) -> Result<(), CatalogError> {
+    match (before.is_empty(), bucket.settings.lifecycle_rules.is_empty()) {
+        (true, false) => walks::plan_walks(tx, bucket.id, now.plus(DAY_MS)),
+        (false, true) => walks::forget_walks(tx, bucket.id),
+        (true, true) | (false, false) => Ok(()),
+    }
 }
 
 fn existing(tx: &mut dyn Tx, id: BucketId) -> Result<Bucket, Abort> {
@@ -214,6 +244,7 @@ pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Resul
             }
             buckets::delete_bucket(tx, bucket.number)?;
             crate::catalog::replication::forget_bucket(tx, id)?;
+            walks::forget_walks(tx, id)?;
             bucket.revision += 1;
             Ok(bucket)
         })

@@ -22,8 +22,12 @@ pub(crate) enum Cause {
     /// A large file is complete.
     Finish,
     Hide,
+    /// A lifecycle rule hides the name.
+    LifecycleHide,
     Replica,
     Delete,
+    /// A lifecycle rule deletes the version.
+    LifecycleDelete,
     /// An unfinished large file is given up.
     Cancel,
 }
@@ -76,9 +80,13 @@ fn plan(
 ) -> Result<Enqueued, Error> {
     match cause {
         Cause::Upload | Cause::Copy | Cause::Finish => {}
-        Cause::Start | Cause::Hide | Cause::Replica | Cause::Delete | Cause::Cancel => {
-            return Ok(Enqueued::Nothing);
-        }
+        Cause::Start
+        | Cause::Hide
+        | Cause::LifecycleHide
+        | Cause::Replica
+        | Cause::Delete
+        | Cause::LifecycleDelete
+        | Cause::Cancel => return Ok(Enqueued::Nothing),
     }
     let enqueued = replication_rules::enqueue(
         tx,

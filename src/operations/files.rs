@@ -9,7 +9,7 @@ use crate::domain::capability::Capability;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, HIDE_CONTENT_TYPE};
-use crate::domain::ids::ClaimedFileId;
+use crate::domain::ids::{ClaimedFileId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{
@@ -73,52 +73,57 @@ pub(crate) async fn hide_file(
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name.as_str())?;
     let moment = Moment::of(app);
-    let now = moment.now;
-    let number = app.numbers.small_file(now);
+    let number = app.numbers.small_file(moment.now);
     let hidden = app
         .catalog
         .write("hide_file", move |tx| {
             let bucket = buckets::find_by_id(tx, grant.bucket.id)?
                 .ok_or_else(|| no_such_bucket(&grant.bucket.id))?;
-            let newest = files::newest(tx, bucket.number, name.as_str())?;
-            let Some(place) = newest.finished else {
-                return Err(refuse(
-                    Code::NoSuchFile,
-                    format!("File not present: {}", name.as_str()),
-                )
-                .into());
-            };
-            if place.action == Action::Hide {
-                return Err(refuse(
-                    Code::AlreadyHidden,
-                    format!("File already hidden: {}", name.as_str()),
-                )
-                .into());
-            }
-            let mut marker = FileVersion {
-                bucket: bucket.id,
-                number,
-                name: name.clone(),
-                action: Action::Hide,
-                upload_at: newest.next_upload_at(now),
-                origin: number,
-                written_at: now,
-                size: 0,
-                sha1: ContentSha1::Verified(Sha1Digest::OF_NOTHING),
-                md5: Some(Md5Digest::OF_NOTHING),
-                parts: None,
-                content_type: HIDE_CONTENT_TYPE.to_owned(),
-                info: FileInfo::default(),
-                blob: None,
-                replication: None,
-                lock: FileLock::default(),
-                encryption: Encryption::None,
-            };
-            effects::add(tx, &bucket, &mut marker, newest, Cause::Hide, moment)?;
-            Ok(marker)
+            hide(tx, &bucket, &name, number, Cause::Hide, moment)
         })
         .await?;
     Ok(hidden)
+}
+
+/// Puts a hide marker with this number in front of a name, for a caller or for a rule.
+pub(crate) fn hide(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    name: &FileName,
+    number: FileNumber,
+    cause: Cause,
+    moment: Moment,
+) -> Result<FileVersion, Abort> {
+    let newest = files::newest(tx, bucket.number, name.as_str())?;
+    let Some(place) = newest.finished else {
+        let text = format!("File not present: {}", name.as_str());
+        return Err(refuse(Code::NoSuchFile, text).into());
+    };
+    if place.action == Action::Hide {
+        let text = format!("File already hidden: {}", name.as_str());
+        return Err(refuse(Code::AlreadyHidden, text).into());
+    }
+    let mut marker = FileVersion {
+        bucket: bucket.id,
+        number,
+        name: name.clone(),
+        action: Action::Hide,
+        upload_at: newest.next_upload_at(moment.now),
+        origin: number,
+        written_at: moment.now,
+        size: 0,
+        sha1: ContentSha1::Verified(Sha1Digest::OF_NOTHING),
+        md5: Some(Md5Digest::OF_NOTHING),
+        parts: None,
+        content_type: HIDE_CONTENT_TYPE.to_owned(),
+        info: FileInfo::default(),
+        blob: None,
+        replication: None,
+        lock: FileLock::default(),
+        encryption: Encryption::None,
+    };
+    effects::add(tx, bucket, &mut marker, newest, cause, moment)?;
+    Ok(marker)
 }
 
 /// Deletes one version. Its bytes go when nothing shows them any more.
@@ -152,16 +157,28 @@ pub(crate) async fn delete_version(
             let version = find_claimed(tx, bucket, &claimed)?
                 .filter(|version| version.name.as_str() == file_name)
                 .ok_or_else(|| absent.clone())?;
-            if !version.lock.may_delete(moment.now, bypass_governance) {
-                return Err(access_denied().into());
-            }
             let cause = match version.action {
                 Action::Start => Cause::Cancel,
                 Action::Upload | Action::Hide => Cause::Delete,
             };
-            Ok(effects::remove(tx, bucket, &version, cause, moment)?)
+            remove(tx, bucket, &version, cause, bypass_governance, moment)
         })
         .await?;
     app.wake.sweep.notify_one();
     Ok(())
+}
+
+/// Removes a version for a caller or for a rule, unless its lock forbids it.
+pub(crate) fn remove(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &FileVersion,
+    cause: Cause,
+    bypass_governance: bool,
+    moment: Moment,
+) -> Result<(), Abort> {
+    if !version.lock.may_delete(moment.now, bypass_governance) {
+        return Err(access_denied().into());
+    }
+    Ok(effects::remove(tx, bucket, version, cause, moment)?)
 }

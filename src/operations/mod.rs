@@ -19,6 +19,7 @@ pub(crate) mod facts;
 pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod large_files;
+pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
@@ -66,6 +67,8 @@ pub(crate) struct App {
     pub(crate) dead_tokens: DeadTokens,
     pub(crate) strikes: Strikes,
     pub(crate) upload_slots: UploadSlots,
+    /// Held by whoever walks buckets with lifecycle rules: one walk at a time is enough.
+    pub(crate) lifecycle_turn: tokio::sync::Mutex<()>,
     pub(crate) wake: Wake,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) blob_metrics: Arc<BlobMetrics>,
@@ -95,4 +98,5 @@ pub(crate) struct Policy {
 pub(crate) struct Wake {
     pub(crate) replication: Notify,
     pub(crate) sweep: Notify,
+    pub(crate) lifecycle: Notify,
 }

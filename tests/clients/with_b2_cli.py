@@ -40,6 +40,49 @@ def cors_rules_read_back_as_they_were_set(server):
     check(json.loads(b2("bucket", "get", "cli-cors"))["corsRules"] == [], "cleared")
 
 
+def lifecycle_rules_read_back_and_hide_and_delete_files(_):
+    server = Server()
+    try:
+        b2 = Cli(server)
+        rules = [
+            {"daysFromHidingToDeleting": 1, "daysFromUploadingToHiding": None,
+             "fileNamePrefix": "documents/"},
+            {"daysFromHidingToDeleting": 1, "daysFromUploadingToHiding": 7,
+             "daysFromStartingToCancelingUnfinishedLargeFiles": 3, "fileNamePrefix": "temporary/"}]
+
+        def shown():
+            return json.loads(b2("bucket", "get", "cli-rules"))["lifecycleRules"]
+
+        b2("bucket", "create", "--lifecycle-rules", json.dumps(rules), "cli-rules", "allPrivate")
+        check(shown() == rules, shown())
+        b2("bucket", "update", "--lifecycle-rule", json.dumps(rules[1]),
+           "--lifecycle-rule", json.dumps(rules[0]), "cli-rules")
+        check(shown() == rules[::-1], "in the order given")
+        wrong = json.dumps({"daysFromUploadingToHiding": 0, "fileNamePrefix": ""})
+        text = b2.refused("bucket", "update", "--lifecycle-rule", wrong, "cli-rules")
+        check("daysFromUploadingToHiding" in text, text)
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "f"
+            for text in ("one", "two"):
+                file.write_text(text)
+                b2("file", "upload", "cli-rules", file, "documents/f")
+            b2("file", "upload", "cli-rules", file, "temporary/f")
+        server.control("/admin/clock/advance?ms=86500000")
+        server.control("/admin/lifecycle/walk")
+        listed = b2("ls", "-r", "--versions", "b2://cli-rules").split()
+        check(listed == ["documents/f", "temporary/f"], "the superseded version is gone")
+        server.control("/admin/clock/advance?ms=604800000")
+        server.control("/admin/lifecycle/walk")
+        check(b2("ls", "-r", "b2://cli-rules").split() == ["documents/f"], "hidden")
+        server.control("/admin/clock/advance?ms=86500000")
+        server.control("/admin/lifecycle/walk")
+        check(b2("ls", "-r", "--versions", "b2://cli-rules").split() == ["documents/f"], "deleted")
+        b2("bucket", "update", "--lifecycle-rules", "[]", "cli-rules")
+        check(shown() == [], "cleared")
+    finally:
+        server.stop()
+
+
 def native_402_files_go_up_and_come_down_by_name_by_id_and_in_part(server):
     b2 = Cli(server)
     b2("bucket", "create", "cli-files", "allPrivate")
@@ -227,6 +270,7 @@ def native_402_a_folder_is_synchronised_both_ways(server):
 CHECKS = [
     native_402_buckets_are_made_changed_listed_and_deleted,
     cors_rules_read_back_as_they_were_set,
+    lifecycle_rules_read_back_and_hide_and_delete_files,
     native_402_files_go_up_and_come_down_by_name_by_id_and_in_part,
     native_402_names_are_hidden_shown_again_and_removed,
     native_402_a_restricted_key_reaches_its_own_and_nothing_else,

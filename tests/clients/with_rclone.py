@@ -1,11 +1,12 @@
 """rclone's B2 backend."""
 
+import json
 import os
 import pathlib
 import subprocess
 import tempfile
 
-from kiln import KEY, KEY_ID, check
+from kiln import CLIENTS, KEY, KEY_ID, check
 
 
 def rclone(server, *arguments, program="rclone", tries=1):
@@ -97,9 +98,33 @@ def the_test_mode_of_rclone_works(server):
         check("0 differences found" in said, said)
 
 
+def lifecycle_rules_are_set_and_shown(server):
+    # Debian's rclone is too old to know this command.
+    def lifecycle(*options):
+        shown = rclone(server, "backend", "lifecycle", "k:rclone-rules", *options,
+                       program=CLIENTS / "rclone")
+        return json.loads(shown)
+
+    rclone(server, "mkdir", "k:rclone-rules")
+    check(lifecycle() == [], "none at first")
+    set_rules = lifecycle("-o", "daysFromHidingToDeleting=3", "-o", "daysFromUploadingToHiding=2",
+                          "-o", "daysFromStartingToCancelingUnfinishedLargeFiles=1")
+    wanted = {"daysFromHidingToDeleting": 3, "daysFromUploadingToHiding": 2,
+              "daysFromStartingToCancelingUnfinishedLargeFiles": 1, "fileNamePrefix": ""}
+    check(set_rules == [wanted] and lifecycle() == [wanted], set_rules)
+    lifecycle("-o", "daysFromHidingToDeleting=5")
+    shown = lifecycle()
+    check(shown[0]["daysFromHidingToDeleting"] == 5, shown)
+    rclone(server, "--b2-lifecycle", "7", "mkdir", "k:rclone-made", program=CLIENTS / "rclone")
+    made = server.call("b2_list_buckets", {"accountId": KEY_ID, "bucketName": "rclone-made"})
+    rules = made["buckets"][0]["lifecycleRules"]
+    check(len(rules) == 1 and rules[0]["daysFromHidingToDeleting"] == 7, rules)
+
+
 CHECKS = [
     native_403_a_tree_is_copied_checked_listed_and_read,
     native_403_deleting_hides_and_versions_stay,
     transient_faults_are_tried_again,
     the_test_mode_of_rclone_works,
+    lifecycle_rules_are_set_and_shown,
 ]

@@ -271,6 +271,10 @@ fn commands_do_the_same_while_the_server_runs_and_when_it_does_not() {
         assert_eq!(account["accountId"], account["applicationKeyId"]);
         assert_eq!(run(&server, &["replication", "jobs", "--state", "failed"])["jobs"], json!([]));
         assert_eq!(run(&server, &["replication", "retry", "--all"])["retried"], 0);
+        let looked = run(&server, &["lifecycle", "preview", "admin-bucket"]);
+        assert_eq!((&looked["acts"], &looked["hasLifecycleRules"]), (&json!([]), &json!(false)));
+        let ran = run(&server, &["lifecycle", "run", "admin-bucket"]);
+        assert_eq!(ran["counts"], json!({"canceled": 0, "deleted": 0, "hidden": 0}));
         let unknown = kiln(server.data_dir(), &["key", "delete", "nothing"], &MASTER);
         assert_eq!(unknown.status.code(), Some(1));
         assert!(text(&unknown.stderr).contains("Key not present"), "{}", text(&unknown.stderr));
@@ -279,6 +283,55 @@ fn commands_do_the_same_while_the_server_runs_and_when_it_does_not() {
     let accounts = run(&server, &["account", "list"]);
     assert_eq!(accounts["accounts"].as_array().unwrap().len(), 3);
     assert_eq!(accounts["accounts"][0]["buckets"], 1);
+}
+
+#[test]
+fn a_preview_of_lifecycle_rules_lists_what_a_run_then_does() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("ruled-bucket");
+    let older = master.upload(&bucket, "f", b"older");
+    let newer = master.upload(&bucket, "f", b"newer one");
+    let large = json!({"bucketId": bucket, "fileName": "h", "contentType": "text/plain"});
+    let large = master.ok("b2_start_large_file", &large);
+    server.control("POST", "/admin/clock/advance?ms=100000000");
+    // Rules that come now are walked by tomorrow, so what is due is left to the commands.
+    let master = server.master();
+    let body = json!({"accountId": MASTER_ID, "bucketId": bucket, "lifecycleRules": [
+        {"daysFromUploadingToHiding": 1, "daysFromHidingToDeleting": 1,
+            "daysFromStartingToCancelingUnfinishedLargeFiles": 1, "fileNamePrefix": ""}]});
+    master.ok("b2_update_bucket", &body);
+    let run = |arguments: &[&str]| {
+        let ended = kiln(server.data_dir(), &[&["lifecycle"], arguments].concat(), &MASTER);
+        assert!(ended.status.success(), "{arguments:?}: {}", text(&ended.stderr));
+        text(&ended.stdout)
+    };
+    let look =
+        || -> Value { serde_json::from_str(&run(&["preview", "ruled-bucket", "--json"])).unwrap() };
+    let act = |action: &str, file: &Value| {
+        json!({"action": action, "contentLength": file["contentLength"], "fileId": file["fileId"],
+            "fileName": file["fileName"], "uploadTimestamp": file["uploadTimestamp"]})
+    };
+    let due = json!({
+        "acts": [act("hide", &newer), act("delete", &older), act("cancel", &large)],
+        "bucketName": "ruled-bucket", "counts": {"canceled": 1, "deleted": 1, "hidden": 1},
+        "deletedContentLength": 5, "hasLifecycleRules": true,
+    });
+    assert_eq!(look(), due);
+    let page = run(&["preview", "ruled-bucket", "--limit", "1"]);
+    assert!(page.contains("hide") && !page.contains("cancel  "), "{page}");
+    let total = "1 name hidden, 1 version deleted, 1 large file canceled";
+    assert!(page.ends_with(&format!("Due now: {total} (5 bytes).\n")), "{page}");
+    assert_eq!(look(), due, "looking changes nothing");
+    assert_eq!(run(&["run", "ruled-bucket"]), format!("Done: {total}.\n"));
+    assert_eq!(look()["acts"], json!([]));
+    let versions = master.ok("b2_list_file_versions", &json!({"bucketId": bucket}));
+    let actions: Vec<&Value> =
+        versions["files"].as_array().unwrap().iter().map(|file| &file["action"]).collect();
+    assert_eq!(actions, ["hide", "upload"]);
+    let unknown = kiln(server.data_dir(), &["lifecycle", "preview", "no-such-bucket"], &MASTER);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("no-such-bucket"), "{}", text(&unknown.stderr));
 }
 
 #[test]

@@ -70,6 +70,19 @@ pub(crate) enum AdminCommand {
         #[serde(default)]
         reason: Option<String>,
     },
+    /// What the lifecycle rules of a bucket would do now.
+    #[serde(rename_all = "camelCase")]
+    PreviewLifecycle {
+        bucket_name: String,
+        /// Acts to list, at most 10000; default 100.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
+    /// Does at once what the lifecycle rules of a bucket make due.
+    #[serde(rename_all = "camelCase")]
+    RunLifecycle {
+        bucket_name: String,
+    },
 }
 
 impl AdminCommand {
@@ -93,6 +106,8 @@ impl AdminCommand {
             }
             Self::ListReplicationJobs { .. } => ("GET", "/admin/replication/jobs".to_owned()),
             Self::RetryReplicationJobs { .. } => ("POST", "/admin/replication/retry".to_owned()),
+            Self::PreviewLifecycle { .. } => ("GET", "/admin/lifecycle/preview".to_owned()),
+            Self::RunLifecycle { .. } => ("POST", "/admin/lifecycle/run".to_owned()),
         };
         (method, path, fields)
     }
@@ -110,6 +125,8 @@ impl AdminCommand {
             ("GET", "/admin/keys") => "listKeys",
             ("GET", "/admin/replication/jobs") => "listReplicationJobs",
             ("POST", "/admin/replication/retry") => "retryReplicationJobs",
+            ("GET", "/admin/lifecycle/preview") => "previewLifecycle",
+            ("POST", "/admin/lifecycle/run") => "runLifecycle",
             ("DELETE", path) => {
                 let id = path.strip_prefix("/admin/keys/")?;
                 fields.insert("applicationKeyId".to_owned(), id.into());
@@ -155,6 +172,8 @@ mod tests {
                 limit: None,
             },
             AdminCommand::RetryReplicationJobs { job_id: Some(1), bucket_name: None, reason: None },
+            AdminCommand::PreviewLifecycle { bucket_name: "b".to_owned(), limit: Some(7) },
+            AdminCommand::RunLifecycle { bucket_name: "b".to_owned() },
         ];
         for command in commands {
             let (method, path, mut fields) = command.to_request();

@@ -1,5 +1,5 @@
-//! Test controls: the replication engine held, stepped and drained; the clock moved; faults planned;
-//! everything removed.
+//! Test controls: the replication engine held, stepped and drained; lifecycle rules looked at; the
+//! clock moved; faults planned; everything removed.
 //!
 //! Only on a server started with them, which listens on the loopback interface only. Without them
 //! these addresses do not exist.
@@ -16,6 +16,7 @@ use crate::api::{Http, TestControls};
 use crate::domain::refusal::{bad_request, calls_in_flight};
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
+use crate::operations::lifecycle::walk_due;
 use crate::operations::reset::reset_server;
 
 /// Steps of one call at most, so that a call ends.
@@ -46,6 +47,7 @@ pub(crate) async fn perform(
         }
         ("POST", "/admin/replication/step") => step(http, query).await,
         ("POST", "/admin/replication/drain") => drain(http, query).await,
+        ("POST", "/admin/lifecycle/walk") => walk(http).await,
         ("POST", "/admin/clock/advance") => advance(http, query),
         ("POST", "/admin/faults") => add_fault(controls, body),
         ("GET", "/admin/faults") => Ok(controls.faults.list()),
@@ -101,6 +103,11 @@ async fn drain(http: &Http, query: &str) -> Result<Value, Error> {
     Ok(json!({"drained": Arc::clone(&http.engine).drain(timeout).await?}))
 }
 
+/// Walks every bucket whose lifecycle walk is due, to its end.
+async fn walk(http: &Http) -> Result<Value, Error> {
+    Ok(json!({"walks": walk_due(&http.app, &|| true).await?}))
+}
+
 /// Moves the clock `ms` forward.
 fn advance(http: &Http, query: &str) -> Result<Value, Error> {
     let by_ms = Fields::from_query(query)?.int("ms")?;
@@ -112,5 +119,6 @@ fn advance(http: &Http, query: &str) -> Result<Value, Error> {
     }
     http.app.clock.advance(by_ms);
     http.engine.look();
+    http.app.wake.lifecycle.notify_one();
     Ok(json!({"now": http.app.clock.now().0}))
 }

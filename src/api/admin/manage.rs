@@ -12,6 +12,7 @@ use crate::operations::accounts::{self, Operator};
 use crate::operations::buckets::bucket_named;
 use crate::operations::error::Error;
 use crate::operations::keys::{self, NewKey};
+use crate::operations::lifecycle::{self, Counts, Preview};
 use crate::operations::replication_jobs::{self, JobPage, JobQuery, RetryQuery};
 
 /// Commands speak the newest version.
@@ -92,6 +93,18 @@ pub(crate) async fn perform(
             let retried = replication_jobs::retry_jobs(app, operator, query).await?;
             Ok(json!({"retried": retried}))
         }
+        AdminCommand::PreviewLifecycle { bucket_name, limit } => {
+            let preview = lifecycle::preview(app, operator, &bucket_name, limit).await?;
+            Ok(render_preview(&preview, &bucket_name))
+        }
+        AdminCommand::RunLifecycle { bucket_name } => {
+            let done = lifecycle::run(app, operator, &bucket_name).await?;
+            Ok(json!({
+                "bucketName": bucket_name,
+                "counts": render_counts(done.unwrap_or_default()),
+                "hasLifecycleRules": done.is_some(),
+            }))
+        }
     }
 }
 
@@ -99,6 +112,33 @@ fn account(app: &App, given: Option<&str>) -> Result<AccountId, Error> {
     let Some(given) = given else { return accounts::first_account(app) };
     let parsed = AccountId::parse(given);
     parsed.ok_or_else(|| Refusal::into(bad_request(format!("no such account: {}", shorten(given)))))
+}
+
+fn render_counts(counts: Counts) -> Value {
+    json!({"canceled": counts.canceled, "deleted": counts.deleted, "hidden": counts.hidden})
+}
+
+fn render_preview(preview: &Preview, bucket_name: &str) -> Value {
+    let acts: Vec<Value> = preview
+        .acts
+        .iter()
+        .map(|due| {
+            json!({
+                "action": due.act.as_str(),
+                "contentLength": due.size,
+                "fileId": due.id,
+                "fileName": due.name,
+                "uploadTimestamp": due.id.upload_at.0,
+            })
+        })
+        .collect();
+    json!({
+        "acts": acts,
+        "bucketName": bucket_name,
+        "counts": render_counts(preview.counts),
+        "deletedContentLength": preview.bytes,
+        "hasLifecycleRules": preview.has_rules,
+    })
 }
 
 fn render_jobs(page: &JobPage) -> Value {

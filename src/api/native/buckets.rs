@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::native::fields::Fields;
-use crate::api::native::{Call, Reply, cors, replication, reply};
+use crate::api::native::{Call, Reply, cors, lifecycle, replication, reply};
 use crate::domain::refusal::{Refusal, bad_request};
 use crate::operations::buckets::{
     self, BucketChange, BucketFilter, LaterFeature, LaterFeatures, NewBucket,
@@ -17,7 +17,6 @@ fn later_features(fields: &Fields) -> Result<LaterFeatures, Refusal> {
     let asked = [
         (lock, LaterFeature::FileLock),
         (has_mode(fields, "defaultServerSideEncryption")?, LaterFeature::Encryption),
-        (fields.asks_for("lifecycleRules")?, LaterFeature::LifecycleRules),
     ];
     let asked = asked.into_iter().filter(|(asked, _)| *asked);
     Ok(LaterFeatures(asked.map(|(_, feature)| feature).collect()))
@@ -42,6 +41,7 @@ pub(crate) async fn create(call: Call) -> Reply {
         kind: fields.text("bucketType")?.to_owned(),
         info: fields.opt_text_map("bucketInfo")?.unwrap_or_default(),
         cors_rules: cors::parse(fields)?.unwrap_or_default(),
+        lifecycle_rules: lifecycle::parse(fields)?.unwrap_or_default(),
         replication: replication::parse(fields, fields.asks_for("replicationConfiguration")?)?,
         later: later_features(fields)?,
     };
@@ -57,6 +57,7 @@ pub(crate) async fn update(call: Call) -> Reply {
         kind: fields.opt_text("bucketType")?.map(str::to_owned),
         info: fields.opt_text_map("bucketInfo")?,
         cors_rules: cors::parse(fields)?,
+        lifecycle_rules: lifecycle::parse(fields)?,
         replication: replication::parse(fields, fields.has("replicationConfiguration"))?,
         if_revision_is: fields.opt_int("ifRevisionIs")?,
         later: later_features(fields)?,

@@ -280,6 +280,12 @@ impl<'v> Members<'v> {
         self.required(name)?.as_i64().ok_or_else(|| wrong_type(name, "an integer"))
     }
 
+    pub(crate) fn opt_int(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        self.opt(name)
+            .map(|value| value.as_i64().ok_or_else(|| wrong_type(name, "an integer")))
+            .transpose()
+    }
+
     pub(crate) fn object(&self, name: &str) -> Result<&'v Map<String, Value>, Refusal> {
         self.required(name)?.as_object().ok_or_else(|| wrong_type(name, "an object"))
     }

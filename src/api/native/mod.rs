@@ -13,6 +13,7 @@ pub(crate) mod fields;
 pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod large_files;
+pub(crate) mod lifecycle;
 pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;

@@ -15,6 +15,7 @@ use crate::domain::file::{Action, ContentSha1, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, FileId};
 use crate::domain::key::{Key, Secret};
 use crate::domain::large_file::Part;
+use crate::domain::lifecycle::LifecycleRule;
 use crate::domain::lock::Retention;
 use crate::domain::replication::{ReplicationConfiguration, ReplicationStatus};
 use crate::operations::list::{Entry, Page};
@@ -242,7 +243,7 @@ impl Reader<'_> {
                     is_file_lock_enabled: false,
                 }),
             ),
-            lifecycle_rules: [],
+            lifecycle_rules: &settings.lifecycle_rules,
             options: ["s3"],
             replication_configuration: Guarded::shown_if(
                 may(Capability::ReadBucketReplications),
@@ -304,7 +305,7 @@ pub(crate) struct BucketJson<'a> {
     cors_rules: &'a [CorsRule],
     default_server_side_encryption: Guarded<EncryptionJson>,
     file_lock_configuration: Guarded<NoFileLock>,
-    lifecycle_rules: [(); 0],
+    lifecycle_rules: &'a [LifecycleRule],
     options: [&'static str; 1],
     replication_configuration: Guarded<&'a ReplicationConfiguration>,
     revision: i64,

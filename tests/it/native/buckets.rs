@@ -76,7 +76,6 @@ fn features_that_are_not_there_yet_are_refused_and_their_empty_forms_accepted() 
     for (name, value) in [
         ("fileLockEnabled", json!(true)),
         ("defaultServerSideEncryption", json!({"mode": "SSE-B2", "algorithm": "AES256"})),
-        ("lifecycleRules", json!([{"fileNamePrefix": "", "daysFromHidingToDeleting": 1}])),
     ] {
         let mut body = base.clone();
         body[name] = value;

@@ -11,6 +11,7 @@ mod faults;
 mod files;
 mod keys;
 mod large_files;
+mod lifecycle;
 mod listing;
 mod replication;
 mod test_mode;
