@@ -424,8 +424,10 @@ pub(crate) fn serve(config: &Config) -> Result<(), StartError> {
 
 fn start_logging(config: &Config) {
     let level = config.log.level.as_str();
-    let filter =
-        tracing_subscriber::EnvFilter::new(format!("{level},actix_server=warn,h2=warn,hyper=warn"));
+    // What the web server says of requests that are no HTTP is up to whoever sends them; it would
+    // let anybody fill the log.
+    let filter = format!("{level},actix_http=off,actix_server=warn,h2=warn,hyper=warn");
+    let filter = tracing_subscriber::EnvFilter::new(filter);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second subscriber in one process is a test's; the first one stays.
     let started = match config.log.format {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::api::Http;
 use crate::api::admin::command::AdminCommand;
-use crate::api::body::read_small;
+use crate::api::body::{Incoming, read_small};
 use crate::api::error::{Asked, render};
 use crate::api::native::account::basic_credentials;
 use crate::api::native::fields::{parse_json, parse_query};
@@ -30,10 +30,12 @@ pub(crate) async fn serve(
     http: web::Data<Http>,
 ) -> HttpResponse {
     let id = RequestId::next();
+    let incoming = Incoming::new(payload);
     let is_head = request.method() == Method::HEAD;
     let asked = Asked { id, is_head, is_authorize: false, allowed: &[] };
-    let outcome = dispatch(&request, payload, &http).await;
+    let outcome = dispatch(&request, incoming.clone(), &http).await;
     let response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
+    let response = incoming.hold_until_sent(&request, response);
     tracing::debug!(
         request.id = %id,
         http.method = %request.method(),
@@ -46,7 +48,7 @@ pub(crate) async fn serve(
 
 async fn dispatch(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &web::Data<Http>,
 ) -> Result<HttpResponse, Error> {
     let uri = request.uri().clone();

@@ -14,6 +14,7 @@ use futures_util::{Stream, stream};
 use serde_json::json;
 
 use crate::api::Http;
+use crate::api::body::Incoming;
 use crate::api::native::fields::parse_query;
 use crate::api::native::{
     Call, Reply, authorization as token_header, cors, fields, opt_caller, reply,
@@ -106,7 +107,7 @@ pub(crate) async fn by_name(
 
 pub(crate) async fn by_id(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &web::Data<Http>,
     id: RequestId,
 ) -> Result<HttpResponse, Error> {

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::api::Http;
-use crate::api::body::with_idle_limit;
+use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::fields::Fields;
 use crate::api::native::upload::{announced, missing_header};
 use crate::api::native::wire::part_json;
@@ -63,7 +63,7 @@ pub(crate) async fn upload_url(call: Call) -> Reply {
 
 pub(crate) async fn upload_part(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &web::Data<Http>,
     rest: &str,
 ) -> Result<HttpResponse, Error> {

@@ -31,7 +31,7 @@ use futures_util::stream;
 use serde::Serialize;
 
 use crate::api::Http;
-use crate::api::body::read_small;
+use crate::api::body::{Incoming, read_small};
 use crate::api::error::{Asked, render, render_planned};
 use crate::api::faults::{Instead, Planned};
 use crate::api::native::fields::Fields;
@@ -372,6 +372,7 @@ pub(crate) async fn serve(
     http: web::Data<Http>,
 ) -> HttpResponse {
     let id = RequestId::next();
+    let incoming = Incoming::new(payload);
     http.app.metrics.requests.one();
     let started = http.app.clock.monotonic();
     let method = request.method().clone();
@@ -388,7 +389,8 @@ pub(crate) async fn serve(
     let planned = planned.and_then(|controls| controls.faults.take(operation));
     let (opening, outcome) = match cors::opening(&request, &http, routed) {
         Ok(opening) => {
-            let outcome = perform(&request, payload, &http, (routed, asked), planned).await;
+            let outcome =
+                perform(&request, incoming.clone(), &http, (routed, asked), planned).await;
             (opening, outcome)
         }
         Err(error) => (None, Err(error)),
@@ -403,6 +405,7 @@ pub(crate) async fn serve(
     {
         upload::retire_url(&request, &http, rest);
     }
+    let response = incoming.hold_until_sent(&request, response);
     let took = http.app.clock.monotonic().0 - started.0;
     // One line for each request would cost more than most requests do, so it is asked for.
     tracing::debug!(
@@ -426,7 +429,7 @@ fn ends_upload_url(status: StatusCode) -> bool {
 /// Performs a request, or what a fault rule has planned for it.
 async fn perform(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &web::Data<Http>,
     (routed, asked): (Option<Route<'_>>, Asked),
     planned: Option<Planned>,
@@ -469,7 +472,7 @@ pub(crate) fn operation_of(route: Route<'_>) -> Option<&'static Operation> {
 
 async fn dispatch(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &web::Data<Http>,
     routed: Option<Route<'_>>,
     id: RequestId,
@@ -591,7 +594,7 @@ pub(crate) fn opt_caller(request: &HttpRequest, http: &Http) -> Result<Option<Ca
 
 pub(crate) async fn fields(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &Http,
 ) -> Result<Fields, Refusal> {
     if request.method() == Method::GET || request.method() == Method::HEAD {

@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::api::Http;
-use crate::api::body::with_idle_limit;
+use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::wire::{ApiVersion, Reader};
 use crate::api::native::{Call, Reply, authorization, json_answer, reply};
 use crate::domain::content_type;
@@ -35,7 +35,7 @@ pub(crate) async fn upload_url(call: Call) -> Reply {
 
 pub(crate) async fn upload_file(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: Incoming,
     http: &web::Data<Http>,
     version: ApiVersion,
     rest: &str,

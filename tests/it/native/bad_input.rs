@@ -30,6 +30,52 @@ fn reliability_f1_to_f25_ambiguous_framing_is_refused_and_the_connection_closed(
 }
 
 #[test]
+fn reliability_f26_r84_strangers_neither_hold_connections_nor_fill_the_log() {
+    let server = Server::start_with(&["--http-idle-timeout-s", "1", "--test-controls"]);
+    let master = server.master();
+    let bucket = master.create_bucket("public-bucket");
+    let public =
+        json!({"accountId": master.account, "bucketId": bucket, "bucketType": "allPublic"});
+    master.ok("b2_update_bucket", &public);
+    master.upload(&bucket, "f", b"x");
+    let data = server.address.as_str();
+    let begun = [
+        (data, "POST /", 404),
+        (data, "POST /b2api/v4/b2_upload_file/x/y", 401),
+        (data, "POST /b2api/v4/b2_list_buckets", 401),
+        (data, "POST /b2api/v4/b2_authorize_account", 401),
+        (data, "GET /file/public-bucket/f", 200),
+        (server.admin.as_str(), "GET /healthz", 200),
+        (server.admin.as_str(), "PUT /nothing", 404),
+    ];
+    let ended: Vec<_> = begun
+        .into_iter()
+        .map(|(address, line, status)| {
+            let mut connection = Connection::open(address).unwrap();
+            // A body that never ends and is not asked for.
+            let head =
+                format!("{line} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab");
+            connection.send_raw(head.as_bytes()).unwrap();
+            let waiting = std::thread::spawn(move || connection.read_to_end());
+            (line, status, waiting)
+        })
+        .collect();
+    for (line, status, waiting) in ended {
+        let answer = waiting.join().unwrap();
+        let answer = answer.unwrap_or_else(|error| panic!("{line}: still open, {error}"));
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let whole = line.starts_with("PUT") || answer.starts_with(&format!("HTTP/1.1 {status} "));
+        assert!(whole, "{line}: {answer}");
+    }
+    for _ in 0..20 {
+        let mut connection = Connection::open(data).unwrap();
+        connection.send_raw(b"no HTTP at all\r\n\r\n").unwrap();
+        drop(connection.read_to_end());
+    }
+    assert!(!server.log().contains("ERROR"), "{}", server.log());
+}
+
+#[test]
 fn native_153_reliability_f28_truncated_and_stalled_bodies_store_nothing() {
     let server = Server::start_with(&["--http-idle-timeout-s", "1", "--test-controls"]);
     let master = server.master();

@@ -132,6 +132,13 @@ impl Connection {
         }
     }
 
+    /// Waits until the server closes the connection and answers what it sent until then.
+    pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.reader.read_to_end(&mut all)?;
+        Ok(all)
+    }
+
     pub(crate) fn call(
         &mut self,
         method: &str,
