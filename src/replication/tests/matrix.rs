@@ -368,7 +368,7 @@ async fn f30_replication_84_85_a_mapping_that_is_taken_away_while_pending_fails_
     let other = house.key(&SOURCE_RIGHTS).await;
     // One entry of two, then the whole side.
     let mut both = mapping(&pair.source_key, &pair.destination_key);
-    let entries = &mut both.as_replication_destination.as_mut().unwrap();
+    let entries = both.as_replication_destination.as_mut().unwrap();
     let own = pair.destination_key.as_str().to_owned();
     entries.source_to_destination_key_mapping.insert(other.as_str().to_owned(), own);
     let without_ours = mapping(&other, &pair.destination_key);
