@@ -21,7 +21,7 @@ def native_402_buckets_are_made_changed_listed_and_deleted(server):
     check("cli-buckets" not in b2("bucket", "list"), "gone")
 
 
-def cors_rules_read_back_as_they_were_set(server):
+def native_402_cors_rules_read_back_as_they_were_set(server):
     b2 = Cli(server)
     rules = [{"corsRuleName": "rule-one", "allowedOrigins": ["https://*.example.com", "https"],
               "allowedOperations": ["b2_upload_file", "b2_download_file_by_name"],
@@ -40,7 +40,7 @@ def cors_rules_read_back_as_they_were_set(server):
     check(json.loads(b2("bucket", "get", "cli-cors"))["corsRules"] == [], "cleared")
 
 
-def lifecycle_rules_read_back_and_hide_and_delete_files(_):
+def native_359_360_402_lifecycle_rules_read_back_and_hide_and_delete(_):
     server = Server()
     try:
         b2 = Cli(server)
@@ -269,8 +269,8 @@ def native_402_a_folder_is_synchronised_both_ways(server):
 
 CHECKS = [
     native_402_buckets_are_made_changed_listed_and_deleted,
-    cors_rules_read_back_as_they_were_set,
-    lifecycle_rules_read_back_and_hide_and_delete_files,
+    native_402_cors_rules_read_back_as_they_were_set,
+    native_359_360_402_lifecycle_rules_read_back_and_hide_and_delete,
     native_402_files_go_up_and_come_down_by_name_by_id_and_in_part,
     native_402_names_are_hidden_shown_again_and_removed,
     native_402_a_restricted_key_reaches_its_own_and_nothing_else,

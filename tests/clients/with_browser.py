@@ -8,12 +8,21 @@ import threading
 from chromium import Browser
 from kiln import KEY, KEY_ID, check
 
+# Parts may be as small as a page likes to send.
+ARGUMENTS = ["--limits-part-size-min", "5"]
+
 EXPOSED = ["x-bz-content-sha1", "x-bz-file-name", "x-bz-info-colour"]
 
 UPLOAD = """async (url, token, name, text, sha1) => {
     const answer = await fetch(url, {method: "POST", body: text, headers: {
         "Authorization": token, "Content-Type": "text/plain", "X-Bz-File-Name": name,
         "X-Bz-Content-Sha1": sha1, "X-Bz-Info-Colour": "blue"}});
+    return {status: answer.status, body: await answer.json()};
+}"""
+
+UPLOAD_PART = """async (url, token, number, text, sha1) => {
+    const answer = await fetch(url, {method: "POST", body: text, headers: {
+        "Authorization": token, "X-Bz-Part-Number": number, "X-Bz-Content-Sha1": sha1}});
     return {status: answer.status, body: await answer.json()};
 }"""
 
@@ -92,7 +101,7 @@ def check_blocked(outcome):
     check("Failed to fetch" in outcome.get("thrown", ""), outcome)
 
 
-def a_page_of_an_allowed_origin_uploads_and_downloads(server):
+def native_366_368_370_a_page_of_an_allowed_origin_uploads_and_downloads(server):
     token = server.authorize(KEY_ID, KEY)["authorizationToken"]
     with page() as origin, browser_at(origin) as browser:
         bucket = make_bucket(server, "browser-open", [rule(
@@ -122,7 +131,7 @@ def a_page_of_an_allowed_origin_uploads_and_downloads(server):
         check(gone.get("status") == 404 and "not_found" in gone["text"], gone)
 
 
-def a_page_of_another_origin_sends_and_reads_nothing(server):
+def native_367_368_a_page_of_another_origin_sends_and_reads_nothing(server):
     token = server.authorize(KEY_ID, KEY)["authorizationToken"]
     with page() as allowed, page() as origin, browser_at(origin) as browser:
         everything = ("b2_upload_file", "b2_download_file_by_name", "b2_download_file_by_id")
@@ -143,7 +152,7 @@ def a_page_of_another_origin_sends_and_reads_nothing(server):
         check(names(server, bucket) == ["f"], "stored")
 
 
-def operations_and_headers_that_a_rule_does_not_name_stay_closed(server):
+def native_367_369_what_a_rule_does_not_name_stays_closed(server):
     token = server.authorize(KEY_ID, KEY)["authorizationToken"]
     with page() as origin, browser_at(origin) as browser:
         bucket = make_bucket(server, "browser-read", [
@@ -158,8 +167,31 @@ def operations_and_headers_that_a_rule_does_not_name_stay_closed(server):
         check_blocked(browser.run(DOWNLOAD, url, {"Authorization": token}))
 
 
+def native_366_a_page_uploads_a_large_file_in_parts(server):
+    token = server.authorize(KEY_ID, KEY)["authorizationToken"]
+    with page() as origin, browser_at(origin) as browser:
+        bucket = make_bucket(server, "browser-parts", [
+            rule(origin, "b2_upload_part", "b2_download_file_by_name")])
+        begun = server.call("b2_start_large_file", {
+            "bucketId": bucket, "fileName": "large", "contentType": "text/plain"})
+        texts, sha1s = ["first part", "and last"], []
+        for number, text in enumerate(texts, 1):
+            pair = server.call("b2_get_upload_part_url", {"fileId": begun["fileId"]})
+            sha1s.append(hashlib.sha1(text.encode()).hexdigest())
+            sent = browser.run(UPLOAD_PART, pair["uploadUrl"], pair["authorizationToken"],
+                               str(number), text, sha1s[-1])
+            check(sent.get("status") == 200 and sent["body"]["contentSha1"] == sha1s[-1], sent)
+        server.call("b2_finish_large_file",
+                    {"fileId": begun["fileId"], "partSha1Array": sha1s})
+        got = browser.run(DOWNLOAD, f"{server.url}/file/browser-parts/large",
+                          {"Authorization": token})
+        check(got.get("text") == "".join(texts), got)
+        check_blocked(upload(browser, server, bucket, "small", "x"))
+
+
 CHECKS = [
-    a_page_of_an_allowed_origin_uploads_and_downloads,
-    a_page_of_another_origin_sends_and_reads_nothing,
-    operations_and_headers_that_a_rule_does_not_name_stay_closed,
+    native_366_368_370_a_page_of_an_allowed_origin_uploads_and_downloads,
+    native_367_368_a_page_of_another_origin_sends_and_reads_nothing,
+    native_367_369_what_a_rule_does_not_name_stays_closed,
+    native_366_a_page_uploads_a_large_file_in_parts,
 ]

@@ -98,7 +98,7 @@ def the_test_mode_of_rclone_works(server):
         check("0 differences found" in said, said)
 
 
-def lifecycle_rules_are_set_and_shown(server):
+def native_358_403_lifecycle_rules_are_set_and_shown(server):
     # Debian's rclone is too old to know this command.
     def lifecycle(*options):
         shown = rclone(server, "backend", "lifecycle", "k:rclone-rules", *options,
@@ -126,5 +126,5 @@ CHECKS = [
     native_403_deleting_hides_and_versions_stay,
     transient_faults_are_tried_again,
     the_test_mode_of_rclone_works,
-    lifecycle_rules_are_set_and_shown,
+    native_358_403_lifecycle_rules_are_set_and_shown,
 ]

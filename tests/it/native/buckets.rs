@@ -320,6 +320,10 @@ fn native_110_111_112_bucket_info_is_counted_named_and_made_of_texts() {
             .into()
     };
     assert_eq!(create("ten-entries", &entries(10)).json()["bucketInfo"], entries(10));
+    let largest = json!({"n".repeat(50): "v".repeat(9_950)});
+    assert_eq!(create("largest-entries", &largest).json()["bucketInfo"], largest);
+    let cased = json!({"Key": "one", "kEY": "two"});
+    assert_eq!(create("cased-entries", &cased).json()["bucketInfo"], cased, "case is kept");
     for wrong in [
         entries(11),
         json!({"a b": "v"}),
@@ -328,6 +332,9 @@ fn native_110_111_112_bucket_info_is_counted_named_and_made_of_texts() {
         json!({"a": 1}),
         json!({"a": null}),
         json!({"a": ["v"]}),
+        json!({"": "v"}),
+        json!({"n".repeat(51): "v"}),
+        json!({"a": "v".repeat(10_000)}),
         json!(["v"]),
         json!("v"),
     ] {
@@ -352,4 +359,65 @@ fn native_134_139_updates_and_deletions_need_their_rights() {
         let answer = master.with_key(&[capability], None, None).call(operation, &body);
         assert_eq!(answer.status, 200, "{operation}");
     }
+}
+
+#[test]
+fn native_102_127_140_types_and_revisions_guard_every_update() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("guarded-bucket");
+    let update = |fields: Value| {
+        let mut body = json!({"accountId": MASTER_ID, "bucketId": bucket});
+        for (name, value) in fields.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        master.call("b2_update_bucket", &body)
+    };
+    for kind in ["snapshot", "restricted", "share", "shared", "AllPublic", "all", ""] {
+        let made = master.call(
+            "b2_create_bucket",
+            &json!({"accountId": MASTER_ID, "bucketName": "typed-bucket", "bucketType": kind}),
+        );
+        let changed = update(json!({"bucketType": kind}));
+        for answer in [made, changed] {
+            assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{kind}");
+        }
+    }
+    let listed = || {
+        let body = json!({"accountId": MASTER_ID, "bucketId": bucket});
+        master.ok("b2_list_buckets", &body)["buckets"][0].clone()
+    };
+    let before = listed();
+    let cors = json!([{"corsRuleName": "rule-one", "allowedOrigins": ["*"],
+        "allowedOperations": ["b2_upload_file"], "allowedHeaders": null, "exposeHeaders": null,
+        "maxAgeSeconds": 1}]);
+    let lifecycle = json!([{"daysFromHidingToDeleting": 1, "daysFromUploadingToHiding": null,
+        "fileNamePrefix": ""}]);
+    let changes = [
+        ("bucketType", json!("allPublic")),
+        ("bucketInfo", json!({"Cache-Control": "max-age=1"})),
+        ("corsRules", cors),
+        ("lifecycleRules", lifecycle),
+    ];
+    for (name, value) in &changes {
+        let stale = update(json!({*name: value, "ifRevisionIs": 1}));
+        assert_eq!((stale.status, stale.code().as_str()), (409, "conflict"), "{name}");
+        let unread = update(json!({*name: value, "ifRevisionIs": "2"}));
+        assert_eq!((unread.status, unread.code().as_str()), (400, "bad_request"), "{name}");
+    }
+    assert_eq!(listed(), before, "nothing has changed");
+    let whole: Value = changes.iter().map(|(name, value)| (*name, value.clone())).collect();
+    let mut wrong = whole.clone();
+    wrong["ifRevisionIs"] = json!(2);
+    wrong["lifecycleRules"] = json!([{"fileNamePrefix": ""}]);
+    assert_eq!(update(wrong).status, 400);
+    assert_eq!(listed(), before, "all of it or nothing");
+    let mut right = whole;
+    right["ifRevisionIs"] = json!(2);
+    let changed = update(right).json();
+    assert_eq!(changed["revision"], 3);
+    for (name, value) in &changes {
+        assert_eq!(&changed[*name], value);
+    }
+    assert_eq!(update(json!({"ifRevisionIs": null})).json()["revision"], 4, "null asks for none");
 }
