@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,10 +23,11 @@ class Browser:
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kiln-browser-"))
-        self.log = self.folder / "driver.log"
-        self.driver = subprocess.Popen(
-            ["chromedriver", "--port=0", f"--log-path={self.log}"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # A file, not a pipe: nobody reads what the browser says, and a full pipe would hold it up.
+        self.said = self.folder / "said"
+        with open(self.said, "wb") as said:
+            self.driver = subprocess.Popen(
+                ["chromedriver", "--port=0"], stdout=said, stderr=subprocess.STDOUT)
         try:
             self.base = f"http://127.0.0.1:{self.port()}/session"
             profile = self.folder / "profile"
@@ -40,11 +42,13 @@ class Browser:
 
     def port(self):
         deadline = time.monotonic() + 30
-        for line in self.driver.stdout:
-            if "started successfully on port" in line:
-                return int(line.rsplit(" ", 1)[1].strip(" .\n"))
+        while True:
+            found = re.search(r"started successfully on port (\d+)\.", self.said.read_text())
+            if found:
+                return int(found[1])
+            check(self.driver.poll() is None, "chromedriver ended at once")
             check(time.monotonic() < deadline, "chromedriver is not ready in time")
-        check(False, "chromedriver ended at once")
+            time.sleep(0.01)
 
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -70,7 +74,6 @@ class Browser:
     def stop_driver(self):
         self.driver.terminate()
         self.driver.wait(20)
-        self.driver.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop(self):
