@@ -96,25 +96,38 @@ async fn claim_by_another(house: &TestHouse) -> rows::Job {
     claimed.await.unwrap().remove(0)
 }
 
+/// Whether an outcome of a job that `owner` claimed is taken.
+async fn settles(house: &TestHouse, job: &rows::Job, owner: &'static str) -> bool {
+    let (job, now) = (job.clone(), house.app.waits.now());
+    let done = rows::Outcome::Done { dest_file_id: "wrong".to_owned() };
+    let settled =
+        house.app.catalog.write("settle", move |tx| Ok(rows::settle(tx, &job, owner, &done, now)?));
+    settled.await.unwrap()
+}
+
 #[tokio::test]
 async fn f23_replication_206_a_worker_whose_lease_was_taken_over_writes_nothing() {
     let house = TestHouse::open().await;
     let pair = house.pair().await;
     house.upload(pair.source, "f", b"x").await;
     let stale = claim_by_another(&house).await;
-    house.engine.step_once().await.unwrap();
+    assert!(!house.engine.step_once().await.unwrap(), "taken back");
+    assert_eq!((house.jobs()[0].state, house.jobs()[0].crashes), (JobState::Ready, 1));
+    assert!(!settles(&house, &stale, "another").await, "nobody holds the lease");
     house.clock.advance(3_000);
-    house.settle().await;
-    assert_eq!(house.versions(pair.destination).len(), 1);
-    let now = house.app.waits.now();
-    let done = rows::Outcome::Done { dest_file_id: "wrong".to_owned() };
-    let settled = house
-        .app
-        .catalog
-        .write("settle", move |tx| Ok(rows::settle(tx, &stale, "another", &done, now)?));
-    assert!(!settled.await.unwrap(), "the fence holds");
+    // An heir of the same name, as far as one process can tell another from itself.
+    let heir = claim_by_another(&house).await;
+    assert!(!settles(&house, &stale, "another").await, "the heir holds it, by a later claim");
+    assert!(!settles(&house, &heir, "a third").await, "nor does anybody else hold it");
+    assert_eq!(house.jobs()[0].state, JobState::Leased);
+    assert!(!house.engine.step_once().await.unwrap(), "taken back from the heir");
+    house.clock.advance(5_000);
+    assert_eq!(house.settle().await, 1);
+    for (job, owner) in [(&stale, "another"), (&heir, "another")] {
+        assert!(!settles(&house, job, owner).await, "it is done");
+    }
     assert_ne!(house.jobs()[0].dest_file_id.as_deref(), Some("wrong"));
-    assert_eq!(house.jobs()[0].crashes, 1);
+    assert_eq!(house.versions(pair.destination).len(), 1);
 }
 
 #[tokio::test]

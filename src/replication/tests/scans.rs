@@ -78,11 +78,26 @@ async fn f55_replication_124_a_changed_rule_supersedes_the_scan_and_starts_anew(
     let mut narrower = rule("rule-one", pair.destination);
     narrower.include_existing_files = true;
     narrower.file_name_prefix = "f0059".to_owned();
-    house.configure(pair.source, rules(&pair.source_key, vec![narrower])).await.unwrap();
+    let running = || {
+        let running = house.app.catalog.read(|tx| Ok(replication::list_running_scans(tx)?));
+        running.unwrap()
+    };
+    let first = running();
+    assert_eq!((first.len(), first[0].seen), (1, 500));
+    house.configure(pair.source, rules(&pair.source_key, vec![narrower.clone()])).await.unwrap();
+    let second = running();
+    assert_eq!((second.len(), second[0].seen), (1, 0), "the first one is superseded");
+    assert_ne!(second[0].id, first[0].id);
+    assert_eq!(second[0].bucket_revision, first[0].bucket_revision + 1);
     while scan::advance_all(&house.app).await.unwrap() {}
     assert_eq!(house.jobs().len(), 510, "500 of the first scan, ten more of the second");
+    narrower.file_name_prefix.clear();
+    house.configure(pair.source, rules(&pair.source_key, vec![narrower])).await.unwrap();
+    assert_eq!(running().len(), 1);
     house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
-    assert!(!scan::advance_all(&house.app).await.unwrap(), "no rule, no scan");
+    assert!(running().is_empty(), "no rule, no scan");
+    assert!(!scan::advance_all(&house.app).await.unwrap());
+    assert_eq!(house.jobs().len(), 510);
 }
 
 #[tokio::test]

@@ -259,6 +259,71 @@ async fn f23_replication_206_a_zombie_worker_changes_nothing_and_is_counted() {
     assert_eq!(house.versions(pair.destination).len(), 1);
 }
 
+/// The gate is asked again in the transaction that writes the replica.
+#[tokio::test]
+async fn f26_f30_f33_f45_what_is_taken_away_while_bytes_are_carried_stops_the_replica() {
+    for (at, why) in [
+        "source_key_deleted",
+        "dest_key_deleted",
+        "mapping_missing",
+        "dest_bucket_missing",
+        "source_deleted",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let house = TestHouse::open().await;
+        let pair = house.pair().await;
+        let version = house.upload(pair.source, "f", b"x").await;
+        let step = hang(&house, pair.destination).await;
+        match at {
+            0 => house.delete_key(&pair.source_key).await,
+            1 => house.delete_key(&pair.destination_key).await,
+            2 => {
+                let nothing = ReplicationConfiguration::default();
+                house.configure(pair.destination, nothing).await.unwrap();
+            }
+            3 => {
+                let id = pair.destination.to_string();
+                delete_bucket(&house.app, &house.caller, &id).await.unwrap();
+            }
+            _ => delete(&house, &version).await,
+        }
+        house.plan.let_go.notify_one();
+        assert!(step.await.unwrap().unwrap());
+        let (state, reason) = house.only_job();
+        let ended = if why == "source_deleted" { JobState::Cancelled } else { JobState::Failed };
+        assert_eq!((state, reason.as_deref()), (ended, Some(why)));
+        assert!(house.versions(pair.destination).is_empty(), "{why}");
+        assert_eq!(count(&house, ORIGINS), 0);
+        if ended == JobState::Failed {
+            assert_eq!(house.status(&version), Some("failed"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn f25_an_attempt_that_comes_back_late_leaves_the_one_after_it_under_way() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    house.upload(pair.source, "f", b"x").await;
+    let late = hang(&house, pair.destination).await;
+    house.clock.advance(60_000);
+    assert_eq!(house.settle().await, 0, "given up");
+    house.clock.advance(1_000);
+    let next = hang(&house, pair.destination).await;
+    assert_eq!(house.engine.in_flight(), 1);
+    // The one that has waited longest goes on first.
+    house.plan.let_go.notify_one();
+    assert!(late.await.unwrap().unwrap());
+    assert_eq!(house.app.metrics.replication_fenced.value(), 1);
+    assert_eq!(house.engine.in_flight(), 1, "its lease is kept up still");
+    house.plan.let_go.notify_one();
+    assert!(next.await.unwrap().unwrap());
+    assert_eq!((house.engine.in_flight(), house.only_job().0), (0, JobState::Done));
+    assert_eq!(house.versions(pair.destination).len(), 1);
+}
+
 /// What is remembered of a deleted version must never be taken for memory of a new one.
 #[tokio::test]
 async fn a_restart_under_a_clock_that_stands_still_gives_no_number_twice() {
