@@ -1,6 +1,7 @@
 //! A whole server without its doors, in a temporary folder, with time and faults in the hands of
 //! the test.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -21,7 +22,9 @@ use crate::domain::digest::Sha1Digest;
 use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
+use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
+use crate::domain::range::Wanted;
 use crate::domain::replication::{
     AsDestination, AsSource, JobState, ReplicationConfiguration, ReplicationRule,
 };
@@ -32,6 +35,7 @@ use crate::operations::App;
 use crate::operations::accounts::{FirstAccount, NewAccount, create_account, ensure_first_account};
 use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, NewBucket, create_bucket, update_bucket};
+use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::keys::{NewKey, create_key};
 use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
@@ -260,6 +264,17 @@ impl TestHouse {
         body: &[u8],
         info: FileInfo,
     ) -> Result<FileVersion, Error> {
+        self.try_upload_locked(bucket, name, body, info, FileLock::default()).await
+    }
+
+    pub(crate) async fn try_upload_locked(
+        &self,
+        bucket: BucketId,
+        name: &str,
+        body: &[u8],
+        info: FileInfo,
+        lock: FileLock,
+    ) -> Result<FileVersion, Error> {
         let caller = self.owner_of(bucket);
         let pair = upload_pair(&self.app, &caller, &bucket.to_string())?;
         let ticket = upload_ticket(&self.app, &pair.token, &bucket.to_string(), &pair.mark)?;
@@ -269,6 +284,7 @@ impl TestHouse {
             name: FileName::parse(name)?,
             content_type: "text/plain".to_owned(),
             info,
+            lock,
             body: Announced {
                 body_bytes: body.len() as u64,
                 sha1: DeclaredSha1::Is(hasher.finish().sha1),
@@ -304,6 +320,24 @@ impl TestHouse {
             })
             .unwrap();
         all
+    }
+
+    /// The bytes of a version, whole.
+    pub(crate) async fn content(&self, version: &FileVersion) -> Vec<u8> {
+        let query =
+            DownloadQuery { range: Wanted::Whole, overrides: BTreeMap::new(), by_a_page: false };
+        let id = version.id().to_string();
+        let download = find_by_id(&self.app, Some(&self.caller), &id, query).unwrap();
+        match download.open(&self.app).await.unwrap() {
+            Content::Inline(bytes) => bytes.to_vec(),
+            Content::Stored(mut reader) => {
+                let mut all = Vec::new();
+                while let Some(chunk) = reader.next(&self.app).await {
+                    all.extend_from_slice(&chunk.unwrap());
+                }
+                all
+            }
+        }
     }
 
     /// The status that a version shows now.

@@ -206,26 +206,22 @@ fn lock_codes(lock: FileLock) -> (i64, Option<i64>, i64) {
     (mode, lock.retention.map(|retention| retention.until.0), hold)
 }
 
-/// Anything unexpected is an error, so that an unreadable lock never counts as none.
-fn lock(mode: i64, until: Option<i64>, hold: i64) -> Result<FileLock, Error> {
-    let unreadable = Error::Unreadable { what: "lock of a file version" };
-    let retention = match (mode, until) {
-        (0, None) => None,
-        (1, Some(until)) => {
-            Some(Retention { mode: RetentionMode::Governance, until: Millis(until) })
-        }
-        (2, Some(until)) => {
-            Some(Retention { mode: RetentionMode::Compliance, until: Millis(until) })
-        }
-        _ => return Err(unreadable),
+/// The lock in columns `mode` (with its end in the next one) and `hold`. What is unreadable counts as
+/// locked: it must neither be deleted nor keep the rest of a listing from being read.
+fn lock(row: &dyn Row, mode: usize, hold: usize) -> FileLock {
+    let of = |mode, until| Some(Retention { mode, until: Millis(until) });
+    let retention = match (row.opt_int(mode), row.opt_int(mode + 1)) {
+        (Ok(Some(0)), Ok(None)) => None,
+        (Ok(Some(1)), Ok(Some(until))) => of(RetentionMode::Governance, until),
+        (Ok(Some(2)), Ok(Some(until))) => of(RetentionMode::Compliance, until),
+        _ => Some(Retention::UNREADABLE),
     };
-    let legal_hold = match hold {
-        0 => None,
-        1 => Some(false),
-        2 => Some(true),
-        _ => return Err(unreadable),
+    let legal_hold = match row.opt_int(hold) {
+        Ok(Some(0)) => None,
+        Ok(Some(1)) => Some(false),
+        _ => Some(true),
     };
-    Ok(FileLock { retention, legal_hold })
+    FileLock { retention, legal_hold }
 }
 
 /// Codes of the columns `sse` and `sse_key_check`.
@@ -385,7 +381,7 @@ fn version(row: &dyn Row, bucket: BucketId) -> Result<FileVersion, Error> {
         info: FileInfo::stored(row.text(11)?.to_owned()),
         blob: row.opt_int(12)?.map(BlobId),
         replication: status(row.int(13)?)?,
-        lock: lock(row.int(16)?, row.opt_int(17)?, row.int(18)?)?,
+        lock: lock(row, 16, 18),
         encryption: encryption(row.int(19)?, row.opt_bytes(20)?)?,
     })
 }
@@ -564,6 +560,30 @@ pub(crate) fn set_replication_status(
     Ok(())
 }
 
+/// Changes the retention of a version and nothing else of it.
+pub(crate) fn set_retention(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+    retention: Option<Retention>,
+) -> Result<(), Error> {
+    let (mode, until, _) = lock_codes(FileLock { retention, legal_hold: None });
+    tx.execute(
+        "UPDATE files SET retention_mode = ?2, retain_until_ms = ?3 WHERE file_no = ?1",
+        &[Value::Int(number.0), Value::Int(mode), Value::opt_int(until)],
+    )?;
+    Ok(())
+}
+
+/// Changes the legal hold of a version and nothing else of it.
+pub(crate) fn set_legal_hold(tx: &mut dyn Tx, number: FileNumber, hold: bool) -> Result<(), Error> {
+    let (_, _, hold) = lock_codes(FileLock { retention: None, legal_hold: Some(hold) });
+    tx.execute(
+        "UPDATE files SET legal_hold = ?2 WHERE file_no = ?1",
+        &[Value::Int(number.0), Value::Int(hold)],
+    )?;
+    Ok(())
+}
+
 /// Walks unfinished large files: names in byte order from `from` on, the oldest first within a
 /// name, beginning with the one at `start` when given, until `each` answers false.
 pub(crate) fn walk_unfinished(
@@ -615,8 +635,8 @@ pub(crate) struct Seen {
     pub(crate) action: Action,
     pub(crate) written_at: Millis,
     pub(crate) size: u64,
-    /// None when it cannot be read.
-    pub(crate) lock: Option<FileLock>,
+    /// What cannot be read counts as locked.
+    pub(crate) lock: FileLock,
 }
 
 /// Walks the versions behind the given place: names in byte order, newest version first, until
@@ -636,7 +656,6 @@ pub(crate) fn walk_seen(
           ORDER BY name, sort_upload, sort_origin",
         &[Value::Int(bucket.0), Value::Text(name), Value::Int(-upload_at.0), Value::Int(-origin.0)],
         &mut |row| {
-            let lock = || lock(row.int(7)?, row.opt_int(8)?, row.int(9)?);
             Ok(each(Seen {
                 name: row.text(0)?.to_owned(),
                 upload_at: Millis(-row.int(1)?),
@@ -645,7 +664,7 @@ pub(crate) fn walk_seen(
                 action: action(row.int(4)?)?,
                 written_at: Millis(row.int(5)?),
                 size: u64::try_from(row.int(6)?).map_err(|_| Error::Unreadable { what: "size" })?,
-                lock: lock().ok(),
+                lock: lock(row, 7, 9),
             }))
         },
     )

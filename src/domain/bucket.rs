@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::domain::cors::CorsRule;
 use crate::domain::ids::{AccountId, BucketId};
 use crate::domain::lifecycle::LifecycleRule;
+use crate::domain::lock::BucketLock;
 use crate::domain::names::BucketName;
 use crate::domain::refusal::{Refusal, bad_request, shorten};
 use crate::domain::replication::ReplicationConfiguration;
@@ -60,6 +61,7 @@ pub(crate) const FIRST_REVISION: i64 = 2;
 pub(crate) struct BucketSettings {
     pub(crate) bucket_info: BTreeMap<String, String>,
     pub(crate) cors_rules: Vec<CorsRule>,
+    pub(crate) file_lock: BucketLock,
     pub(crate) lifecycle_rules: Vec<LifecycleRule>,
     pub(crate) replication: ReplicationConfiguration,
 }
@@ -121,7 +123,8 @@ mod tests {
         let settings: BucketSettings =
             serde_json::from_str(first).expect("stored by an earlier version");
         assert!(settings.cors_rules.is_empty() && settings.lifecycle_rules.is_empty());
-        let stored = r#"{"bucketInfo":{"a":"b"},"corsRules":[{"allowedHeaders":null,"allowedOperations":["b2_upload_file","s3_put"],"allowedOrigins":["*"],"corsRuleName":"rule-one","exposeHeaders":["etag"],"maxAgeSeconds":1}],"lifecycleRules":[{"daysFromHidingToDeleting":null,"daysFromUploadingToHiding":1,"fileNamePrefix":"p"}],"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
+        assert_eq!(settings.file_lock, BucketLock::default());
+        let stored = r#"{"bucketInfo":{"a":"b"},"corsRules":[{"allowedHeaders":null,"allowedOperations":["b2_upload_file","s3_put"],"allowedOrigins":["*"],"corsRuleName":"rule-one","exposeHeaders":["etag"],"maxAgeSeconds":1}],"fileLock":{"defaultRetention":{"mode":"governance","period":{"duration":7,"unit":"days"}},"isFileLockEnabled":true},"lifecycleRules":[{"daysFromHidingToDeleting":null,"daysFromUploadingToHiding":1,"fileNamePrefix":"p"}],"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
         let settings: BucketSettings = serde_json::from_str(stored).expect("as stored today");
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), stored);
         assert_eq!(

@@ -136,6 +136,8 @@ impl Default for FileInfo {
 
 /// Bytes that names and values of one version may have together (documented).
 const METADATA_BYTES_MAX: usize = 7000;
+/// The same in a bucket with Object Lock (documented).
+const SHORT_METADATA_BYTES_MAX: usize = 2048;
 /// Longest name of a file info, in bytes (documented).
 const INFO_NAME_BYTES_MAX: usize = 50;
 /// The infos that become real headers on download.
@@ -203,12 +205,7 @@ impl FileInfo {
                 return Err(bad_request(format!("duplicate file info: {info}")));
             }
         }
-        if metadata_bytes > METADATA_BYTES_MAX {
-            return Err(refuse(
-                Code::MetadataExceeded,
-                format!("File name and file info must be no more than {METADATA_BYTES_MAX} bytes"),
-            ));
-        }
+        check_metadata_bytes(metadata_bytes, METADATA_BYTES_MAX)?;
         if entries.is_empty() {
             return Ok(Self::default());
         }
@@ -241,6 +238,22 @@ fn check_info_value(name: &str, value: &str) -> Result<(), Refusal> {
         Some((_, header)) => check_header_value(header, value),
         None => Ok(()),
     }
+}
+
+fn check_metadata_bytes(bytes: usize, max: usize) -> Result<(), Refusal> {
+    if bytes <= max {
+        return Ok(());
+    }
+    let text = format!("File name and file info must be no more than {max} bytes");
+    Err(refuse(Code::MetadataExceeded, text))
+}
+
+/// Checks the smaller limit on metadata, that of buckets with Object Lock.
+pub(crate) fn check_short_metadata(name: &FileName, info: &FileInfo) -> Result<(), Refusal> {
+    let infos = info.entries();
+    let infos: usize =
+        infos.iter().map(|(info, value)| info.len() + percent::encode(value).len()).sum();
+    check_metadata_bytes(percent::encode(name.as_str()).len() + infos, SHORT_METADATA_BYTES_MAX)
 }
 
 /// Checks a value that a download will send as the header `header`.
@@ -357,6 +370,18 @@ mod tests {
         assert!(info(&[("n", &almost)]).is_ok());
         let refusal = info(&[("nn", &almost)]).expect_err("one byte too many");
         assert_eq!(refusal.code, Code::MetadataExceeded);
+    }
+
+    #[test]
+    fn native_168_metadata_is_limited_to_2048_bytes_where_the_small_limit_holds() {
+        let name = FileName::parse("f").expect("a name");
+        let check =
+            |value: &str| check_short_metadata(&name, &info(&[("n", value)]).expect("valid"));
+        // A name of one byte, an info name of one, and a space that is sent as three.
+        assert!(check(&format!("%20{}", "v".repeat(2043))).is_ok());
+        let refusal = check(&"v".repeat(2047)).expect_err("one byte too many");
+        assert_eq!(refusal.code, Code::MetadataExceeded);
+        assert!(refusal.message.contains("2048"), "{}", refusal.message);
     }
 
     #[test]

@@ -40,6 +40,9 @@ codes! {
     AlreadyHidden, "already_hidden", 400;
     AuthTokenLimit, "auth_token_limit", 400;
     BucketMissingFileLock, "bucket_missing_file_lock", 400;
+    RetainUntilTimestampMustBeInFuture, "retain_until_timestamp_must_be_in_future", 400;
+    FileLockConflict, "file_lock_conflict", 400;
+    SourceReplicationConflict, "source_replication_conflict", 400;
     MetadataExceeded, "metadata_exceeded", 400;
     CustomTimestampNotAllowed, "custom_timestamp_not_allowed", 400;
     CustomTimestampInvalid, "custom_timestamp_invalid", 400;
@@ -132,6 +135,12 @@ pub(crate) fn range_not_satisfiable() -> Refusal {
 /// What is locked, to whoever wants to delete it.
 pub(crate) fn access_denied() -> Refusal {
     refuse(Code::AccessDenied, "Access Denied")
+}
+
+/// A lock that may not be changed like this, or not by this caller. b2sdk tells the two apart from
+/// other refusals by the status alone.
+pub(crate) fn access_forbidden() -> Refusal {
+    refuse(Code::AccessForbidden, "Access Denied")
 }
 
 pub(crate) fn invalid_file_id(id: &str) -> Refusal {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike as _, NaiveDateTime, Timelike as _, Utc};
+use chrono::{DateTime, Datelike as _, Months, NaiveDateTime, Timelike as _, Utc};
 
 /// Milliseconds, either since 1970 or as a span; which of the two is in the name of the field.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -15,6 +15,14 @@ impl Millis {
     /// The moment `by_ms` later; stops at the ends of the range instead of wrapping.
     pub(crate) fn plus(self, by_ms: i64) -> Self {
         Self(self.0.saturating_add(by_ms))
+    }
+
+    /// The same day and time `years` later; 28 February where there is no 29th.
+    pub(crate) fn plus_years(self, years: u32) -> Self {
+        let months = Months::new(years.saturating_mul(12));
+        let later = DateTime::from_timestamp_millis(self.0)
+            .and_then(|moment| moment.checked_add_months(months));
+        later.map_or(Self(i64::MAX), |moment| Self(moment.timestamp_millis()))
     }
 
     fn calendar(self) -> DateTime<Utc> {
@@ -138,5 +146,14 @@ mod tests {
     fn days_begin_at_midnight() {
         assert_eq!((Millis(0).day(), Millis(DAY_MS - 1).day(), Millis(DAY_MS).day()), (0, 0, 1));
         assert_eq!(Millis(-1).day(), -1);
+    }
+
+    #[test]
+    fn years_are_those_of_the_calendar() {
+        let leap_day = Millis(1_709_164_800_000);
+        assert_eq!(leap_day.readable(), "2024-02-29T00:00:00.000Z");
+        assert_eq!(leap_day.plus_years(1).readable(), "2025-02-28T00:00:00.000Z");
+        assert_eq!(leap_day.plus_years(4).readable(), "2028-02-29T00:00:00.000Z");
+        assert_eq!(Millis(i64::MAX).plus_years(1), Millis(i64::MAX));
     }
 }

@@ -49,6 +49,7 @@ async fn start(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
         name: FileName::parse(name).unwrap(),
         content_type: "text/plain".to_owned(),
         info: FileInfo::default(),
+        lock: FileLock::default(),
         custom_time: None,
     };
     large_files::start(&house.app, &house.caller, wanted).await.unwrap()

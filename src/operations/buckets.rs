@@ -12,6 +12,7 @@ use crate::domain::capability::Capability;
 use crate::domain::cors::{self, CorsRule};
 use crate::domain::ids::BucketId;
 use crate::domain::lifecycle::{self, LifecycleRule};
+use crate::domain::lock::{BucketLock, BucketLockChange, DefaultChange};
 use crate::domain::names::{BucketName, fold_bucket_name};
 use crate::domain::refusal::{
     Code, Refusal, bad_request, no_such_bucket, not_supported, refuse, unauthorized,
@@ -27,7 +28,6 @@ use crate::operations::replication_rules;
 /// A feature of later versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LaterFeature {
-    FileLock,
     Encryption,
 }
 
@@ -40,12 +40,10 @@ impl LaterFeatures {
     fn refuse(&self, caller: &Caller) -> Result<(), Refusal> {
         for feature in &self.0 {
             match feature {
-                LaterFeature::FileLock => caller.require(Capability::WriteBucketRetentions)?,
                 LaterFeature::Encryption => caller.require(Capability::WriteBucketEncryption)?,
             }
         }
         match self.0.first() {
-            Some(LaterFeature::FileLock) => Err(not_supported("Object Lock")),
             Some(LaterFeature::Encryption) => Err(not_supported("server-side encryption")),
             None => Ok(()),
         }
@@ -60,6 +58,7 @@ pub(crate) struct NewBucket {
     pub(crate) info: BTreeMap<String, String>,
     pub(crate) cors_rules: Vec<CorsRule>,
     pub(crate) lifecycle_rules: Vec<LifecycleRule>,
+    pub(crate) file_lock: BucketLockChange,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) later: LaterFeatures,
 }
@@ -75,6 +74,7 @@ pub(crate) async fn create_bucket(
     if wanted.replication.is_some() {
         replication_rules::require_right(caller)?;
     }
+    let file_lock = lock_of_new(caller, wanted.file_lock)?;
     let name = BucketName::parse(&wanted.name)?;
     let kind = BucketType::parse(&wanted.kind)?;
     check_bucket_info(&wanted.info)?;
@@ -87,6 +87,7 @@ pub(crate) async fn create_bucket(
         bucket_info: wanted.info,
         cors_rules: wanted.cors_rules,
         lifecycle_rules: wanted.lifecycle_rules,
+        file_lock,
         replication,
     };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
@@ -125,6 +126,19 @@ pub(crate) async fn create_bucket(
     Ok(bucket)
 }
 
+/// The lock of a new bucket. A default retention is set by an update only, as on Backblaze; and a
+/// request that spells out that it wants no lock needs no right.
+fn lock_of_new(caller: &Caller, wanted: BucketLockChange) -> Result<BucketLock, Refusal> {
+    let sets_default = matches!(wanted.default_retention, DefaultChange::Set(_));
+    if wanted.enable == Some(true) || sets_default {
+        caller.require(Capability::WriteBucketRetentions)?;
+    }
+    if sets_default {
+        return Err(bad_request("defaultRetention is set by b2_update_bucket"));
+    }
+    Ok(BucketLock { is_file_lock_enabled: wanted.enable == Some(true), ..BucketLock::default() })
+}
+
 /// What of a bucket shall change; None leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BucketChange {
@@ -132,6 +146,7 @@ pub(crate) struct BucketChange {
     pub(crate) info: Option<BTreeMap<String, String>>,
     pub(crate) cors_rules: Option<Vec<CorsRule>>,
     pub(crate) lifecycle_rules: Option<Vec<LifecycleRule>>,
+    pub(crate) file_lock: BucketLockChange,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) if_revision_is: Option<i64>,
     pub(crate) later: LaterFeatures,
@@ -149,6 +164,9 @@ pub(crate) async fn update_bucket(
     caller.require_bucket(Capability::WriteBuckets, id)?;
     if change.replication.is_some() {
         replication_rules::require_right(caller)?;
+    }
+    if !change.file_lock.is_empty() {
+        caller.require(Capability::WriteBucketRetentions)?;
     }
     let grant = Grant::for_bucket(
         &caller.key,
@@ -177,6 +195,9 @@ pub(crate) async fn update_bucket(
                 return Err(refuse(Code::Conflict, "simultaneous updates to bucket").into());
             }
             let before = bucket.settings.clone();
+            let is_source = !before.replication.rules().is_empty();
+            bucket.settings.file_lock =
+                bucket.settings.file_lock.changed(change.file_lock, is_source)?;
             if let Some(replication) = &change.replication {
                 let checked = check_configuration(replication.clone(), Some(id), leniency)?;
                 replication_rules::check_against_catalog(tx, &bucket, &checked, now)?;

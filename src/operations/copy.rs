@@ -28,6 +28,7 @@ use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::large_files::unfinished;
+use crate::operations::locks;
 
 /// What is to be copied.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct NewCopy {
     /// None copies within the bucket of the source.
     pub(crate) bucket: Option<String>,
     pub(crate) metadata: Metadata,
+    /// Never that of the source.
+    pub(crate) lock: FileLock,
 }
 
 /// A source that the caller may read.
@@ -239,15 +242,17 @@ pub(crate) async fn copy_file(
     let readable = readable(app, caller, &wanted.source)?;
     let fence = fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?;
     let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
-    Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    locks::check_new(app, caller, &grant.bucket, wanted.lock)?;
+    let (content_type, info) = match wanted.metadata {
+        Metadata::Copy => (readable.version.content_type.clone(), readable.version.info.clone()),
+        Metadata::Replace { content_type, info } => (content_type, info),
+    };
+    locks::check_metadata(&grant.bucket, &wanted.name, &info)?;
     let copied = copied(app, &readable).await?;
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
-    let (content_type, info) = match wanted.metadata {
-        Metadata::Copy => (readable.version.content_type, readable.version.info),
-        Metadata::Replace { content_type, info } => (content_type, info),
-    };
-    let (source_id, name) = (wanted.source.file_id, wanted.name);
+    let (source_id, name, lock) = (wanted.source.file_id, wanted.name, wanted.lock);
     let (version, enqueued) = app
         .catalog
         .write("copy_file", move |tx| {
@@ -271,7 +276,7 @@ pub(crate) async fn copy_file(
                 info: info.clone(),
                 blob: Some(blob),
                 replication: None,
-                lock: FileLock::default(),
+                lock,
                 encryption: Encryption::None,
             };
             let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;

@@ -1,6 +1,7 @@
 //! Downloads, by name and by id.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -33,8 +34,32 @@ pub(crate) struct Download {
     pub(crate) cache_control: Option<String>,
     /// The bucket has CORS rules, so that pages of some origins are told more than others.
     pub(crate) differs_by_origin: bool,
+    /// None where the bucket has no Object Lock.
+    pub(crate) lock_shown: Option<LockShown>,
     blob: StoredBlob,
     pub(crate) overrides: Overrides,
+}
+
+/// Which parts of a lock the reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct LockShown {
+    pub(crate) retention: bool,
+    pub(crate) legal_hold: bool,
+}
+
+impl LockShown {
+    /// What a caller may see of a file in a bucket, be the bucket public or not.
+    fn to(caller: Option<&Caller>, bucket: &Arc<Bucket>, name: &str) -> Self {
+        let may = |capability| {
+            caller.is_some_and(|caller| {
+                Grant::for_name(&caller.key, capability, Arc::clone(bucket), name).is_ok()
+            })
+        };
+        Self {
+            retention: may(Capability::ReadFileRetentions),
+            legal_hold: may(Capability::ReadFileLegalHolds),
+        }
+    }
 }
 
 /// The bytes of a download.
@@ -151,6 +176,10 @@ pub(crate) fn find_by_name(
         check_account_token(app, &query)?;
     }
     check_overrides(&query.overrides, proof.is_some())?;
+    let reader = match &proof {
+        Some(DownloadProof::Account(caller)) => Some(caller.clone()),
+        Some(DownloadProof::Shared { .. }) | None => None,
+    };
     let grant = match proof {
         _ if bucket.kind == BucketType::AllPublic => Grant::public_read(bucket),
         None => return Err(unauthorized().into()),
@@ -180,7 +209,7 @@ pub(crate) fn find_by_name(
         Ok(Some((version, blob)))
     })?;
     let Some((version, blob)) = found else { return Err(no_such_file().into()) };
-    prepare(app, bucket, version, blob, query)
+    prepare(app, &grant, reader.as_ref(), (version, blob), query)
 }
 
 /// Finds a version by its id.
@@ -221,7 +250,7 @@ pub(crate) fn find_by_id(
     if version.action != Action::Upload {
         return Err(absent().into());
     }
-    prepare(app, &grant.bucket, version, blob, query)
+    prepare(app, &grant, caller, (version, blob), query)
 }
 
 /// In strict mode pages of other origins need tokens that open less than the account.
@@ -238,11 +267,12 @@ fn check_overrides(overrides: &Overrides, has_token: bool) -> Result<(), Refusal
 
 fn prepare(
     app: &App,
-    bucket: &Bucket,
-    version: FileVersion,
-    blob: Option<StoredBlob>,
+    grant: &Grant,
+    reader: Option<&Caller>,
+    (version, blob): (FileVersion, Option<StoredBlob>),
     query: DownloadQuery,
 ) -> Result<Download, Error> {
+    let settings = &grant.bucket.settings;
     let Some(blob) = blob.filter(|blob| blob.size == version.size) else {
         return Err(CatalogError::Unreadable { what: "blob of a file version" }.into());
     };
@@ -251,8 +281,12 @@ fn prepare(
     Ok(Download {
         range,
         is_partial: query.range != Wanted::Whole,
-        cache_control: bucket.settings.cache_control().map(str::to_owned),
-        differs_by_origin: !bucket.settings.cors_rules.is_empty(),
+        differs_by_origin: !settings.cors_rules.is_empty(),
+        cache_control: settings.cache_control().map(str::to_owned),
+        lock_shown: settings
+            .file_lock
+            .is_file_lock_enabled
+            .then(|| LockShown::to(reader, &grant.bucket, version.name.as_str())),
         blob,
         overrides: query.overrides,
         version,

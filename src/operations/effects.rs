@@ -4,9 +4,11 @@
 
 use crate::catalog::files::{self, Newest};
 use crate::catalog::replication::JobOrigin;
-use crate::catalog::{Error, Tx, blob_refs, parts, replication};
+use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replication};
 use crate::domain::bucket::Bucket;
-use crate::domain::file::FileVersion;
+use crate::domain::file::{Action, FileVersion};
+use crate::domain::lock::LockTimes;
+use crate::domain::refusal::access_denied;
 use crate::domain::replication::{Ineligible, ReplicationStatus};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
@@ -38,22 +40,37 @@ pub(crate) struct Moment {
     pub(crate) now: Millis,
     /// Now, on the time line of waits.
     pub(crate) steady: Steady,
+    /// The moment up to which locks are let run out; never after `now`.
+    pub(crate) locks_run_to: Millis,
     /// Replicate files whose metadata Backblaze finds too large.
     pub(crate) copy_large_metadata: bool,
 }
 
 impl Moment {
     pub(crate) fn of(app: &App) -> Self {
+        let now = app.clock.now();
         Self {
-            now: app.clock.now(),
+            now,
+            locks_run_to: now,
             steady: app.waits.now(),
             copy_large_metadata: app.policy.copy_large_metadata,
         }
     }
+
+    pub(crate) fn lock_times(self) -> LockTimes {
+        LockTimes { now: self.now, locks_run_to: self.locks_run_to }
+    }
+
+    /// Whether the lock of a version lets it be removed. An unfinished large file is not kept: its
+    /// lock begins when it is finished. `bypass` lifts governance and nothing else.
+    pub(crate) fn may_remove(self, version: &FileVersion, bypass: bool) -> bool {
+        version.action == Action::Start || version.lock.may_delete(self.locks_run_to, bypass)
+    }
 }
 
 /// Stores a version with all that follows from it. `newest` is what [`files::newest`] answered in
-/// this transaction. The version's replication status is settled here.
+/// this transaction. The version's replication status is settled here, and so is the retention
+/// that the bucket gives to files that come without one.
 pub(crate) fn add(
     tx: &mut dyn Tx,
     bucket: &Bucket,
@@ -62,6 +79,19 @@ pub(crate) fn add(
     cause: Cause,
     moment: Moment,
 ) -> Result<Enqueued, Error> {
+    version.lock = match cause {
+        Cause::Upload | Cause::Copy | Cause::Start => {
+            bucket.settings.file_lock.of_new(version.lock, version.upload_at)
+        }
+        // A replica is as old as its source, and kept from now on (A7).
+        Cause::Replica => bucket.settings.file_lock.of_new(version.lock, moment.now),
+        Cause::Finish
+        | Cause::Hide
+        | Cause::LifecycleHide
+        | Cause::Delete
+        | Cause::LifecycleDelete
+        | Cause::Cancel => version.lock,
+    };
     let enqueued = plan(tx, bucket, version, cause, moment)?;
     if cause == Cause::Finish {
         files::finish_version(tx, bucket.number, version, newest)?;
@@ -102,14 +132,19 @@ fn plan(
     Ok(enqueued)
 }
 
-/// Removes a version with all that hangs on it. Whoever calls has checked its lock.
+/// Removes a version with all that hangs on it. Refused when it is locked, whoever asks: a worker
+/// that wants to pass over locked versions asks [`Moment::may_remove`] first.
 pub(crate) fn remove(
     tx: &mut dyn Tx,
     bucket: &Bucket,
     version: &FileVersion,
     cause: Cause,
     moment: Moment,
-) -> Result<(), Error> {
+    bypass: bool,
+) -> Result<(), Abort> {
+    if !moment.may_remove(version, bypass) {
+        return Err(access_denied().into());
+    }
     files::delete_version(tx, bucket.number, version)?;
     if cause == Cause::Cancel {
         parts::remove_parts(tx, version.number, moment.now)?;

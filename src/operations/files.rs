@@ -13,8 +13,7 @@ use crate::domain::ids::{ClaimedFileId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{
-    Code, access_denied, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id,
-    refuse, unauthorized,
+    Code, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id, refuse, unauthorized,
 };
 use crate::operations::App;
 use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
@@ -161,24 +160,9 @@ pub(crate) async fn delete_version(
                 Action::Start => Cause::Cancel,
                 Action::Upload | Action::Hide => Cause::Delete,
             };
-            remove(tx, bucket, &version, cause, bypass_governance, moment)
+            effects::remove(tx, bucket, &version, cause, moment, bypass_governance)
         })
         .await?;
     app.wake.sweep.notify_one();
     Ok(())
-}
-
-/// Removes a version for a caller or for a rule, unless its lock forbids it.
-pub(crate) fn remove(
-    tx: &mut dyn Tx,
-    bucket: &Bucket,
-    version: &FileVersion,
-    cause: Cause,
-    bypass_governance: bool,
-    moment: Moment,
-) -> Result<(), Abort> {
-    if !version.lock.may_delete(moment.now, bypass_governance) {
-        return Err(access_denied().into());
-    }
-    Ok(effects::remove(tx, bucket, version, cause, moment)?)
 }

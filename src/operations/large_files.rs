@@ -32,6 +32,7 @@ use crate::operations::authorize::{
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
+use crate::operations::locks;
 use crate::operations::replication_rules::Enqueued;
 use crate::operations::upload::{Announced, BodyFault, custom_time, receive};
 
@@ -50,6 +51,8 @@ pub(crate) struct NewLargeFile {
     pub(crate) info: FileInfo,
     /// The upload time that the caller wants, as it was written.
     pub(crate) custom_time: Option<String>,
+    /// Holds from the moment the file is finished.
+    pub(crate) lock: FileLock,
 }
 
 /// Begins a large file: a version that no name shows until it is finished.
@@ -66,7 +69,9 @@ pub(crate) async fn start(
     }
     let fence = fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?;
     let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
-    Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
+    locks::check_new(app, caller, &grant.bucket, wanted.lock)?;
+    locks::check_metadata(&grant.bucket, &wanted.name, &wanted.info)?;
     let custom_time = custom_time(app, wanted.custom_time.as_deref())?;
     let moment = Moment::of(app);
     let number = app.numbers.large_file(moment.now);
@@ -92,7 +97,7 @@ pub(crate) async fn start(
                 info: wanted.info.clone(),
                 blob: None,
                 replication: None,
-                lock: FileLock::default(),
+                lock: wanted.lock,
                 encryption: Encryption::None,
             };
             effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
@@ -446,7 +451,7 @@ pub(crate) async fn cancel(
         .write("cancel_large_file", move |tx| {
             let (reread, version) = unfinished.reread(tx, moment)?;
             let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-            effects::remove(tx, bucket, &version, Cause::Cancel, moment)?;
+            effects::remove(tx, bucket, &version, Cause::Cancel, moment, false)?;
             Ok(version)
         })
         .await?;

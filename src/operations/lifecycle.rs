@@ -23,7 +23,7 @@ use crate::operations::accounts::Operator;
 use crate::operations::buckets::bucket_named;
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
-use crate::operations::files::{hide, remove};
+use crate::operations::files::hide;
 
 /// Versions looked at in one page.
 const PAGE: usize = 1000;
@@ -74,7 +74,7 @@ fn facts(seen: &Seen, now: Millis) -> Facts {
     Facts {
         action: seen.action,
         upload_at: seen.upload_at,
-        is_locked: seen.lock.is_none_or(|lock| !lock.may_delete(now, false)),
+        is_locked: !seen.lock.may_delete(now, false),
     }
 }
 
@@ -250,7 +250,7 @@ fn act_on(
     let Some(bucket) = buckets::find_by_id(tx, bucket)? else { return Ok(false) };
     let version = files::find_by_number(tx, (bucket.number, bucket.id), number)?;
     let Some(version) = version else { return Ok(false) };
-    if due_now(tx, &bucket, &version, moment.now)? != Some(act) {
+    if due_now(tx, &bucket, &version, moment)? != Some(act) {
         return Ok(false);
     }
     match act {
@@ -258,9 +258,9 @@ fn act_on(
             hide(tx, &bucket, &version.name, marker, Cause::LifecycleHide, moment)?;
         }
         Act::Delete => {
-            remove(tx, &bucket, &version, Cause::LifecycleDelete, false, moment)?;
+            effects::remove(tx, &bucket, &version, Cause::LifecycleDelete, moment, false)?;
         }
-        Act::Cancel => effects::remove(tx, &bucket, &version, Cause::Cancel, moment)?,
+        Act::Cancel => effects::remove(tx, &bucket, &version, Cause::Cancel, moment, false)?,
     }
     Ok(true)
 }
@@ -270,20 +270,20 @@ fn due_now(
     tx: &mut dyn Tx,
     bucket: &Bucket,
     version: &FileVersion,
-    now: Millis,
+    moment: Moment,
 ) -> Result<Option<Act>, CatalogError> {
     let rule = rule_for(&bucket.settings.lifecycle_rules, version.name.as_str());
     let Some(rule) = rule else { return Ok(None) };
     let facts = Facts {
         action: version.action,
         upload_at: version.upload_at,
-        is_locked: !version.lock.may_delete(now, false),
+        is_locked: !moment.may_remove(version, false),
     };
     let standing = Standing {
         hidden_since: files::hidden_since(tx, bucket.number, version)?,
         is_alone: files::is_alone(tx, bucket.number, version)?,
     };
-    Ok(due_one(rule, facts, standing, now))
+    Ok(due_one(rule, facts, standing, moment.now))
 }
 
 async fn carry_out_all(app: &App, due: Vec<Due>) -> Result<Counts, Error> {

@@ -21,6 +21,7 @@ pub(crate) mod keys;
 pub(crate) mod large_files;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
+pub(crate) mod locks;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
 pub(crate) mod reset;

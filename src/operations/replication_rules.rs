@@ -20,23 +20,25 @@ const BAD_SOURCE_KEY: &str = "replication source application key is invalid or n
 const BAD_DESTINATION_KEY: &str = "replication destination application key is invalid or not \
                                    authorized for this replication configuration";
 
-/// Checks what depends on buckets and keys: V13, V16, V17 and V20.
+/// Checks what depends on buckets and keys: V13, V16, V17, V20 and V22.
 pub(crate) fn check_against_catalog(
     tx: &mut dyn Tx,
     bucket: &Bucket,
     wanted: &ReplicationConfiguration,
     now: Millis,
 ) -> Result<(), Abort> {
+    let mut unlocked_destination = false;
     if let Some(source) = &wanted.as_replication_source {
         for rule in &source.replication_rules {
             let found = match rule.destination() {
                 Some(id) => buckets::find_by_id(tx, id)?,
                 None => None,
             };
-            if found.is_none() {
+            let Some(found) = found else {
                 let id = shorten(&rule.destination_bucket_id);
                 return Err(refuse(Code::BadBucketId, format!("Invalid bucketId: {id}")).into());
-            }
+            };
+            unlocked_destination |= !found.settings.file_lock.is_file_lock_enabled;
         }
         let key = KeyId::named(&source.source_application_key_id);
         check_key(tx, &key, bucket, Capability::ReadFiles, now, BAD_SOURCE_KEY)?;
@@ -47,6 +49,9 @@ pub(crate) fn check_against_catalog(
             let key = KeyId::named(key);
             check_key(tx, &key, bucket, Capability::WriteFiles, now, BAD_DESTINATION_KEY)?;
         }
+    }
+    if bucket.settings.file_lock.is_file_lock_enabled && unlocked_destination {
+        return Err(bad_request("destination bucket must have file lock enabled").into());
     }
     Ok(())
 }

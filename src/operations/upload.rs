@@ -22,6 +22,7 @@ use crate::operations::App;
 use crate::operations::authorize::{Fence, UploadTicket};
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
+use crate::operations::locks;
 use crate::operations::replication_rules::Enqueued;
 
 /// What the uploader says about the SHA-1 of the content.
@@ -42,6 +43,7 @@ pub(crate) struct NewFile {
     pub(crate) name: FileName,
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
+    pub(crate) lock: FileLock,
     pub(crate) body: Announced,
     /// The upload time that the caller wants, as it was written.
     pub(crate) custom_time: Option<String>,
@@ -114,7 +116,7 @@ pub(crate) fn custom_time(app: &App, given: Option<&str>) -> Result<Option<Milli
     }
 }
 
-/// Refuses before the body is read what no body could make right: rights, name, size, time.
+/// Refuses before the body is read what no body could make right: rights, name, size, time, lock.
 pub(crate) fn check_upload(
     app: &App,
     ticket: &UploadTicket,
@@ -125,6 +127,8 @@ pub(crate) fn check_upload(
     let grant = Grant::for_name(key, Capability::WriteFiles, bucket, file.name.as_str())?;
     file.body.content_bytes()?;
     custom_time(app, file.custom_time.as_deref())?;
+    locks::check_new(app, &ticket.caller, &grant.bucket, file.lock)?;
+    locks::check_metadata(&grant.bucket, &file.name, &file.info)?;
     Ok(grant)
 }
 
@@ -249,7 +253,7 @@ impl Commit {
             info: self.file.info.clone(),
             blob: Some(self.received.blob.id),
             replication: None,
-            lock: FileLock::default(),
+            lock: self.file.lock,
             encryption: Encryption::None,
         };
         blob_refs::insert_blob(tx, &self.received.blob)?;

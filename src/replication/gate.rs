@@ -1,5 +1,5 @@
 //! The checks before a job may do anything: who may read, who may write, and whether both still
-//! are there (replication.md A5, G1 to G9).
+//! are there (replication.md A5, G1 to G10).
 //!
 //! Run twice: before any byte is touched, and again inside the transaction that writes the
 //! replica, so that a key deleted in between still stops it.
@@ -12,6 +12,7 @@ use crate::domain::capability::Capability;
 use crate::domain::file::FileVersion;
 use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
+use crate::domain::lock::Retention;
 use crate::domain::replication::{Reason, mapped_key};
 use crate::domain::time::{Millis, Steady};
 
@@ -104,6 +105,8 @@ pub(crate) fn check(
     let source = files::find_by_number(tx, (bucket.number, bucket.id), job.file_number)?;
     let Some(source) = source else { return Ok(Err(Reason::SourceDeleted)) };
     let blob = source.blob.map(|id| blob_refs::find_blob(tx, id)).transpose()?.flatten();
+    // A lock that cannot be read is kept here, but must not be made to last for ever elsewhere.
+    let blob = blob.filter(|_| source.lock.retention != Some(Retention::UNREADABLE));
     let Some(blob) = blob else { return Ok(Err(Reason::SourceCorrupt)) };
     let name = source.name.as_str().to_owned();
     let mut needed = Needed {
@@ -128,6 +131,9 @@ pub(crate) fn check(
     needed.rights = &DESTINATION_RIGHTS;
     if let Err(reason) = check_key(key(tx, &mapped)?, &needed, &DESTINATION_KEY) {
         return Ok(Err(reason));
+    }
+    if !source.lock.is_empty() && !destination.settings.file_lock.is_file_lock_enabled {
+        return Ok(Err(Reason::DestLockDisabled));
     }
     Ok(Ok(Passed { source, blob, destination }))
 }

@@ -55,6 +55,10 @@ struct Right {
     #[serde(default)]
     conditional: BTreeMap<String, String>,
     #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    lacking: Option<String>,
+    #[serde(default)]
     reveals: BTreeMap<String, String>,
 }
 
@@ -118,7 +122,11 @@ impl Right {
             "prefix" | "name" => restriction.reaches_bucket() && restriction.reaches_names(),
             unknown => panic!("unknown scope {unknown}"),
         };
-        if holds && reaches { Expected::Allowed } else { refused("unauthorized") }
+        match &self.lacking {
+            Some(answer) if !holds => Expected::Exactly(answer.clone()),
+            _ if holds && reaches => Expected::Allowed,
+            _ => refused("unauthorized"),
+        }
     }
 }
 
@@ -266,8 +274,10 @@ impl World {
     }
 
     fn make_bucket(&self, name: &str) -> String {
-        let fields =
-            json!({"accountId": MASTER_ID, "bucketName": name, "bucketType": "allPrivate"});
+        let fields = json!({
+            "accountId": MASTER_ID, "bucketName": name, "bucketType": "allPrivate",
+            "fileLockEnabled": true,
+        });
         self.as_master("b2_create_bucket", &fields)["bucketId"].as_str().unwrap().to_owned()
     }
 
@@ -412,6 +422,13 @@ impl World {
         if operation == "b2_start_large_file" {
             self.as_master("b2_cancel_large_file", &json!({"fileId": answer.json()["fileId"]}));
         }
+        if operation == "b2_update_bucket" {
+            let fields = json!({
+                "accountId": MASTER_ID, "bucketId": self.right(),
+                "defaultRetention": {"mode": null},
+            });
+            self.as_master("b2_update_bucket", &fields);
+        }
         self.renew(operation);
     }
 
@@ -465,6 +482,13 @@ impl World {
                 "bucketId": bucket, "fileName": "a/begun.bin", "contentType": "text/plain",
             }),
             "b2_list_keys" => json!({"accountId": account, "maxKeyCount": 1}),
+            "b2_update_file_legal_hold" => {
+                json!({"fileId": self.seen_file, "fileName": SEEN_NAME, "legalHold": "off"})
+            }
+            "b2_update_file_retention" => json!({
+                "fileId": self.seen_file, "fileName": SEEN_NAME,
+                "fileRetention": value_of("fileRetention"),
+            }),
             "b2_update_bucket" => {
                 json!({"accountId": account, "bucketId": bucket, "bucketType": "allPrivate"})
             }
@@ -725,7 +749,12 @@ fn reliability_r63_every_operation_of_the_table_stands_in_the_rights_file_and_no
     let known: BTreeSet<String> = capabilities().into_iter().map(str::to_owned).collect();
     assert_eq!(known.len(), 30);
     let named = rights.operations.values().flat_map(|right| {
-        right.needs.iter().chain(right.conditional.values()).chain(right.reveals.values())
+        right
+            .needs
+            .iter()
+            .chain(right.conditional.values())
+            .chain(right.headers.values())
+            .chain(right.reveals.values())
     });
     for capability in named.chain(&rights.never_on_bucket_keys) {
         assert!(known.contains(capability), "no capability is called {capability}");
@@ -805,8 +834,9 @@ fn reliability_a13_to_a15_keys_that_are_gone_over_or_another_accounts_open_nothi
             // The account named in a request is compared before the capability.
             let by_kind = is_upload(operation.name) || names_account(operation.name);
             match right.expected(&key.capabilities, anywhere) {
-                refused @ Expected::Refused(_) if !by_kind => (key, refused),
-                _ => (key, found),
+                Expected::Allowed => (key, found),
+                _ if by_kind => (key, found),
+                refused => (key, refused),
             }
         });
         walk(&world, &mut tally, &operation, account, keys.collect());
@@ -952,12 +982,28 @@ fn reliability_a1_to_a18_only_the_right_kind_of_credential_opens_a_door() {
 fn value_of(field: &str) -> Value {
     match field {
         "fileLockEnabled" | "bypassGovernance" => json!(true),
+        "fileRetention" => {
+            json!({"mode": "governance", "retainUntilTimestamp": 4_102_444_800_000_i64})
+        }
+        "legalHold" => json!("off"),
         "defaultRetention" => {
             json!({"mode": "governance", "period": {"duration": 1, "unit": "days"}})
         }
         "defaultServerSideEncryption" => json!({"mode": "SSE-B2", "algorithm": "AES256"}),
         "replicationConfiguration" => json!({"asReplicationDestination": {
             "sourceToDestinationKeyMapping": {"no-such-key": "no-such-key"}}}),
+        unknown => panic!("{unknown}: no value is written for it"),
+    }
+}
+
+/// A request header that asks for what it is there for, with those it cannot go without.
+fn headers_with(header: &str) -> Vec<(&'static str, String)> {
+    match header {
+        "X-Bz-File-Legal-Hold" => vec![("X-Bz-File-Legal-Hold", "off".to_owned())],
+        "X-Bz-File-Retention-Mode" => vec![
+            ("X-Bz-File-Retention-Mode", "governance".to_owned()),
+            ("X-Bz-File-Retention-Retain-Until-Timestamp", "4102444800000".to_owned()),
+        ],
         unknown => panic!("{unknown}: no value is written for it"),
     }
 }
@@ -988,14 +1034,25 @@ fn reliability_b13_fields_need_and_show_what_their_own_rights_say() {
             others.remove(own);
             [(with, true), (needs.clone(), false), (others, false)]
         };
-        for (field, capability) in &right.conditional {
+        let fields = right.conditional.iter().map(|(name, own)| (name, own, true));
+        let headers = right.headers.iter().map(|(name, own)| (name, own, false));
+        for (name, capability, is_field) in fields.chain(headers) {
             for (set, holds) in keys_for(capability) {
                 let key = world.key(set, anywhere);
-                let mut fields = world.fields(operation, MASTER_ID).unwrap();
-                fields[field] = value_of(field);
+                let request = if is_field {
+                    let mut fields = world.fields(operation, MASTER_ID).unwrap();
+                    fields[name] = value_of(name);
+                    Request::json(operation, Some(&key.token), &fields)
+                } else {
+                    let (target, token) = &key.pairs[operation.as_str()];
+                    let mut request =
+                        world.request(operation, "POST", MASTER_ID, Some(token), target);
+                    request.headers.extend(headers_with(name));
+                    request
+                };
                 let before = world.fingerprint();
-                let answer = world.send(&Request::json(operation, Some(&key.token), &fields));
-                let case = format!("{operation} with {field}, {}", key.label);
+                let answer = world.send(&request);
+                let case = format!("{operation} with {name}, {}", key.label);
                 if holds {
                     // Whether the feature is there is another question than the right to it.
                     tally.cases += 1;

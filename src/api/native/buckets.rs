@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::native::fields::Fields;
-use crate::api::native::{Call, Reply, cors, lifecycle, replication, reply};
+use crate::api::native::{Call, Reply, cors, lifecycle, locks, replication, reply};
 use crate::domain::refusal::{Refusal, bad_request};
 use crate::operations::buckets::{
     self, BucketChange, BucketFilter, LaterFeature, LaterFeatures, NewBucket,
@@ -12,12 +12,7 @@ use crate::operations::buckets::{
 /// Which features of later versions a request asks for. Forms that mean "none" are no request:
 /// older SDKs send them always.
 fn later_features(fields: &Fields) -> Result<LaterFeatures, Refusal> {
-    let lock = fields.opt_bool("fileLockEnabled")?.unwrap_or(false)
-        || has_mode(fields, "defaultRetention")?;
-    let asked = [
-        (lock, LaterFeature::FileLock),
-        (has_mode(fields, "defaultServerSideEncryption")?, LaterFeature::Encryption),
-    ];
+    let asked = [(has_mode(fields, "defaultServerSideEncryption")?, LaterFeature::Encryption)];
     let asked = asked.into_iter().filter(|(asked, _)| *asked);
     Ok(LaterFeatures(asked.map(|(_, feature)| feature).collect()))
 }
@@ -42,6 +37,7 @@ pub(crate) async fn create(call: Call) -> Reply {
         info: fields.opt_text_map("bucketInfo")?.unwrap_or_default(),
         cors_rules: cors::parse(fields)?.unwrap_or_default(),
         lifecycle_rules: lifecycle::parse(fields)?.unwrap_or_default(),
+        file_lock: locks::bucket_change(fields)?,
         replication: replication::parse(fields, fields.asks_for("replicationConfiguration")?)?,
         later: later_features(fields)?,
     };
@@ -58,6 +54,7 @@ pub(crate) async fn update(call: Call) -> Reply {
         info: fields.opt_text_map("bucketInfo")?,
         cors_rules: cors::parse(fields)?,
         lifecycle_rules: lifecycle::parse(fields)?,
+        file_lock: locks::bucket_change(fields)?,
         replication: replication::parse(fields, fields.has("replicationConfiguration"))?,
         if_revision_is: fields.opt_int("ifRevisionIs")?,
         later: later_features(fields)?,

@@ -2,7 +2,7 @@
 
 use crate::api::native::large_files::refuse_later_features;
 use crate::api::native::wire::part_json;
-use crate::api::native::{Call, Reply, reply};
+use crate::api::native::{Call, Reply, locks, reply};
 use crate::domain::content_type;
 use crate::domain::file::FileInfo;
 use crate::domain::large_file::PartNumber;
@@ -44,6 +44,7 @@ pub(crate) async fn copy_file(call: Call) -> Reply {
         source: source(&call)?,
         bucket: call.fields.opt_text("destinationBucketId")?.map(str::to_owned),
         metadata: metadata(&call, &name)?,
+        lock: locks::of_fields(&call.fields)?,
         name,
     };
     let file = copy::copy_file(call.app(), &call.caller, wanted).await?;

@@ -16,11 +16,14 @@ use serde_json::json;
 use crate::api::Http;
 use crate::api::body::Incoming;
 use crate::api::native::fields::parse_query;
+use crate::api::native::locks::{LEGAL_HOLD_HEADER, RETAIN_UNTIL_HEADER, RETENTION_MODE_HEADER};
+use crate::api::native::wire::legal_hold;
 use crate::api::native::{
     Call, Reply, authorization as token_header, cors, fields, opt_caller, reply,
 };
 use crate::api::request_id::RequestId;
 use crate::domain::file::HEADER_INFOS;
+use crate::domain::lock::FileLock;
 use crate::domain::names::decode_text;
 use crate::domain::percent::encode;
 use crate::domain::range::Wanted;
@@ -30,7 +33,7 @@ use crate::operations::authorize::{
     DownloadAuthorization, OVERRIDES, Overrides, download_authorization,
 };
 use crate::operations::download::{
-    Content, Download, DownloadQuery, find_by_id, find_by_name, single_token,
+    Content, Download, DownloadQuery, LockShown, find_by_id, find_by_name, single_token,
 };
 use crate::operations::error::Error;
 
@@ -205,6 +208,9 @@ fn write_headers(headers: &mut HeaderMap, download: &Download) {
             None => put(&format!("X-Bz-Info-{name}"), &encode(&value)),
         }
     }
+    if let Some(shown) = download.lock_shown {
+        put_lock(&mut put, version.lock, shown);
+    }
     for (parameter, header) in OVERRIDES {
         if let Some(value) = download.overrides.get(parameter) {
             put(header, value);
@@ -212,5 +218,25 @@ fn write_headers(headers: &mut HeaderMap, download: &Download) {
     }
     if download.differs_by_origin {
         cors::vary_by_origin(headers);
+    }
+}
+
+/// Writes what the reader may see of a lock, and the names of the headers it may not see: without
+/// spaces between them, since b2sdk cuts at the commas.
+fn put_lock(put: &mut impl FnMut(&str, &str), lock: FileLock, shown: LockShown) {
+    let mut hidden = Vec::new();
+    if !shown.retention {
+        hidden.extend([RETENTION_MODE_HEADER, RETAIN_UNTIL_HEADER]);
+    } else if let Some(retention) = lock.retention {
+        put(RETENTION_MODE_HEADER, retention.mode.as_str());
+        put(RETAIN_UNTIL_HEADER, &retention.until.0.to_string());
+    }
+    if !shown.legal_hold {
+        hidden.push(LEGAL_HOLD_HEADER);
+    } else if let Some(hold) = lock.legal_hold {
+        put(LEGAL_HOLD_HEADER, legal_hold(hold));
+    }
+    if !hidden.is_empty() {
+        put("X-Bz-Client-Unauthorized-To-Read", &hidden.join(","));
     }
 }

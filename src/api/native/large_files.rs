@@ -8,7 +8,7 @@ use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::fields::Fields;
 use crate::api::native::upload::{announced, missing_header};
 use crate::api::native::wire::part_json;
-use crate::api::native::{Call, Reply, authorization, json_answer, reply};
+use crate::api::native::{Call, Reply, authorization, json_answer, locks, reply};
 use crate::domain::content_type;
 use crate::domain::file::FileInfo;
 use crate::domain::large_file::PartNumber;
@@ -30,7 +30,8 @@ pub(crate) async fn start(call: Call) -> Reply {
         None => fields.opt_number_text("custom_upload_timestamp")?,
         given => given,
     };
-    let wanted = NewLargeFile { bucket, name, content_type, info, custom_time };
+    let lock = locks::of_fields(fields)?;
+    let wanted = NewLargeFile { bucket, name, content_type, info, custom_time, lock };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
     reply(&call.reader().file(&started, false))
 }
@@ -38,8 +39,6 @@ pub(crate) async fn start(call: Call) -> Reply {
 /// Fields that ask for what is not there yet are refused, never ignored.
 pub(crate) fn refuse_later_features(fields: &Fields) -> Result<(), Refusal> {
     for (field, feature) in [
-        ("fileRetention", "Object Lock"),
-        ("legalHold", "Object Lock"),
         ("serverSideEncryption", "server-side encryption"),
         ("sourceServerSideEncryption", "server-side encryption"),
         ("destinationServerSideEncryption", "server-side encryption"),

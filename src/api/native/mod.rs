@@ -14,6 +14,7 @@ pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod large_files;
 pub(crate) mod lifecycle;
+pub(crate) mod locks;
 pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;
@@ -279,6 +280,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Some(Capability::WriteBuckets),
         Class::C,
         Scope::Bucket,
+    ),
+    row(
+        "b2_update_file_legal_hold",
+        json!(locks::update_legal_hold),
+        Some(Capability::WriteFileLegalHolds),
+        Class::A,
+        Scope::Name,
+    ),
+    row(
+        "b2_update_file_retention",
+        json!(locks::update_retention),
+        Some(Capability::WriteFileRetentions),
+        Class::A,
+        Scope::Name,
     ),
     row("b2_upload_file", Door::Upload, Some(Capability::WriteFiles), Class::A, Scope::Name),
     row("b2_upload_part", Door::UploadPart, Some(Capability::WriteFiles), Class::A, Scope::Name),

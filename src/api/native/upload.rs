@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::api::Http;
 use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::wire::{ApiVersion, Reader};
-use crate::api::native::{Call, Reply, authorization, json_answer, reply};
+use crate::api::native::{Call, Reply, authorization, json_answer, locks, reply};
 use crate::domain::content_type;
 use crate::domain::digest::Sha1Digest;
 use crate::domain::file::FileInfo;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{
-    Code, Refusal, bad_auth_token, bad_request, missing_field, not_supported, refuse, shorten,
+    Refusal, bad_auth_token, bad_request, missing_field, not_supported, shorten,
 };
 use crate::operations::authorize::{retire_upload_url, upload_pair, upload_ticket};
 use crate::operations::error::Error;
@@ -76,7 +76,7 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
     let info = FileInfo::from_headers(infos, &name)?;
     let custom_time = headers.get("X-Bz-Custom-Upload-Timestamp");
     let custom_time = custom_time.map(|time| String::from_utf8_lossy(time.as_bytes()).into_owned());
-    Ok(NewFile { name, content_type, info, body, custom_time })
+    Ok(NewFile { name, content_type, info, lock: locks::of_headers(headers)?, body, custom_time })
 }
 
 /// What the headers of an upload say about the body.
@@ -121,9 +121,8 @@ fn declared_sha1(headers: &HeaderMap) -> Result<DeclaredSha1, Refusal> {
 }
 
 /// Headers that ask for what is not there yet are refused, never ignored: the uploader would
-/// believe the file to be encrypted, or locked.
+/// believe the file to be encrypted.
 fn refuse_later_features(headers: &HeaderMap) -> Result<(), Refusal> {
-    let has = |name: &str| headers.contains_key(name);
     if let Some(mode) = headers.get("X-Bz-Server-Side-Encryption") {
         if mode.as_bytes() == b"AES256" {
             return Err(not_supported("server-side encryption"));
@@ -133,17 +132,6 @@ fn refuse_later_features(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.keys().any(|name| name.as_str().starts_with("x-bz-server-side-encryption-customer"))
     {
         return Err(not_supported("server-side encryption with customer keys"));
-    }
-    if [
-        "X-Bz-File-Legal-Hold",
-        "X-Bz-File-Retention-Mode",
-        "X-Bz-File-Retention-Retain-Until-Timestamp",
-    ]
-    .into_iter()
-    .any(has)
-    {
-        // No bucket has file lock yet, so this is what Backblaze would answer too.
-        return Err(refuse(Code::BucketMissingFileLock, "The bucket is not file lock enabled"));
     }
     Ok(())
 }

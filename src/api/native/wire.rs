@@ -16,7 +16,7 @@ use crate::domain::ids::{AccountId, BucketId, FileId};
 use crate::domain::key::{Key, Secret};
 use crate::domain::large_file::Part;
 use crate::domain::lifecycle::LifecycleRule;
-use crate::domain::lock::Retention;
+use crate::domain::lock::{BucketLock, Period, Retention};
 use crate::domain::replication::{ReplicationConfiguration, ReplicationStatus};
 use crate::operations::list::{Entry, Page};
 
@@ -238,10 +238,7 @@ impl Reader<'_> {
             ),
             file_lock_configuration: Guarded::shown_if(
                 may(Capability::ReadBucketRetentions),
-                Some(NoFileLock {
-                    default_retention: NoDefaultRetention { mode: None, period: None },
-                    is_file_lock_enabled: false,
-                }),
+                Some(BucketLockJson::of(settings.file_lock)),
             ),
             lifecycle_rules: &settings.lifecycle_rules,
             options: ["s3"],
@@ -280,17 +277,31 @@ pub(crate) fn part_json(file: &FileVersion, part: &Part) -> PartJson {
     }
 }
 
+/// Default retention of a bucket. Without one b2sdk needs the object with its nulls, not null.
 #[derive(Serialize)]
-struct NoDefaultRetention {
+struct DefaultRetentionJson {
     mode: Option<&'static str>,
-    period: Option<&'static str>,
+    period: Option<Period>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NoFileLock {
-    default_retention: NoDefaultRetention,
+struct BucketLockJson {
+    default_retention: DefaultRetentionJson,
     is_file_lock_enabled: bool,
+}
+
+impl BucketLockJson {
+    fn of(lock: BucketLock) -> Self {
+        let default = lock.default_retention;
+        Self {
+            default_retention: DefaultRetentionJson {
+                mode: default.map(|default| default.mode.as_str()),
+                period: default.map(|default| default.period),
+            },
+            is_file_lock_enabled: lock.is_file_lock_enabled,
+        }
+    }
 }
 
 /// A bucket. Every member is there in every version: b2sdk reads them all.
@@ -304,7 +315,7 @@ pub(crate) struct BucketJson<'a> {
     bucket_type: &'static str,
     cors_rules: &'a [CorsRule],
     default_server_side_encryption: Guarded<EncryptionJson>,
-    file_lock_configuration: Guarded<NoFileLock>,
+    file_lock_configuration: Guarded<BucketLockJson>,
     lifecycle_rules: &'a [LifecycleRule],
     options: [&'static str; 1],
     replication_configuration: Guarded<&'a ReplicationConfiguration>,

@@ -16,14 +16,12 @@ use crate::domain::digest::Hasher;
 use crate::domain::file::{ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::BucketId;
 use crate::domain::names::FileName;
-use crate::domain::range::Wanted;
 use crate::domain::replication::{JobState, Reason, ReplicationConfiguration};
 use crate::domain::time::{DAY_MS, Steady};
 use crate::operations::accounts::Operator;
 use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
 use crate::operations::controls::EngineControls;
-use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::files::{delete_version, hide_file};
 use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs};
@@ -63,23 +61,6 @@ async fn execute(house: &TestHouse, sql: &'static str, number: i64) -> usize {
 async fn delete(house: &TestHouse, version: &FileVersion) {
     let (name, id) = (version.name.as_str(), version.id().to_string());
     delete_version(&house.app, &house.caller, name, &id, false).await.unwrap();
-}
-
-async fn content(house: &TestHouse, version: &FileVersion) -> Vec<u8> {
-    let query =
-        DownloadQuery { range: Wanted::Whole, overrides: BTreeMap::new(), by_a_page: false };
-    let id = version.id().to_string();
-    let download = find_by_id(&house.app, Some(&house.caller), &id, query).unwrap();
-    match download.open(&house.app).await.unwrap() {
-        Content::Inline(bytes) => bytes.to_vec(),
-        Content::Stored(mut reader) => {
-            let mut all = Vec::new();
-            while let Some(chunk) = reader.next(&house.app).await {
-                all.extend_from_slice(&chunk.unwrap());
-            }
-            all
-        }
-    }
 }
 
 #[tokio::test]
@@ -519,7 +500,7 @@ async fn f69_replication_65_a_catalog_without_space_keeps_neither_the_file_nor_i
     assert_eq!(house.versions(pair.destination).len(), versions.len());
     assert_eq!(house.sweep_orphans().await, 3, "the bytes nobody shows");
     assert_eq!(house.sweep_orphans().await, 0);
-    assert_eq!(content(&house, &well).await, vec![1; 40_000]);
+    assert_eq!(house.content(&well).await, vec![1; 40_000]);
 }
 
 #[tokio::test]
@@ -534,12 +515,13 @@ async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they
         let there = house.versions(pair.destination);
         let replica = there.iter().find(|replica| replica.origin == source.number).unwrap();
         assert_eq!(replica.name.as_str(), name);
-        assert_eq!(content(&house, replica).await, body, "{name}");
+        assert_eq!(house.content(replica).await, body, "{name}");
     }
     let bucket = pair.source.to_string();
     let url = upload_pair(&house.app, &house.caller, &bucket).unwrap();
     let ticket = upload_ticket(&house.app, &url.token, &bucket, &url.mark).unwrap();
     let file = NewFile {
+        lock: crate::domain::lock::FileLock::default(),
         name: FileName::parse("unverified").unwrap(),
         content_type: "b2/x-auto".to_owned(),
         info: FileInfo::from_headers(

@@ -12,6 +12,7 @@ use crate::domain::digest::Hasher;
 use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::{BucketId, FileId};
 use crate::domain::large_file::PartNumber;
+use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::range::Wanted;
 use crate::operations::copy::{Metadata, NewCopy, Source, copy_file, copy_part};
@@ -47,6 +48,7 @@ async fn begin(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
         content_type: "text/plain".to_owned(),
         info: FileInfo::default(),
         custom_time: None,
+        lock: FileLock::default(),
     };
     start(&house.app, &house.caller, wanted).await.unwrap()
 }
@@ -92,6 +94,7 @@ async fn copy(
         name: FileName::parse(name).unwrap(),
         bucket: None,
         metadata: Metadata::Copy,
+        lock: FileLock::default(),
     };
     copy_file(&house.app, &house.caller, wanted).await
 }

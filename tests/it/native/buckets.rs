@@ -73,10 +73,9 @@ fn features_that_are_not_there_yet_are_refused_and_their_empty_forms_accepted() 
     let master = server.master();
     let base =
         json!({"accountId": MASTER_ID, "bucketName": "later-bucket", "bucketType": "allPrivate"});
-    for (name, value) in [
-        ("fileLockEnabled", json!(true)),
-        ("defaultServerSideEncryption", json!({"mode": "SSE-B2", "algorithm": "AES256"})),
-    ] {
+    for (name, value) in
+        [("defaultServerSideEncryption", json!({"mode": "SSE-B2", "algorithm": "AES256"}))]
+    {
         let mut body = base.clone();
         body[name] = value;
         let answer = master.call("b2_create_bucket", &body);
@@ -97,7 +96,6 @@ fn features_that_are_not_there_yet_are_refused_and_their_empty_forms_accepted() 
     for header in [
         ("X-Bz-Server-Side-Encryption", "AES256"),
         ("X-Bz-Server-Side-Encryption", "NONE"),
-        ("X-Bz-File-Legal-Hold", "on"),
         ("X-Bz-Custom-Upload-Timestamp", "1"),
     ] {
         assert_eq!(master.try_upload(&bucket, "f", b"x", &[header]).status, 400, "{header:?}");

@@ -13,6 +13,7 @@ mod keys;
 mod large_files;
 mod lifecycle;
 mod listing;
+mod locks;
 mod replication;
 mod test_mode;
 mod transport;

@@ -1,0 +1,334 @@
+//! Locks on replicas (V22, G10, A7) and what removes nothing that is locked (reliability L1 to L4).
+
+use crate::catalog::tx::Value;
+use crate::catalog::{Abort, Tx, buckets, files};
+use crate::clock::Clock as _;
+use crate::domain::bucket::BucketSettings;
+use crate::domain::file::{Action, FileInfo, FileVersion};
+use crate::domain::ids::BucketId;
+use crate::domain::lock::{
+    BucketLock, BucketLockChange, DefaultChange, DefaultRetention, FileLock, Period, Retention,
+    RetentionMode,
+};
+use crate::domain::replication::{JobState, ReplicationConfiguration};
+use crate::domain::time::{DAY_MS, Millis};
+use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
+use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::error::Error;
+use crate::operations::files::{delete_version, hide_file};
+use crate::operations::locks::{Target, update_legal_hold, update_retention};
+use crate::testing::{OPENED_AT, Pair, TestHouse, mapping, rule, rules};
+
+const GOVERNANCE: RetentionMode = RetentionMode::Governance;
+const COMPLIANCE: RetentionMode = RetentionMode::Compliance;
+
+fn retained(mode: RetentionMode, for_ms: i64) -> FileLock {
+    FileLock {
+        retention: Some(Retention { mode, until: OPENED_AT.plus(for_ms) }),
+        legal_hold: None,
+    }
+}
+
+fn held() -> FileLock {
+    FileLock { retention: None, legal_hold: Some(true) }
+}
+
+async fn turn_lock_on(house: &TestHouse, bucket: BucketId, default: Option<DefaultRetention>) {
+    let change = BucketChange {
+        file_lock: BucketLockChange {
+            enable: Some(true),
+            default_retention: default.map_or(DefaultChange::Keep, DefaultChange::Set),
+        },
+        ..BucketChange::default()
+    };
+    update_bucket(&house.app, &house.caller, &bucket.to_string(), change).await.unwrap();
+}
+
+/// As [`TestHouse::pair`], both buckets with Object Lock.
+async fn locked_pair(house: &TestHouse) -> Pair {
+    let pair = house.pair().await;
+    house.configure(pair.source, ReplicationConfiguration::default()).await.unwrap();
+    turn_lock_on(house, pair.source, None).await;
+    turn_lock_on(house, pair.destination, None).await;
+    let again = rules(&pair.source_key, vec![rule("rule-one", pair.destination)]);
+    house.configure(pair.source, again).await.unwrap();
+    pair
+}
+
+async fn upload(house: &TestHouse, bucket: BucketId, name: &str, lock: FileLock) -> FileVersion {
+    house.try_upload_locked(bucket, name, b"kept", FileInfo::default(), lock).await.unwrap()
+}
+
+fn target(version: &FileVersion) -> Target {
+    Target { file_name: version.name.as_str().to_owned(), file_id: version.id().to_string() }
+}
+
+async fn delete(house: &TestHouse, version: &FileVersion, bypass: bool) -> Result<(), Error> {
+    let (name, id) = (version.name.as_str(), version.id().to_string());
+    delete_version(&house.app, &house.caller, name, &id, bypass).await
+}
+
+#[track_caller]
+fn code(outcome: Result<(), Error>) -> &'static str {
+    match outcome {
+        Ok(()) => "ok",
+        Err(Error::Refused(refusal)) => refusal.code.as_str(),
+        Err(Error::Fault(fault)) => panic!("{fault}: {}", fault.source),
+    }
+}
+
+#[tokio::test]
+async fn replication_52_reliability_r52_104_107_a_replica_is_locked_as_its_source_was_when_it_was_read()
+ {
+    let house = TestHouse::open().await;
+    let pair = locked_pair(&house).await;
+    let both = FileLock { legal_hold: Some(true), ..retained(COMPLIANCE, 90 * DAY_MS) };
+    let source = upload(&house, pair.source, "f", both).await;
+    let off = upload(
+        &house,
+        pair.source,
+        "off",
+        FileLock { legal_hold: Some(false), ..FileLock::default() },
+    )
+    .await;
+    // What is changed before the job reads the version goes along.
+    let longer = Retention { mode: COMPLIANCE, until: OPENED_AT.plus(100 * DAY_MS) };
+    update_retention(&house.app, &house.caller, target(&source), Some(longer), false)
+        .await
+        .unwrap();
+    house.settle().await;
+    assert_eq!(house.status(&source), Some("completed"));
+    let replicas = house.versions(pair.destination);
+    let replica = replicas.iter().find(|replica| replica.name == source.name).unwrap().clone();
+    assert_eq!(replica.lock, FileLock { retention: Some(longer), legal_hold: Some(true) });
+    let other = replicas.iter().find(|replica| replica.name == off.name).unwrap();
+    assert_eq!(other.lock, off.lock);
+    // What is changed later does not.
+    let even_longer = Retention { mode: COMPLIANCE, until: OPENED_AT.plus(200 * DAY_MS) };
+    update_retention(&house.app, &house.caller, target(&source), Some(even_longer), false)
+        .await
+        .unwrap();
+    update_legal_hold(&house.app, &house.caller, target(&source), false).await.unwrap();
+    house.drain().await;
+    let after = house.versions(pair.destination);
+    assert!(after.contains(&replica), "{after:?}");
+    assert_eq!(code(delete(&house, &replica, true).await), "access_denied");
+}
+
+#[tokio::test]
+async fn replication_105_the_destination_keeps_only_what_comes_without_a_retention_of_its_own() {
+    let house = TestHouse::open().await;
+    let pair = locked_pair(&house).await;
+    let period = Period::of_caller(10, "days").unwrap();
+    let default = DefaultRetention { mode: GOVERNANCE, period };
+    turn_lock_on(&house, pair.destination, Some(default)).await;
+    let free = upload(&house, pair.source, "free", FileLock::default()).await;
+    let own = upload(&house, pair.source, "own", retained(COMPLIANCE, DAY_MS)).await;
+    house.clock.advance(5_000);
+    house.settle().await;
+    let lock_at_destination = |version: &FileVersion| {
+        let replicas = house.versions(pair.destination);
+        replicas.into_iter().find(|replica| replica.name == version.name).unwrap().lock
+    };
+    let until = house.clock.now().plus(10 * DAY_MS);
+    let from_now = Some(Retention { mode: GOVERNANCE, until });
+    assert_eq!(lock_at_destination(&free).retention, from_now, "counted from the copy");
+    assert_eq!(lock_at_destination(&own), own.lock);
+    assert_eq!(free.lock, FileLock::default(), "the source stays as it was");
+}
+
+#[tokio::test]
+async fn f46_replication_106_a_locked_version_is_not_carried_to_where_it_cannot_be_locked() {
+    for lock in [retained(GOVERNANCE, DAY_MS), held()] {
+        let house = TestHouse::open().await;
+        let pair = locked_pair(&house).await;
+        let version = upload(&house, pair.source, "f", lock).await;
+        // No call turns Object Lock off: a destination without it is one that was damaged.
+        set_settings(&house, pair.destination, |settings| {
+            settings.file_lock = BucketLock::default();
+        })
+        .await;
+        house.settle().await;
+        let reason = Some("dest_lock_disabled".to_owned());
+        assert_eq!(house.only_job(), (JobState::Failed, reason));
+        assert_eq!(house.status(&version), Some("failed"));
+        assert!(house.versions(pair.destination).is_empty());
+        let free = upload(&house, pair.source, "free", FileLock::default()).await;
+        house.settle().await;
+        assert_eq!(house.status(&free), Some("completed"));
+    }
+}
+
+async fn set_settings(house: &TestHouse, id: BucketId, change: fn(&mut BucketSettings)) {
+    let changed = house.app.catalog.write("damage", move |tx| {
+        let mut bucket = buckets::find_by_id(tx, id)?.unwrap();
+        change(&mut bucket.settings);
+        Ok(buckets::update_bucket(tx, &bucket)?)
+    });
+    changed.await.unwrap();
+}
+
+#[tokio::test]
+async fn replication_46_object_lock_must_be_on_at_every_destination_of_a_locked_source() {
+    let house = TestHouse::open().await;
+    let pair = locked_pair(&house).await;
+    let free = house.bucket("free-target").await;
+    let two = vec![rule("rule-one", pair.destination), rule("rule-two", free)];
+    let refused = house.configure(pair.source, rules(&pair.source_key, two.clone())).await;
+    let Err(Error::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.message, "destination bucket must have file lock enabled");
+    // Keys are looked at before locks (A3).
+    let wrong = house.configure(pair.source, rules(&pair.destination_key, two.clone())).await;
+    let Err(Error::Refused(refusal)) = wrong else { panic!("{wrong:?}") };
+    assert!(refusal.message.contains("application key"), "{refusal}");
+    let mapped = mapping(&pair.source_key, &pair.destination_key);
+    house.configure(free, mapped).await.unwrap();
+    turn_lock_on(&house, free, None).await;
+    house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
+}
+
+/// Everything that removes versions, tried on one; answers what each said.
+async fn try_everything(house: &TestHouse, version: &FileVersion) -> Vec<(String, &'static str)> {
+    let mut said = Vec::new();
+    for bypass in [false, true] {
+        said.push((format!("delete, bypass {bypass}"), code(delete(house, version, bypass).await)));
+    }
+    let shorter = update_retention(&house.app, &house.caller, target(version), None, false).await;
+    said.push(("remove the retention".to_owned(), code(shorter)));
+    let whole = delete_bucket(&house.app, &house.caller, &version.bucket.to_string()).await;
+    said.push(("delete the bucket".to_owned(), code(whole.map(|_| ()))));
+    for cause in [Cause::Delete, Cause::Cancel] {
+        let (moment, gone) = (Moment::of(&house.app), version.clone());
+        let removed = house.app.catalog.write("remove", move |tx| {
+            let bucket = buckets::find_by_id(tx, gone.bucket)?.unwrap();
+            effects::remove(tx, &bucket, &gone, cause, moment, false)
+        });
+        let removed = removed.await.map_err(Error::from);
+        said.push((format!("a worker, {cause:?}"), code(removed)));
+    }
+    hide_file(&house.app, &house.caller, &version.bucket.to_string(), version.name.as_str())
+        .await
+        .unwrap();
+    house.clock.advance(120_000);
+    house.sweep_freed().await;
+    house.sweep_orphans().await;
+    said
+}
+
+fn is_there(house: &TestHouse, version: &FileVersion) -> bool {
+    house.versions(version.bucket).iter().any(|one| one.number == version.number)
+}
+
+#[tokio::test]
+async fn reliability_l1_l2_l3_nothing_removes_a_locked_version() {
+    let long = 100 * DAY_MS;
+    let locks = [
+        (retained(COMPLIANCE, long), false),
+        (held(), false),
+        (FileLock { legal_hold: Some(true), ..retained(GOVERNANCE, long) }, false),
+        (retained(GOVERNANCE, long), true),
+    ];
+    for (lock, may_bypass) in locks {
+        let house = TestHouse::open().await;
+        let bucket = house.bucket("locked-bucket").await;
+        turn_lock_on(&house, bucket, None).await;
+        let version = upload(&house, bucket, "f", lock).await;
+        if may_bypass {
+            assert_eq!(code(delete(&house, &version, false).await), "access_denied");
+            let removed =
+                update_retention(&house.app, &house.caller, target(&version), None, false).await;
+            assert_eq!(code(removed), "access_denied");
+            assert!(is_there(&house, &version));
+            assert_eq!(code(delete(&house, &version, true).await), "ok");
+            continue;
+        }
+        for (what, said) in try_everything(&house, &version).await {
+            let allowed = lock.retention.is_none() && what == "remove the retention";
+            let expected: &[&str] = match what.as_str() {
+                "delete the bucket" => &["cannot_delete_non_empty_bucket"],
+                _ if allowed => &["ok"],
+                _ => &["access_denied"],
+            };
+            assert!(expected.contains(&said), "{lock:?}: {what}: {said}");
+        }
+        assert!(is_there(&house, &version), "{lock:?}");
+        assert_eq!(house.content(&version).await, b"kept", "{lock:?}");
+    }
+}
+
+#[tokio::test]
+async fn reliability_l4_a_lock_that_cannot_be_read_counts_as_locked_and_hides_nothing() {
+    let damages: [(&'static str, &[&str]); 5] = [
+        (
+            "UPDATE files SET retention_mode = 7, retain_until_ms = 1 WHERE file_no = ?1",
+            &["retention"],
+        ),
+        (
+            "UPDATE files SET retention_mode = 1, retain_until_ms = NULL WHERE file_no = ?1",
+            &["retention"],
+        ),
+        ("UPDATE files SET retention_mode = 'x' WHERE file_no = ?1", &["retention"]),
+        ("UPDATE files SET legal_hold = 9 WHERE file_no = ?1", &["hold"]),
+        ("UPDATE files SET legal_hold = 'on' WHERE file_no = ?1", &["hold"]),
+    ];
+    for (damage, halves) in damages {
+        let house = TestHouse::open().await;
+        let pair = locked_pair(&house).await;
+        let version = upload(&house, pair.source, "a", FileLock::default()).await;
+        let other = upload(&house, pair.source, "b", FileLock::default()).await;
+        let number = version.number.0;
+        let damaged = house.app.catalog.write("damage", move |tx| {
+            tx.execute("PRAGMA ignore_check_constraints = 1", &[])?;
+            let changed = tx.execute(damage, &[Value::Int(number)])?;
+            tx.execute("PRAGMA ignore_check_constraints = 0", &[])?;
+            Ok(changed)
+        });
+        assert_eq!(damaged.await.unwrap(), 1, "{damage}");
+        let seen = house.versions(pair.source);
+        assert_eq!(seen.len(), 2, "the listing goes on");
+        let unreadable = halves.contains(&"retention");
+        if unreadable {
+            assert_eq!(seen[0].lock.retention, Some(Retention::UNREADABLE));
+        } else {
+            assert_eq!(seen[0].lock, held());
+        }
+        for bypass in [false, true] {
+            assert_eq!(code(delete(&house, &seen[0], bypass).await), "access_denied", "{damage}");
+        }
+        let free = update_retention(&house.app, &house.caller, target(&version), None, true).await;
+        assert_eq!(code(free), if unreadable { "access_denied" } else { "ok" }, "{damage}");
+        house.clock.advance(200 * 365 * DAY_MS);
+        assert_eq!(code(delete(&house, &seen[0], true).await), "access_denied", "for ever");
+        // The copy of a lock that nobody can lift must not be made.
+        house.settle().await;
+        let expected = if unreadable { "failed" } else { "completed" };
+        assert_eq!(house.status(&version), Some(expected), "{damage}");
+        assert_eq!(house.status(&other), Some("completed"));
+        if !unreadable {
+            // Whoever may write holds can say what it is.
+            update_legal_hold(&house.app, &house.caller, target(&version), false).await.unwrap();
+            assert_eq!(code(delete(&house, &seen[0], false).await), "ok");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_large_file_is_given_up_whatever_lock_it_was_begun_with() {
+    let house = TestHouse::open().await;
+    let bucket = house.bucket("locked-bucket").await;
+    turn_lock_on(&house, bucket, None).await;
+    let version = upload(&house, bucket, "f", retained(COMPLIANCE, DAY_MS)).await;
+    let begun = FileVersion { action: Action::Start, ..version.clone() };
+    let moment = Moment::of(&house.app);
+    assert!(!moment.may_remove(&version, true));
+    assert!(moment.may_remove(&begun, false));
+    let later = Moment { locks_run_to: Millis(OPENED_AT.0 + DAY_MS), ..moment };
+    assert!(later.may_remove(&version, false));
+    let gone = house.app.catalog.write("remove", move |tx: &mut dyn Tx| -> Result<(), Abort> {
+        let bucket = buckets::find_by_id(tx, bucket)?.unwrap();
+        effects::remove(tx, &bucket, &version, Cause::Delete, later, false)?;
+        assert!(!files::has_versions(tx, bucket.number)?);
+        Ok(())
+    });
+    gone.await.unwrap();
+}
