@@ -52,6 +52,7 @@ pub(crate) struct Config {
     /// The first account's id and master application key; None lets the first start draw them.
     pub(crate) master_key: Option<(AccountId, Secret)>,
     pub(crate) sealing_key_file: PathBuf,
+    pub(crate) key_ring_file: PathBuf,
     pub(crate) region: String,
     pub(crate) log: Log,
     pub(crate) http: Http,
@@ -232,6 +233,7 @@ struct Draft {
     master_key: Option<Secret>,
     master_key_file: Option<PathBuf>,
     sealing_key_file: Option<PathBuf>,
+    key_ring_file: Option<PathBuf>,
 }
 
 impl Draft {
@@ -249,6 +251,7 @@ impl Draft {
             test_mode: false,
             master_key: None,
             sealing_key_file: PathBuf::new(),
+            key_ring_file: PathBuf::new(),
             region: String::new(),
             log: Log::default(),
             http: Http::default(),
@@ -265,6 +268,7 @@ impl Draft {
             master_key: None,
             master_key_file: None,
             sealing_key_file: None,
+            key_ring_file: None,
         }
     }
 }
@@ -408,6 +412,13 @@ settings! {
     }),
     sealing_key_file = |text| path(text).map(Some),
     "File of the key that seals stored secrets; keep a copy apart from the data";
+
+    "key_ring_file", Plain("PATH"),
+    Computed("key-ring in data_dir", |draft| {
+        draft.config.data_dir.join("key-ring").display().to_string()
+    }),
+    key_ring_file = |text| path(text).map(Some),
+    "File of the keys behind SSE-B2; without it such files are lost: keep a copy apart from the data";
 
     "region", Plain("NAME"), Text("us-west-000"), config.region = region,
     "Region that S3 clients are told and sign with: lower-case letters, digits and dashes";
@@ -747,6 +758,7 @@ impl Config {
         let mut config = draft.config;
         config.master_key = master_key;
         config.sealing_key_file = draft.sealing_key_file.unwrap_or_default();
+        config.key_ring_file = draft.key_ring_file.unwrap_or_default();
         check_listeners(given, &config)?;
         if config.limits.part_size_recommended < config.limits.part_size_min {
             let least = config.limits.part_size_min;
@@ -1135,6 +1147,7 @@ mod tests {
         ("master_key", &[], &["", "K000qW3rTy-uI0p+aS/", "aaaaaaaaaaaaaaaaaaaaaaaa"]),
         ("master_key_file", &[], &["", "/nonexistent/file"]),
         ("sealing_key_file", &["/run/keys/sealing"], &[""]),
+        ("key_ring_file", &["/run/keys/ring"], &[""]),
         ("region", &["eu-central-003", "x"], &["", "US", "a.b", "a_b"]),
         ("log.format", &["text", "json"], &["JSON", "xml"]),
         (
@@ -1207,6 +1220,7 @@ mod tests {
         let config = Places::none().config().unwrap();
         assert_eq!(config.data_dir, Path::new("./kiln-data"));
         assert_eq!(config.sealing_key_file, Path::new("./kiln-data/sealing.key"));
+        assert_eq!(config.key_ring_file, Path::new("./kiln-data/key-ring"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:9700");
         assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9701");
         assert_eq!((config.public_url, config.ready_file), (None, None));

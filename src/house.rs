@@ -1,6 +1,6 @@
 //! Where everything meets: opening a data folder, starting the server, stopping it in order.
 //!
-//! Start: settings, lock, sealing key, catalog (migrated), blobs (probed), account, workers,
+//! Start: settings, lock, sealing key, catalog (migrated), blobs (probed), key ring, account, workers,
 //! listeners last. Stop: listeners, requests in flight, workers, catalog.
 
 use std::collections::BTreeMap;
@@ -17,11 +17,13 @@ use serde_json::{Value, json};
 use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
 use crate::api::{Http, HttpSettings, TestControls, admin, native};
+use crate::auth::key_ring::{BadRing, KeyRing, RingFile};
 use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
 use crate::auth::token::{TokenKind, Tokens};
 use crate::blobs::disk::{DiskOptions, DiskStore};
 use crate::blobs::metered::{BlobMetrics, MeteredStore};
 use crate::blobs::{self, BlobStore};
+use crate::catalog::ring_keys::{self, RingKeyRow};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
@@ -72,6 +74,12 @@ pub(crate) enum StartError {
     SealingKeyMissing(PathBuf),
     #[error("the sealing key {} must hold exactly {SEALING_KEY_BYTES} bytes", .0.display())]
     SealingKeyLength(PathBuf),
+    #[error("the key ring {} is missing: nothing that is encrypted with SSE-B2 can be read without it; put the file back, or name it with --key-ring-file", .0.display())]
+    KeyRingMissing(PathBuf),
+    #[error("the key ring {} is unreadable: {problem}", .path.display())]
+    KeyRingUnreadable { path: PathBuf, problem: BadRing },
+    #[error("the key ring {} is not the one of this data folder: its key {number} is {}", .path.display(), if *.absent { "missing, and blobs are wrapped with it" } else { "another one" })]
+    KeyRingOther { path: PathBuf, number: i64, absent: bool },
     #[error("open the catalog: {0}")]
     Catalog(catalog::Error),
     #[error("open the blob store: {}", chain(.0))]
@@ -258,6 +266,66 @@ fn sealing_key(
     }
 }
 
+/// Keeps the key ring in a file of its own.
+struct KeyRingFile(PathBuf);
+
+impl RingFile for KeyRingFile {
+    fn keep(&self, text: &[u8]) -> io::Result<()> {
+        write_private(&self.0, text).map_err(io::Error::other)
+    }
+}
+
+/// Opens the key ring and compares it with what the catalog knows of it; a catalog that knows of
+/// none gets a new one.
+fn open_key_ring(
+    path: &Path,
+    catalog: &Catalog,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Result<KeyRing, StartError> {
+    let broken = |abort: catalog::Abort| StartError::Operation(abort.into());
+    let known = catalog.read(|tx| Ok(ring_keys::list_ring_keys(tx)?)).map_err(broken)?;
+    let file = Box::new(KeyRingFile(path.to_owned()));
+    let ring = match std::fs::read(path) {
+        Ok(text) => KeyRing::read(text, file)
+            .map_err(|problem| StartError::KeyRingUnreadable { path: path.to_owned(), problem })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !known.is_empty() {
+                return Err(StartError::KeyRingMissing(path.to_owned()));
+            }
+            KeyRing::make(file, clock.now(), entropy)
+                .map_err(folder_error("write the key ring", path))?
+        }
+        Err(error) => return Err(folder_error("read the key ring", path)(error)),
+    };
+    let held = ring.list();
+    for row in known {
+        let (number, path) = (row.number, path.to_owned());
+        match held.iter().find(|key| key.number == number) {
+            Some(key) if key.fingerprint == row.fingerprint.as_slice() => {}
+            Some(_) => return Err(StartError::KeyRingOther { path, number, absent: false }),
+            None => {
+                let in_use = catalog.read(|tx| Ok(ring_keys::is_in_use(tx, number)?));
+                if in_use.map_err(broken)? {
+                    return Err(StartError::KeyRingOther { path, number, absent: true });
+                }
+            }
+        }
+    }
+    // A crash may have come between the file and the row; older keys without a row are retired.
+    if let Some(current) = held.iter().find(|key| key.is_current) {
+        let row = RingKeyRow {
+            number: current.number,
+            made_at: current.made_at,
+            fingerprint: current.fingerprint.to_vec(),
+        };
+        let written =
+            catalog.write("note_ring_key", move |tx| Ok(ring_keys::insert_ring_key(tx, &row)?));
+        futures_executor(written).map_err(broken)?;
+    }
+    Ok(ring)
+}
+
 /// Opens the data folder of `config`, making it when it is not there.
 pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> {
     let data_dir = &config.data_dir;
@@ -287,6 +355,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         Arc::clone(&blob_metrics),
     );
     let (tokens, instance) = server_secrets(&catalog, &sealer, &*parts.entropy)?;
+    let key_ring = open_key_ring(&config.key_ring_file, &catalog, &*parts.clock, &*parts.entropy)?;
     let numbers = numbers(&catalog, &*parts.clock)?;
     let waits_begun_by = catalog
         .read(|tx| Ok(catalog::replication::waits_begun_by(tx, BACKOFF_MS_MAX)?))
@@ -301,6 +370,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         numbers: Arc::new(numbers),
         tokens,
         sealer,
+        key_ring,
         instance: instance.into(),
         policy: policy(config),
         facts: Facts::default(),

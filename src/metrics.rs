@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) downloads: Counter,
     pub(crate) replication_jobs: Counter,
     pub(crate) replication_skipped_large_metadata: Counter,
+    pub(crate) replication_skipped_customer_key: Counter,
     pub(crate) replication_done: Counter,
     pub(crate) replication_failed: Counter,
     pub(crate) replication_retries: Counter,

@@ -19,6 +19,7 @@ use crate::config::Config;
 pub(crate) use crate::config::LargeMetadata;
 use crate::domain::bucket::Bucket;
 use crate::domain::digest::Sha1Digest;
+use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
@@ -285,6 +286,7 @@ impl TestHouse {
             content_type: "text/plain".to_owned(),
             info,
             lock,
+            encryption: AskedEncryption::Default,
             body: Announced {
                 body_bytes: body.len() as u64,
                 sha1: DeclaredSha1::Is(hasher.finish().sha1),
@@ -324,8 +326,12 @@ impl TestHouse {
 
     /// The bytes of a version, whole.
     pub(crate) async fn content(&self, version: &FileVersion) -> Vec<u8> {
-        let query =
-            DownloadQuery { range: Wanted::Whole, overrides: BTreeMap::new(), by_a_page: false };
+        let query = DownloadQuery {
+            range: Wanted::Whole,
+            overrides: BTreeMap::new(),
+            by_a_page: false,
+            key: None,
+        };
         let id = version.id().to_string();
         let download = find_by_id(&self.app, Some(&self.caller), &id, query).unwrap();
         match download.open(&self.app).await.unwrap() {

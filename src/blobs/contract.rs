@@ -19,10 +19,12 @@ use tempfile::TempDir;
 use crate::blobs::disk::{DiskOptions, DiskStore, Machine, Syncs};
 use crate::blobs::faulty::{Fault, Faults, FaultyStore, Verb};
 use crate::blobs::metered::{BlobMetrics, MeteredStore};
+use crate::blobs::sealed::{self, Cipher, SealedBlob, Sealer, stored_bytes};
 use crate::blobs::{BlobReader, BlobStore, BlobWriter, Error};
 use crate::clock::ManualClock;
 use crate::domain::blob::Placement;
 use crate::domain::digest::{BlockChecks, CHECK_BLOCK_BYTES, Digests, Hasher};
+use crate::domain::encryption::DataKey;
 use crate::domain::ids::{BlobId, Numbers};
 use crate::domain::range::ByteRange;
 use crate::domain::time::Millis;
@@ -94,7 +96,7 @@ impl Subject {
     }
 
     async fn begin(&self, id: BlobId, size: u64) -> Box<dyn BlobWriter> {
-        self.store.begin(id, size).await.expect("a blob can be begun")
+        self.store.begin(id, size, None).await.expect("a blob can be begun")
     }
 
     /// Writes content up to, but without, its finish.
@@ -435,6 +437,97 @@ async fn uploads_side_by_side_do_not_mix(subject: Subject) {
     }
 }
 
+/// Writes sealed content; answers its key and what the catalog would know of the stored form.
+async fn keep_sealed(subject: &Subject, content: &Bytes) -> (DataKey, Kept) {
+    let (id, key) = (subject.id(), DataKey::new([9; 32]));
+    let sealer = Sealer::new(&key, id, length(content)).expect("a key");
+    let begun = subject.store.begin(id, length(content), Some(sealer)).await;
+    let mut writer = begun.expect("a blob can be begun");
+    for piece in pieces(content) {
+        writer.write(piece).await.expect("bytes are taken");
+    }
+    let digests = writer.digests().await.expect("the content is hashed");
+    let plain = digests_of(content);
+    assert_eq!((digests.size, digests.sha1), (plain.size, plain.sha1), "those of the content");
+    assert_eq!(digests.md5, plain.md5);
+    assert_eq!(writer.finish().await.expect("the blob is finished"), Placement::Stored);
+    (key, Kept { id, size: stored_bytes(digests.size), checks: digests.checks })
+}
+
+async fn sealed_content_reads_back_with_its_key_and_is_checked_without(subject: Subject) {
+    let sizes = [
+        INLINE_MAX + 1,
+        64 * KIB,
+        256 * KIB - 40,
+        256 * KIB,
+        MIB + 4097,
+        4 * MIB,
+        4 * MIB + 256 * KIB - 1,
+        9 * MIB + 8191,
+    ];
+    for size in sizes {
+        let content = content(size, size);
+        let (key, kept) = keep_sealed(&subject, &content).await;
+        let path = subject.path_of(kept.id);
+        let stored = fs::read(&path).expect("the test may read");
+        assert_eq!(length(&stored), kept.size);
+        assert_eq!(digests_of(&stored).checks, kept.checks);
+        assert!(!stored.windows(64).any(|w| w == &content[..64]), "nothing readable");
+        let (raw, error) = subject.read_whole(&kept).await;
+        assert!(error.is_none() && raw == stored, "checked by whoever has no key");
+        let open = |start, end| {
+            let cipher = Cipher::new(&key, kept.id, size).expect("a key");
+            let blob = SealedBlob { cipher, checks: kept.checks.clone() };
+            sealed::open(&subject.store, blob, ByteRange { start, end })
+        };
+        for (start, end) in [(0, size), (0, 1), (size - 1, size), (size / 3, size / 2), (7, 7)] {
+            let reader = open(start, end).await.expect("it opens");
+            let (read, error) = read_out(reader).await;
+            assert!(error.is_none(), "{size} bytes, {start} to {end}: {error:?}");
+            let (from, to) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
+            assert!(read == content[from..to], "{size} bytes, {start} to {end}");
+        }
+        let mut wrong = stored.clone();
+        wrong[stored.len() / 2] ^= 4;
+        fs::write(&path, &wrong).expect("the test may write");
+        let (_, error) = subject.read_whole(&kept).await;
+        assert!(matches!(error, Some(Error::Damaged { .. })), "{error:?}");
+        let outcome = match open(0, size).await {
+            Ok(reader) => read_out(reader).await.1,
+            Err(error) => Some(error),
+        };
+        assert!(matches!(outcome, Some(Error::Damaged { .. })), "{outcome:?}");
+    }
+}
+
+async fn small_sealed_content_is_handed_back_sealed(subject: Subject) {
+    for size in [0, 1, INLINE_MAX] {
+        let (content, id) = (content(size, 3), subject.id());
+        let key = DataKey::new([9; 32]);
+        let sealer = Sealer::new(&key, id, size).expect("a key");
+        let mut writer = subject.store.begin(id, size, Some(sealer)).await.expect("it begins");
+        writer.write(content.clone()).await.expect("bytes are taken");
+        let digests = writer.digests().await.expect("the content is hashed");
+        let placed = writer.finish().await.expect("it finishes");
+        let Placement::Inline(stored) = placed else { panic!("{placed:?}") };
+        assert_eq!(digests.sha1, digests_of(&content).sha1);
+        assert_eq!(digests.checks, digests_of(&stored).checks);
+        let cipher = Cipher::new(&key, id, size).expect("a key");
+        let opened = cipher.open_whole(&stored, ByteRange::whole(size)).expect("it opens");
+        assert_eq!(opened, content);
+    }
+}
+
+async fn sealed_content_that_ends_early_is_refused(subject: Subject) {
+    for size in [10, INLINE_MAX + 10, 300 * KIB] {
+        let id = subject.id();
+        let sealer = Sealer::new(&DataKey::new([9; 32]), id, size).expect("a key");
+        let mut writer = subject.store.begin(id, size, Some(sealer)).await.expect("it begins");
+        writer.write(content(size - 1, 1)).await.expect("bytes are taken");
+        assert!(writer.digests().await.is_err(), "{size}");
+    }
+}
+
 /// Runs every promise for one kind of store.
 macro_rules! keeps_the_promises {
     ($($kind:ident: $($promise:ident)*;)*) => {
@@ -462,7 +555,10 @@ macro_rules! keeps_the_promises {
                 removing_twice_is_no_error
                 a_reader_outlives_the_removal
                 listing_is_in_id_order_and_pages
-                uploads_side_by_side_do_not_mix;)*
+                uploads_side_by_side_do_not_mix
+                sealed_content_reads_back_with_its_key_and_is_checked_without
+                small_sealed_content_is_handed_back_sealed
+                sealed_content_that_ends_early_is_refused;)*
         }
     };
 }
@@ -549,7 +645,7 @@ async fn after_a_failed_sync_nothing_is_written(fail: fn(&TestSyncs) -> &AtomicB
     assert!(is_suspect(&later.finish().await), "the disk works again, but that proves nothing");
     assert!(is_suspect(&later_inline.finish().await));
     for size in [10, 5000] {
-        assert!(is_suspect(&subject.store.begin(subject.id(), size).await));
+        assert!(is_suspect(&subject.store.begin(subject.id(), size, None).await));
     }
     assert_eq!(subject.read_whole(&kept).await.0, content, "reading goes on");
     assert!(subject.listed().await.contains(&kept.id));
@@ -819,7 +915,7 @@ async fn everything_is_counted() {
 /// Runs one upload, download and removal and tells which step failed, and how.
 async fn first_failure(subject: &Subject) -> Result<(), (Verb, Error)> {
     let (id, content) = (subject.id(), content(5000, 1));
-    let begun = subject.store.begin(id, 5000).await;
+    let begun = subject.store.begin(id, 5000, None).await;
     let mut writer = begun.map_err(|error| (Verb::Begin, error))?;
     writer.write(content).await.map_err(|error| (Verb::Write, error))?;
     let digests = writer.digests().await.map_err(|error| (Verb::Digests, error))?;

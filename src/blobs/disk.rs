@@ -38,6 +38,7 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::blobs::sealed::{SEGMENT_BYTES, Sealer, stored_bytes};
 use crate::blobs::{BlobReader, BlobStore, BlobWriter, Error};
 use crate::clock::Clock;
 use crate::domain::blob::Placement;
@@ -55,6 +56,7 @@ const HOURS_KEPT: usize = 4;
 
 /// What one write call carries: bigger ones save nothing and cost memory in every upload.
 const BUFFER_BYTES: usize = 256 * 1024;
+const _: () = assert!(BUFFER_BYTES.is_multiple_of(SEGMENT_BYTES as usize), "sealed as they come");
 /// Alignment of memory, offset and length that writes past the page cache ask for.
 const PAGE_BYTES: usize = 4096;
 /// Buffers handed to the pool of threads at a time: one is hashed while the one before it is
@@ -219,12 +221,17 @@ impl DiskStore {
 }
 
 impl BlobStore for DiskStore {
-    fn begin(&self, id: BlobId, size: u64) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>> {
+    fn begin(
+        &self,
+        id: BlobId,
+        size: u64,
+        sealer: Option<Sealer>,
+    ) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>> {
         Box::pin(async move {
             let shared = &self.shared;
             shared.trusted()?;
             if size <= shared.inline_max {
-                let writer: Box<dyn BlobWriter> = Box::new(InlineWriter::new(shared, size));
+                let writer: Box<dyn BlobWriter> = Box::new(InlineWriter::new(shared, size, sealer));
                 return Ok(writer);
             }
             let folder = if let Some(folder) = shared.folders.current(hour_of(id)) {
@@ -233,8 +240,8 @@ impl BlobStore for DiskStore {
                 let shared = Arc::clone(shared);
                 off_thread("making a folder", move || shared.make_folder(id)).await?
             };
-            let writer: Box<dyn BlobWriter> =
-                Box::new(DiskWriter::new(Opening { shared: Arc::clone(shared), folder, id, size }));
+            let opening = Opening { shared: Arc::clone(shared), folder, id, size };
+            let writer: Box<dyn BlobWriter> = Box::new(DiskWriter::new(opening, sealer));
             Ok(writer)
         })
     }
@@ -762,8 +769,8 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Content that ends before a whole buffer is full gets a smaller one.
-    fn for_content(size: u64, home: &Arc<Pool>) -> Self {
+    /// What ends before a whole buffer is full gets a smaller one.
+    fn for_bytes(size: u64, home: &Arc<Pool>) -> Self {
         let room = at_most(size, BUFFER_BYTES);
         let memory = if room == BUFFER_BYTES { home.take() } else { vec![0; room + PAGE_BYTES] };
         let start = memory.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
@@ -783,12 +790,25 @@ impl Buffer {
         taken
     }
 
+    /// Copies everything if there is room for it; tells whether there was.
+    fn fill_whole(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.room - self.len;
+        if fits {
+            self.fill(bytes);
+        }
+        fits
+    }
+
     fn is_full(&self) -> bool {
         self.len == self.room
     }
 
     fn bytes(&self) -> &[u8] {
         self.memory.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.start..self.start + self.len).unwrap_or_default()
     }
 }
 
@@ -830,21 +850,24 @@ impl Drop for Chunk {
 
 // ---- Writing -----------------------------------------------------------------------------------
 
-/// Small content: gathered and handed back. It never touches the disk.
+/// Small content: gathered, sealed if it is to be, and handed back. It never touches the disk.
 struct InlineWriter {
     shared: Arc<Shared>,
     content: Vec<u8>,
     announced: u64,
     hasher: Option<Hasher>,
+    sealer: Option<Sealer>,
 }
 
 impl InlineWriter {
-    fn new(shared: &Arc<Shared>, size: u64) -> Self {
+    fn new(shared: &Arc<Shared>, size: u64, sealer: Option<Sealer>) -> Self {
+        let stored = if sealer.is_some() { stored_bytes(size) } else { size };
         Self {
             shared: Arc::clone(shared),
-            content: Vec::with_capacity(usize::try_from(size).unwrap_or(0)),
+            content: Vec::with_capacity(usize::try_from(stored).unwrap_or(0)),
             announced: size,
             hasher: Some(Hasher::new()),
+            sealer,
         }
     }
 
@@ -853,9 +876,20 @@ impl InlineWriter {
         if as_u64(self.content.len()) + as_u64(chunk.len()) > self.announced {
             return Err(too_long());
         }
-        hasher.update(chunk);
+        hasher.content(chunk);
         self.content.extend_from_slice(chunk);
         Ok(())
+    }
+
+    fn end(&mut self) -> Result<Digests, Error> {
+        let mut hasher = self.hasher.take().ok_or_else(ended)?;
+        if let Some(mut sealer) = self.sealer.take() {
+            sealer.seal(&mut self.content)?;
+            sealer.finish()?;
+            self.content.extend_from_slice(sealer.tags());
+        }
+        hasher.stored(&self.content);
+        Ok(hasher.finish())
     }
 }
 
@@ -865,8 +899,7 @@ impl BlobWriter for InlineWriter {
     }
 
     fn digests(&mut self) -> BoxFuture<'_, Result<Digests, Error>> {
-        let digests = self.hasher.take().map(Hasher::finish).ok_or_else(ended);
-        Box::pin(std::future::ready(digests))
+        Box::pin(std::future::ready(self.end()))
     }
 
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<Placement, Error>> {
@@ -1042,21 +1075,30 @@ impl Sink {
 /// What goes from one buffer's task to the next, in the order of the content.
 struct Baton {
     hasher: Hasher,
+    sealer: Option<Sealer>,
     sink: Sink,
 }
 
-/// Hashes one buffer, lets the next one be hashed, and writes it meanwhile.
+/// Hashes and seals one buffer, lets the next one be hashed, and writes it meanwhile.
 fn put(
     baton: Box<Baton>,
-    buffer: Buffer,
+    mut buffer: Buffer,
     offset: u64,
     pass: oneshot::Sender<Box<Baton>>,
 ) -> Result<Buffer, Error> {
-    let Baton { mut hasher, sink } = *baton;
+    let Baton { mut hasher, mut sealer, sink } = *baton;
     let target = sink.open()?;
-    hasher.update(buffer.bytes());
+    hasher.content(buffer.bytes());
+    if let Some(mut sealing) = sealer.take() {
+        sealing.seal(buffer.bytes_mut())?;
+        // What is stored behind the content goes with its last buffer if it fits in there.
+        if !(sealing.is_complete() && buffer.fill_whole(sealing.tags())) {
+            sealer = Some(sealing);
+        }
+    }
+    hasher.stored(buffer.bytes());
     // A writer that was dropped takes no baton; its file goes away with the last owner.
-    drop(pass.send(Box::new(Baton { hasher, sink: Sink::Open(Arc::clone(&target)) })));
+    drop(pass.send(Box::new(Baton { hasher, sealer, sink: Sink::Open(Arc::clone(&target)) })));
     target.write(buffer.bytes(), offset)?;
     Ok(buffer)
 }
@@ -1076,7 +1118,8 @@ enum Stage {
 /// thread is held while the client is slow.
 struct DiskWriter {
     shared: Arc<Shared>,
-    size: u64,
+    /// Bytes that the file will have.
+    stored: u64,
     /// Announced bytes that have not come yet.
     awaited: u64,
     /// Where the next buffer goes.
@@ -1088,16 +1131,18 @@ struct DiskWriter {
 }
 
 impl DiskWriter {
-    fn new(opening: Opening) -> Self {
+    fn new(opening: Opening, sealer: Option<Sealer>) -> Self {
+        let stored = |_: &Sealer| stored_bytes(opening.size);
         Self {
             shared: Arc::clone(&opening.shared),
-            size: opening.size,
+            stored: sealer.as_ref().map_or(opening.size, stored),
             awaited: opening.size,
             offset: 0,
             filling: None,
             spare: None,
             stage: Stage::Ready(Box::new(Baton {
                 hasher: Hasher::new(),
+                sealer,
                 sink: Sink::Unopened(opening),
             })),
             in_flight: VecDeque::with_capacity(BUFFERS_IN_FLIGHT),
@@ -1107,9 +1152,9 @@ impl DiskWriter {
     async fn take(&mut self, mut chunk: Bytes) -> Result<(), Error> {
         self.awaited = self.awaited.checked_sub(as_u64(chunk.len())).ok_or_else(too_long)?;
         while !chunk.is_empty() {
-            let (spare, size, pool) = (&mut self.spare, self.size, &self.shared.buffers);
+            let (spare, stored, pool) = (&mut self.spare, self.stored, &self.shared.buffers);
             let filling = self.filling.get_or_insert_with(|| {
-                spare.take().unwrap_or_else(|| Buffer::for_content(size, pool))
+                spare.take().unwrap_or_else(|| Buffer::for_bytes(stored, pool))
             });
             chunk.advance(filling.fill(&chunk));
             if filling.is_full() {
@@ -1178,8 +1223,21 @@ impl DiskWriter {
             self.hand_over().await?;
         }
         self.settle(0).await?;
-        let Baton { hasher, sink } = *self.baton().await?;
+        let mut baton = self.baton().await?;
         self.spare = None;
+        if let Some(mut sealer) = baton.sealer.take() {
+            sealer.finish()?;
+            let end = self.offset;
+            baton = off_thread("writing a blob", move || {
+                baton.hasher.stored(sealer.tags());
+                let target = baton.sink.open()?;
+                target.write(sealer.tags(), end)?;
+                baton.sink = Sink::Open(target);
+                Ok(baton)
+            })
+            .await?;
+        }
+        let Baton { hasher, sink, .. } = *baton;
         self.stage = Stage::Ended(sink);
         Ok(hasher.finish())
     }
@@ -1527,7 +1585,7 @@ mod tests {
     fn buffers_are_aligned_and_as_large_as_their_content() {
         let pool = Arc::new(Pool::new(BUFFER_BYTES + PAGE_BYTES, 1));
         for (size, room) in [(1, 1), (5000, 5000), (300_000, BUFFER_BYTES)] {
-            let mut buffer = Buffer::for_content(size, &pool);
+            let mut buffer = Buffer::for_bytes(size, &pool);
             assert_eq!(buffer.fill(&vec![7; BUFFER_BYTES + 1]), room);
             assert!(buffer.is_full());
             assert_eq!(buffer.bytes(), vec![7; room]);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::blobs::sealed::Sealer;
 use crate::blobs::{BlobReader, BlobStore, BlobWriter, Error};
 use crate::domain::blob::Placement;
 use crate::domain::digest::{BlockChecks, Digests};
@@ -138,10 +139,15 @@ impl FaultyStore {
 }
 
 impl BlobStore for FaultyStore {
-    fn begin(&self, id: BlobId, size: u64) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>> {
+    fn begin(
+        &self,
+        id: BlobId,
+        size: u64,
+        sealer: Option<Sealer>,
+    ) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>> {
         Box::pin(async move {
             self.faults.strike(Verb::Begin).await?;
-            let inner = self.inner.begin(id, size).await?;
+            let inner = self.inner.begin(id, size, sealer).await?;
             let faults = Arc::clone(&self.faults);
             let writer: Box<dyn BlobWriter> = Box::new(FaultyWriter { inner, faults });
             Ok(writer)

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use crate::blobs::sealed::Sealer;
 use crate::blobs::{BlobReader, BlobStore, BlobWriter, Error};
 use crate::domain::blob::Placement;
 use crate::domain::digest::{BlockChecks, Digests};
@@ -58,9 +59,14 @@ impl MeteredStore {
 }
 
 impl BlobStore for MeteredStore {
-    fn begin(&self, id: BlobId, size: u64) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>> {
+    fn begin(
+        &self,
+        id: BlobId,
+        size: u64,
+        sealer: Option<Sealer>,
+    ) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>> {
         Box::pin(async move {
-            let begun = self.inner.begin(id, size).await;
+            let begun = self.inner.begin(id, size, sealer).await;
             self.metrics.note(&begun, None, 0);
             let metrics = Arc::clone(&self.metrics);
             let writer: Box<dyn BlobWriter> = Box::new(MeteredWriter { inner: begun?, metrics });

@@ -10,6 +10,7 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod metered;
+pub(crate) mod sealed;
 
 #[cfg(test)]
 mod contract;
@@ -17,6 +18,7 @@ mod contract;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use crate::blobs::sealed::Sealer;
 use crate::domain::blob::Placement;
 use crate::domain::digest::{BlockChecks, Corrupt, Digests};
 use crate::domain::ids::BlobId;
@@ -48,11 +50,17 @@ pub(crate) enum Error {
 
 /// A place for blobs.
 pub(crate) trait BlobStore: Send + Sync {
-    /// Starts writing a blob of `size` bytes under an id never used before.
-    fn begin(&self, id: BlobId, size: u64) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>>;
+    /// Starts writing a blob whose content has `size` bytes, under an id never used before. With a
+    /// sealer, what is stored is the sealed form of the content.
+    fn begin(
+        &self,
+        id: BlobId,
+        size: u64,
+        sealer: Option<Sealer>,
+    ) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>>;
 
-    /// Opens `range` of a stored blob. `checks` are those its writer returned; every block that
-    /// lies whole inside the range is compared before its last byte is handed out.
+    /// Opens `range` of the `size` stored bytes of a blob. `checks` are those its writer returned;
+    /// every block that lies whole inside the range is compared before its last byte is handed out.
     fn open(
         &self,
         id: BlobId,

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::catalog::ring_keys;
 use crate::catalog::tx::{Error, Tx, Value, collect, find};
 use crate::domain::blob::{Piece, Placement, Seal};
 use crate::domain::digest::BlockChecks;
@@ -55,33 +56,40 @@ fn unsigned(size: i64) -> Result<u64, Error> {
     u64::try_from(size).map_err(|_| Error::Unreadable { what: "size" })
 }
 
-fn seal_columns(seal: &Seal) -> (i64, Value<'_>) {
+/// Codes of the columns `seal`, `sealed_key` and `ring_key`.
+fn seal_columns(seal: &Seal) -> (i64, Value<'_>, Value<'_>) {
     match seal {
-        Seal::Plain => (0, Value::Null),
-        Seal::Managed(key) => (1, Value::Bytes(key)),
-        Seal::Customer(key) => (2, Value::Bytes(key)),
+        Seal::Plain => (0, Value::Null, Value::Null),
+        Seal::Managed { ring_key, wrapped } => (1, Value::Bytes(wrapped), Value::Int(*ring_key)),
+        Seal::Customer(wrapped) => (2, Value::Bytes(wrapped), Value::Null),
     }
 }
 
-fn seal(code: i64, key: Option<&[u8]>) -> Result<Seal, Error> {
-    match (code, key) {
-        (0, None) => Ok(Seal::Plain),
-        (1, Some(key)) => Ok(Seal::Managed(key.to_vec())),
-        (2, Some(key)) => Ok(Seal::Customer(key.to_vec())),
+fn seal(code: i64, key: Option<&[u8]>, ring_key: Option<i64>) -> Result<Seal, Error> {
+    match (code, key, ring_key) {
+        (0, None, None) => Ok(Seal::Plain),
+        (1, Some(key), Some(ring_key)) => Ok(Seal::Managed { ring_key, wrapped: key.to_vec() }),
+        (2, Some(key), None) => Ok(Seal::Customer(key.to_vec())),
         _ => Err(Error::Unreadable { what: "seal of a blob" }),
     }
 }
 
-/// Stores a blob that one version or part shows.
+/// Stores a blob that one version or part shows. [`Error::RingKeyRetired`] when its data key is
+/// wrapped with a key that was retired since.
 pub(crate) fn insert_blob(tx: &mut dyn Tx, blob: &NewBlob) -> Result<(), Error> {
+    if let Seal::Managed { ring_key, .. } = &blob.seal
+        && !ring_keys::is_ring_key(tx, *ring_key)?
+    {
+        return Err(Error::RingKeyRetired(*ring_key));
+    }
     let place = match &blob.placement {
         Placement::Inline(_) => 0,
         Placement::Stored => 1,
     };
-    let (seal, sealed_key) = seal_columns(&blob.seal);
+    let (seal, sealed_key, ring_key) = seal_columns(&blob.seal);
     tx.execute(
-        "INSERT INTO blobs (blob_id, refs, size, place, checks, seal, sealed_key)
-         VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO blobs (blob_id, refs, size, place, checks, seal, sealed_key, ring_key)
+         VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7)",
         &[
             Value::Int(blob.id.0),
             Value::Int(signed(blob.size)?),
@@ -89,6 +97,7 @@ pub(crate) fn insert_blob(tx: &mut dyn Tx, blob: &NewBlob) -> Result<(), Error> 
             Value::Bytes(&blob.checks.0),
             Value::Int(seal),
             sealed_key,
+            ring_key,
         ],
     )?;
     if let Placement::Inline(data) = &blob.placement {
@@ -194,7 +203,7 @@ pub(crate) fn release(tx: &mut dyn Tx, id: BlobId, now: Millis) -> Result<(), Er
 pub(crate) fn find_blob(tx: &mut dyn Tx, id: BlobId) -> Result<Option<StoredBlob>, Error> {
     find(
         tx,
-        "SELECT b.size, b.checks, b.place, d.data, b.seal, b.sealed_key
+        "SELECT b.size, b.checks, b.place, d.data, b.seal, b.sealed_key, b.ring_key
            FROM blobs b LEFT JOIN blob_data d ON d.blob_id = b.blob_id
           WHERE b.blob_id = ?1",
         &[Value::Int(id.0)],
@@ -209,7 +218,7 @@ pub(crate) fn find_blob(tx: &mut dyn Tx, id: BlobId) -> Result<Option<StoredBlob
                     2 => Place::Pieces,
                     _ => return Err(Error::Unreadable { what: "place of a blob" }),
                 },
-                seal: seal(row.int(4)?, row.opt_bytes(5)?)?,
+                seal: seal(row.int(4)?, row.opt_bytes(5)?, row.opt_int(6)?)?,
             })
         },
     )

@@ -19,6 +19,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod parts;
 pub(crate) mod replication;
 pub(crate) mod reset;
+pub(crate) mod ring_keys;
 pub(crate) mod schema;
 pub(crate) mod server_facts;
 pub(crate) mod sqlite;

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (7, include_str!("../../migrations/0007_rebuild_for_cheap_inserts.sql")),
     (8, include_str!("../../migrations/0008_create_lifecycle_walks.sql")),
     (10, include_str!("../../migrations/0010_mark_drawn_numbers.sql")),
+    (11, include_str!("../../migrations/0011_add_ring_keys.sql")),
 ];
 
 /// The newest schema this program knows.

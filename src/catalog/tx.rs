@@ -101,6 +101,9 @@ pub(crate) enum Error {
     /// A row with this key is there already.
     #[error("a row with this key exists")]
     Conflict,
+    /// The key that a new blob was wrapped with may no longer be used; trying again helps.
+    #[error("key {0} of the key ring was retired meanwhile")]
+    RingKeyRetired(i64),
     /// The disk is full; nothing of the transaction was kept.
     #[error("no space left for the catalog")]
     Full,

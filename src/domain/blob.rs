@@ -23,13 +23,13 @@ pub(crate) struct Piece {
     pub(crate) size: u64,
 }
 
-/// How the bytes of a blob are sealed. The data key inside is itself sealed.
+/// How the bytes of a blob are sealed: each has a data key of its own, kept only wrapped.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Seal {
     #[default]
     Plain,
-    /// The data key is sealed with a key of the key ring.
-    Managed(Vec<u8>),
-    /// The data key is sealed with a key that only the customer has.
+    /// The data key is wrapped with the key of that number in the key ring.
+    Managed { ring_key: i64, wrapped: Vec<u8> },
+    /// The data key is wrapped with a key that only the customer has.
     Customer(Vec<u8>),
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::cors::CorsRule;
+use crate::domain::encryption::DefaultEncryption;
 use crate::domain::ids::{AccountId, BucketId};
 use crate::domain::lifecycle::LifecycleRule;
 use crate::domain::lock::BucketLock;
@@ -64,6 +65,9 @@ pub(crate) struct BucketSettings {
     pub(crate) file_lock: BucketLock,
     pub(crate) lifecycle_rules: Vec<LifecycleRule>,
     pub(crate) replication: ReplicationConfiguration,
+    /// Of new files that ask for nothing themselves.
+    #[serde(skip_serializing_if = "DefaultEncryption::is_none")]
+    pub(crate) encryption: DefaultEncryption,
 }
 
 /// Checks bucket info: at most 10 entries, names like those of file info, 10,000 bytes in all.
@@ -127,6 +131,10 @@ mod tests {
         let stored = r#"{"bucketInfo":{"a":"b"},"corsRules":[{"allowedHeaders":null,"allowedOperations":["b2_upload_file","s3_put"],"allowedOrigins":["*"],"corsRuleName":"rule-one","exposeHeaders":["etag"],"maxAgeSeconds":1}],"fileLock":{"defaultRetention":{"mode":"governance","period":{"duration":7,"unit":"days"}},"isFileLockEnabled":true},"lifecycleRules":[{"daysFromHidingToDeleting":null,"daysFromUploadingToHiding":1,"fileNamePrefix":"p"}],"replication":{"asReplicationDestination":null,"asReplicationSource":null}}"#;
         let settings: BucketSettings = serde_json::from_str(stored).expect("as stored today");
         assert_eq!(serde_json::to_string(&settings).expect("plain data"), stored);
+        let encrypted = BucketSettings { encryption: DefaultEncryption::Managed, ..settings };
+        let stored = serde_json::to_string(&encrypted).expect("plain data");
+        assert!(stored.ends_with(r#","encryption":"SSE-B2"}"#), "{stored}");
+        assert_eq!(serde_json::from_str::<BucketSettings>(&stored).expect("our own"), encrypted);
         assert_eq!(
             serde_json::from_str::<BucketSettings>("{}").expect("all defaults"),
             BucketSettings::default()

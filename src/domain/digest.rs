@@ -94,7 +94,8 @@ impl BlockChecks {
     }
 }
 
-/// All that is known of content once it has been read through.
+/// All that is known of content once it has been read through. The checks are those of the stored
+/// bytes, everything else is of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Digests {
     pub(crate) size: u64,
@@ -118,23 +119,15 @@ pub(crate) fn md5_of<'b>(texts: impl Iterator<Item = &'b [u8]>) -> Md5Digest {
     Md5Digest(md5.finalize().into())
 }
 
-/// Computes all digests while content flows by.
-pub(crate) struct Hasher {
+/// Computes the checks of blocks while bytes flow by.
+struct BlockChecker {
     size: u64,
-    sha1: Sha1,
-    md5: Md5,
     block: Crc,
     checks: Vec<u8>,
 }
 
-impl Hasher {
-    pub(crate) fn new() -> Self {
-        Self { size: 0, sha1: Sha1::new(), md5: Md5::new(), block: new_crc(), checks: Vec::new() }
-    }
-
-    pub(crate) fn update(&mut self, chunk: &[u8]) {
-        self.sha1.update(chunk);
-        self.md5.update(chunk);
+impl BlockChecker {
+    fn update(&mut self, chunk: &[u8]) {
         let mut rest = chunk;
         while !rest.is_empty() {
             let room = CHECK_BLOCK_BYTES - self.size % CHECK_BLOCK_BYTES;
@@ -154,15 +147,53 @@ impl Hasher {
         self.block = new_crc();
     }
 
-    pub(crate) fn finish(mut self) -> Digests {
+    fn finish(mut self) -> BlockChecks {
         if !self.size.is_multiple_of(CHECK_BLOCK_BYTES) {
             self.end_block();
         }
+        BlockChecks(self.checks)
+    }
+}
+
+/// Computes all digests while content flows by. The checks of blocks are those of the bytes that
+/// are stored, which are not the content where it is sealed.
+pub(crate) struct Hasher {
+    size: u64,
+    sha1: Sha1,
+    md5: Md5,
+    stored: BlockChecker,
+}
+
+impl Hasher {
+    pub(crate) fn new() -> Self {
+        let stored = BlockChecker { size: 0, block: new_crc(), checks: Vec::new() };
+        Self { size: 0, sha1: Sha1::new(), md5: Md5::new(), stored }
+    }
+
+    /// Takes content that is stored as it is.
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
+        self.content(chunk);
+        self.stored(chunk);
+    }
+
+    /// Takes content that is stored in another form.
+    pub(crate) fn content(&mut self, chunk: &[u8]) {
+        self.sha1.update(chunk);
+        self.md5.update(chunk);
+        self.size += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+    }
+
+    /// Takes the form in which content is stored.
+    pub(crate) fn stored(&mut self, chunk: &[u8]) {
+        self.stored.update(chunk);
+    }
+
+    pub(crate) fn finish(self) -> Digests {
         Digests {
             size: self.size,
             sha1: Sha1Digest(self.sha1.finalize().into()),
             md5: Md5Digest(self.md5.finalize().into()),
-            checks: BlockChecks(self.checks),
+            checks: self.stored.finish(),
         }
     }
 }

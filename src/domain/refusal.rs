@@ -143,6 +143,24 @@ pub(crate) fn access_forbidden() -> Refusal {
     refuse(Code::AccessForbidden, "Access Denied")
 }
 
+/// The file is encrypted with a customer's key, and the request has none. Clients compare the text.
+pub(crate) fn customer_key_needed() -> Refusal {
+    bad_request(
+        "The object was stored using a form of Server Side Encryption. The correct parameters must \
+         be provided to retrieve the object.",
+    )
+}
+
+/// The customer's key in the request is not the one the file is encrypted with.
+pub(crate) fn wrong_customer_key() -> Refusal {
+    access_forbidden()
+}
+
+/// A customer's key came with a request about a file that is not encrypted with one.
+pub(crate) fn customer_key_unused() -> Refusal {
+    bad_request("The encryption parameters are not applicable to this object.")
+}
+
 pub(crate) fn invalid_file_id(id: &str) -> Refusal {
     bad_request(format!("Invalid fileId: {}", shorten(id)))
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, FileVersion, header_bytes};
 use crate::domain::ids::{BucketId, KeyId};
 use crate::domain::names::check_prefix;
@@ -242,6 +243,8 @@ pub(crate) enum Ineligible {
     IsReplica,
     NotUpload,
     LargeMetadata,
+    /// Encrypted with a key that only the customer has.
+    CustomerKey,
 }
 
 /// Whether a version may be replicated at all.
@@ -254,6 +257,9 @@ pub(crate) fn check_eligible(
     }
     if version.replication == Some(ReplicationStatus::Replica) {
         return Err(Ineligible::IsReplica);
+    }
+    if matches!(version.encryption, Encryption::Customer { .. }) {
+        return Err(Ineligible::CustomerKey);
     }
     if !copy_large_metadata && header_bytes(version) > METADATA_BYTES_MAX {
         return Err(Ineligible::LargeMetadata);

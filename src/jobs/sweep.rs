@@ -143,7 +143,7 @@ mod tests {
     async fn linked(house: &TestHouse) -> BlobId {
         let id = house.app.numbers.blob(house.clock.now());
         let content = Bytes::from(vec![7; 100_000]);
-        let mut writer = house.app.blobs.begin(id, 100_000).await.unwrap();
+        let mut writer = house.app.blobs.begin(id, 100_000, None).await.unwrap();
         writer.write(content).await.unwrap();
         writer.digests().await.unwrap();
         assert_eq!(writer.finish().await.unwrap(), Placement::Stored);

@@ -89,6 +89,7 @@ pub(crate) async fn create_bucket(
         lifecycle_rules: wanted.lifecycle_rules,
         file_lock,
         replication,
+        ..BucketSettings::default()
     };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
     let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);

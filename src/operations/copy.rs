@@ -18,7 +18,7 @@ use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
 use crate::domain::refusal::{
-    Code, Refusal, bad_request, invalid_file_id, no_such_bucket, no_such_file_id,
+    Code, Refusal, bad_request, invalid_file_id, no_such_bucket, no_such_file_id, not_supported,
     range_not_satisfiable, refuse, shorten, unauthorized,
 };
 use crate::operations::App;
@@ -110,6 +110,9 @@ fn readable(app: &App, caller: &Caller, source: &Source) -> Result<Readable, Err
     if version.action != Action::Upload {
         return Err(bad_request(format!("not a file that can be copied: {}", shorten(id))).into());
     }
+    if version.encryption != Encryption::None {
+        return Err(not_supported("copying encrypted files").into());
+    }
     let blob = blob.filter(|blob| blob.size == version.size);
     let blob = blob.ok_or(CatalogError::Unreadable { what: "blob of a file version" })?;
     let range = wanted
@@ -182,7 +185,7 @@ async fn copied(app: &App, source: &Readable) -> Result<Copied, Error> {
     let mut hasher = Hasher::new();
     let mut kept = Vec::new();
     let keeps = size <= app.policy.inline_max;
-    read_through(app, &source.blob, source.range, &mut |chunk| {
+    read_through(app, &source.blob, source.range, None, &mut |chunk| {
         hasher.update(chunk);
         if keeps {
             kept.extend_from_slice(chunk);

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::caller::{Caller, Grant};
+use crate::blobs::sealed::{self, Cipher, SealedBlob, stored_bytes};
 use crate::blobs::{self, BlobReader};
 use crate::catalog::blob_refs::{self, Place, PlacedPiece, StoredBlob};
 use crate::catalog::{Error as CatalogError, files};
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::capability::Capability;
 use crate::domain::digest::Verifier;
+use crate::domain::encryption::CustomerKey;
 use crate::domain::file::{Action, FileVersion};
 use crate::domain::ids::{BlobId, ClaimedFileId};
 use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
@@ -21,6 +23,7 @@ use crate::domain::refusal::{
 };
 use crate::operations::App;
 use crate::operations::authorize::{DownloadProof, Overrides, check_override, download_proof};
+use crate::operations::encryption::{check_key, data_key};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 
@@ -38,6 +41,8 @@ pub(crate) struct Download {
     pub(crate) lock_shown: Option<LockShown>,
     blob: StoredBlob,
     pub(crate) overrides: Overrides,
+    /// The customer's, where the file is encrypted with one; it is the right one.
+    pub(crate) key: Option<CustomerKey>,
 }
 
 /// Which parts of a lock the reader may see.
@@ -90,6 +95,7 @@ const PIECES_AHEAD: i64 = 64;
 /// Reads a blob that is made of pieces, one piece after the other.
 pub(crate) struct PiecesReader {
     id: BlobId,
+    key: Option<CustomerKey>,
     /// What is still to be read.
     rest: ByteRange,
     ahead: VecDeque<PlacedPiece>,
@@ -97,8 +103,8 @@ pub(crate) struct PiecesReader {
 }
 
 impl PiecesReader {
-    fn new(id: BlobId, range: ByteRange) -> Self {
-        Self { id, rest: range, ahead: VecDeque::new(), current: None }
+    fn new(id: BlobId, range: ByteRange, key: Option<CustomerKey>) -> Self {
+        Self { id, key, rest: range, ahead: VecDeque::new(), current: None }
     }
 
     async fn next(&mut self, app: &App) -> Result<Option<Bytes>, Error> {
@@ -146,7 +152,7 @@ impl PiecesReader {
         let range = ByteRange { start: piece.start + skipped, end: piece.start + (end - start_at) };
         let blob = app.catalog.read(|tx| Ok(blob_refs::find_blob(tx, piece.blob)?))?;
         let blob = blob.filter(|blob| range.end <= blob.size).ok_or_else(missing)?;
-        open_leaf(app, &blob, range).await
+        open_leaf(app, &blob, range, self.key.as_ref()).await
     }
 }
 
@@ -157,6 +163,8 @@ pub(crate) struct DownloadQuery {
     pub(crate) overrides: Overrides,
     /// A page of some origin asks, not a program.
     pub(crate) by_a_page: bool,
+    /// The customer's key that came with the request.
+    pub(crate) key: Option<CustomerKey>,
 }
 
 /// Finds the file that a name shows.
@@ -276,6 +284,7 @@ fn prepare(
     let Some(blob) = blob.filter(|blob| blob.size == version.size) else {
         return Err(CatalogError::Unreadable { what: "blob of a file version" }.into());
     };
+    check_key(&version.encryption, query.key.as_ref())?;
     let range = query.range.clamp(version.size).map_err(|Unsatisfiable| range_not_satisfiable())?;
     app.metrics.downloads.one();
     Ok(Download {
@@ -289,6 +298,7 @@ fn prepare(
             .then(|| LockShown::to(reader, &grant.bucket, version.name.as_str())),
         blob,
         overrides: query.overrides,
+        key: query.key,
         version,
     })
 }
@@ -297,23 +307,28 @@ impl Download {
     /// Opens the bytes. Small content is compared with its checks here, larger content while it
     /// is read.
     pub(crate) async fn open(&self, app: &App) -> Result<Content, Error> {
-        open_blob(app, &self.blob, self.range).await
+        open_blob(app, &self.blob, self.range, self.key.as_ref()).await
     }
 }
 
 fn slice_inline(
-    id: BlobId,
     blob: &StoredBlob,
     data: &Bytes,
     range: ByteRange,
+    cipher: Option<&Cipher>,
 ) -> Result<Bytes, blobs::Error> {
+    let id = blob.id;
     let missing = || blobs::Error::Missing(id);
-    if data.len() as u64 != blob.size {
+    let stored = if cipher.is_some() { stored_bytes(blob.size) } else { blob.size };
+    if data.len() as u64 != stored {
         return Err(missing());
     }
-    Verifier::starting_at(0, blob.size, blob.checks.clone())
+    Verifier::starting_at(0, stored, blob.checks.clone())
         .update(data)
         .map_err(|corrupt| blobs::Error::Damaged { id, corrupt })?;
+    if let Some(cipher) = cipher {
+        return cipher.open_whole(data, range);
+    }
     let start = usize::try_from(range.start).map_err(|_| missing())?;
     let end = usize::try_from(range.end).map_err(|_| missing())?;
     if start > end || end > data.len() {
@@ -323,28 +338,44 @@ fn slice_inline(
 }
 
 /// Opens a blob that is not made of pieces.
-async fn open_leaf(app: &App, blob: &StoredBlob, range: ByteRange) -> Result<Content, Error> {
+async fn open_leaf(
+    app: &App,
+    blob: &StoredBlob,
+    range: ByteRange,
+    key: Option<&CustomerKey>,
+) -> Result<Content, Error> {
+    let data_key = data_key(app, blob, key)?;
+    let cipher = data_key.map(|key| Cipher::new(&key, blob.id, blob.size)).transpose()?;
     match &blob.place {
-        Place::Inline(data) => Ok(Content::Inline(slice_inline(blob.id, blob, data, range)?)),
+        Place::Inline(data) => {
+            Ok(Content::Inline(slice_inline(blob, data, range, cipher.as_ref())?))
+        }
         Place::Store => {
-            let reader = app.blobs.open(blob.id, blob.size, range, blob.checks.clone()).await?;
+            let checks = blob.checks.clone();
+            let reader = match cipher {
+                None => app.blobs.open(blob.id, blob.size, range, checks).await?,
+                Some(cipher) => {
+                    sealed::open(&app.blobs, SealedBlob { cipher, checks }, range).await?
+                }
+            };
             Ok(Content::Stored(Reader::Blob(reader)))
         }
         Place::Pieces => Err(CatalogError::Unreadable { what: "piece of a blob" }.into()),
     }
 }
 
-/// Opens `range` of a blob.
+/// Opens `range` of a blob. `key` is the customer's, where its bytes are sealed with one.
 pub(crate) async fn open_blob(
     app: &App,
     blob: &StoredBlob,
     range: ByteRange,
+    key: Option<&CustomerKey>,
 ) -> Result<Content, Error> {
     if blob.place == Place::Pieces {
-        let reader = PiecesReader::new(blob.id, range);
+        let reader = PiecesReader::new(blob.id, range, key.cloned());
         return Ok(Content::Stored(Reader::Pieces(Box::new(reader))));
     }
-    open_leaf(app, blob, range).await
+    open_leaf(app, blob, range, key).await
 }
 
 /// Reads `range` of a blob through to its end, and hands each chunk to `each`.
@@ -352,10 +383,11 @@ pub(crate) async fn read_through(
     app: &App,
     blob: &StoredBlob,
     range: ByteRange,
+    key: Option<&CustomerKey>,
     each: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<(), Error> {
     let mut read = 0_u64;
-    match open_blob(app, blob, range).await? {
+    match open_blob(app, blob, range, key).await? {
         Content::Inline(data) => {
             read = data.len() as u64;
             each(&data);
@@ -378,7 +410,7 @@ pub(crate) async fn verify_blob(
     blob: &StoredBlob,
     each: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<(), Error> {
-    read_through(app, blob, ByteRange::whole(blob.size), each).await
+    read_through(app, blob, ByteRange::whole(blob.size), None, each).await
 }
 
 /// Refuses two different tokens in one request: one of them would be ignored.

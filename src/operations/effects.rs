@@ -170,6 +170,9 @@ pub(crate) fn announce(app: &App, version: &FileVersion, enqueued: Enqueued) {
         Enqueued::Skipped(Ineligible::LargeMetadata) => {
             app.metrics.replication_skipped_large_metadata.one();
         }
-        Enqueued::Nothing | Enqueued::Skipped(_) => {}
+        Enqueued::Skipped(Ineligible::CustomerKey) => {
+            app.metrics.replication_skipped_customer_key.one();
+        }
+        Enqueued::Nothing | Enqueued::Skipped(Ineligible::IsReplica | Ineligible::NotUpload) => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use crate::auth::data_keys::DataKeyError;
 use crate::auth::sealing::Unsealable;
 use crate::domain::refusal::Refusal;
 use crate::{blobs, catalog};
@@ -39,7 +40,8 @@ impl From<catalog::Abort> for Error {
 impl From<catalog::Error> for Error {
     fn from(error: catalog::Error) -> Self {
         use catalog::Error as E;
-        let may_retry = matches!(error, E::Full | E::Busy | E::Suspect(_) | E::Closed);
+        let may_retry =
+            matches!(error, E::Full | E::Busy | E::Suspect(_) | E::Closed | E::RingKeyRetired(_));
         Self::Fault(Fault { doing: "use the catalog", may_retry, source: Box::new(error) })
     }
 }
@@ -48,6 +50,16 @@ impl From<blobs::Error> for Error {
     fn from(error: blobs::Error) -> Self {
         let may_retry = matches!(error, blobs::Error::Full { .. } | blobs::Error::Suspect(_));
         Self::Fault(Fault { doing: "use the blob store", may_retry, source: Box::new(error) })
+    }
+}
+
+impl From<DataKeyError> for Error {
+    fn from(error: DataKeyError) -> Self {
+        Self::Fault(Fault {
+            doing: "use the key of a blob",
+            may_retry: false,
+            source: Box::new(error),
+        })
     }
 }
 

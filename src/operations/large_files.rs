@@ -13,7 +13,7 @@ use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
 use crate::domain::blob::Piece;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
-use crate::domain::encryption::Encryption;
+use crate::domain::encryption::{Encryption, Sealing};
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::{BlobId, ClaimedFileId, FileId};
 use crate::domain::large_file::{Part, PartNumber, PartSizes, check_parts, parts_digest};
@@ -223,7 +223,7 @@ where
     let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
         return Err(token_in_use(&ticket.token).into());
     };
-    let received = receive(app, announced, body).await?;
+    let received = receive(app, announced, &Sealing::None, body).await?;
     let moment = Moment::of(app);
     let unfinished = ticket.unfinished;
     let stored = app

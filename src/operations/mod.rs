@@ -14,6 +14,7 @@ pub(crate) mod cors;
 pub(crate) mod dead_tokens;
 pub(crate) mod download;
 pub(crate) mod effects;
+pub(crate) mod encryption;
 pub(crate) mod error;
 pub(crate) mod facts;
 pub(crate) mod files;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::auth::key_ring::KeyRing;
 use crate::auth::sealing::Sealer;
 use crate::auth::token::Tokens;
 use crate::blobs::BlobStore;
@@ -61,6 +63,8 @@ pub(crate) struct App {
     pub(crate) numbers: Arc<Numbers>,
     pub(crate) tokens: Tokens,
     pub(crate) sealer: Sealer,
+    /// Wraps the keys of blobs encrypted with SSE-B2.
+    pub(crate) key_ring: KeyRing,
     /// Names this data folder among others; part of the origin of replicas.
     pub(crate) instance: Arc<str>,
     pub(crate) policy: Policy,

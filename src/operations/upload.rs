@@ -8,10 +8,9 @@ use futures_util::{Stream, StreamExt};
 use crate::auth::caller::Grant;
 use crate::catalog::blob_refs::{self, NewBlob};
 use crate::catalog::{Abort, Tx, files};
-use crate::domain::blob::Seal;
 use crate::domain::capability::Capability;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
-use crate::domain::encryption::Encryption;
+use crate::domain::encryption::{AskedEncryption, Encryption, Sealing};
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYTES_MAX};
 use crate::domain::ids::FileNumber;
 use crate::domain::lock::FileLock;
@@ -21,6 +20,7 @@ use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{Fence, UploadTicket};
 use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::encryption::{Intake, encryption_of};
 use crate::operations::error::Error;
 use crate::operations::locks;
 use crate::operations::replication_rules::Enqueued;
@@ -44,6 +44,7 @@ pub(crate) struct NewFile {
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
     pub(crate) lock: FileLock,
+    pub(crate) encryption: AskedEncryption,
     pub(crate) body: Announced,
     /// The upload time that the caller wants, as it was written.
     pub(crate) custom_time: Option<String>,
@@ -146,12 +147,15 @@ where
     let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
         return Err(token_in_use(&ticket.token).into());
     };
-    let received = receive(app, file.body, body).await?;
+    let default = ticket.fence.bucket.settings.encryption;
+    let sealing = file.encryption.clone().in_bucket(default);
+    let received = receive(app, file.body, &sealing, body).await?;
     let commit = Commit {
         fence: ticket.fence.clone(),
         number: app.numbers.small_file(app.clock.now()),
         moment: Moment::of(app),
         custom_time: custom_time(app, file.custom_time.as_deref())?,
+        encryption: encryption_of(app, &sealing)?,
         received,
         file,
     };
@@ -169,13 +173,17 @@ pub(crate) struct Received {
 }
 
 /// Takes a body in, compares it with what was announced and makes it durable.
-pub(crate) async fn receive<B>(app: &App, announced: Announced, body: B) -> Result<Received, Error>
+pub(crate) async fn receive<B>(
+    app: &App,
+    announced: Announced,
+    sealing: &Sealing,
+    body: B,
+) -> Result<Received, Error>
 where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
     let content_bytes = announced.content_bytes()?;
-    let blob = app.numbers.blob(app.clock.now());
-    let mut writer = app.blobs.begin(blob, content_bytes).await?;
+    let mut intake = Intake::begin(app, content_bytes, sealing).await?;
     let mut trailer = Vec::new();
     let mut received = 0_u64;
     let mut body = std::pin::pin!(body);
@@ -189,19 +197,17 @@ where
         let content = chunk.split_to(usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len()));
         trailer.extend_from_slice(&chunk);
         if !content.is_empty() {
-            writer.write(content).await?;
+            intake.write(content).await?;
         }
     }
     if received != announced.body_bytes {
         return Err(Refusal::from(BodyFault::Broken).into());
     }
-    let digests = writer.digests().await?;
+    let digests = intake.digests().await?;
     let sha1 = compare_sha1(announced.sha1, &trailer, digests.sha1)?;
     // From here on nobody but the sweep may remove the bytes: the caller may hang up while the
     // commit goes through.
-    let placement = writer.finish().await?;
-    let (size, checks, seal) = (digests.size, digests.checks, Seal::Plain);
-    let blob = NewBlob { id: blob, size, checks, placement, seal };
+    let blob = intake.finish(app, &digests).await?;
     Ok(Received { blob, sha1, md5: digests.md5 })
 }
 
@@ -228,6 +234,7 @@ struct Commit {
     number: FileNumber,
     moment: Moment,
     custom_time: Option<Millis>,
+    encryption: Encryption,
     received: Received,
     file: NewFile,
 }
@@ -254,7 +261,7 @@ impl Commit {
             blob: Some(self.received.blob.id),
             replication: None,
             lock: self.file.lock,
-            encryption: Encryption::None,
+            encryption: self.encryption.clone(),
         };
         blob_refs::insert_blob(tx, &self.received.blob)?;
         let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Upload, self.moment)?;

@@ -76,8 +76,10 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
     writeln!(
         text,
         "# TYPE kiln_replication_skipped_total counter\n\
-         kiln_replication_skipped_total{{reason=\"large_metadata\"}} {}",
-        metrics.replication_skipped_large_metadata.value()
+         kiln_replication_skipped_total{{reason=\"large_metadata\"}} {}\n\
+         kiln_replication_skipped_total{{reason=\"sse_c\"}} {}",
+        metrics.replication_skipped_large_metadata.value(),
+        metrics.replication_skipped_customer_key.value()
     )
     .unwrap_or_default();
     writeln!(text, "# TYPE kiln_replication_jobs gauge").unwrap_or_default();

@@ -19,9 +19,10 @@ use crate::api::native::fields::parse_query;
 use crate::api::native::locks::{LEGAL_HOLD_HEADER, RETAIN_UNTIL_HEADER, RETENTION_MODE_HEADER};
 use crate::api::native::wire::legal_hold;
 use crate::api::native::{
-    Call, Reply, authorization as token_header, cors, fields, opt_caller, reply,
+    Call, Reply, authorization as token_header, cors, encryption, fields, opt_caller, reply,
 };
 use crate::api::request_id::RequestId;
+use crate::domain::encryption::{ALGORITHM, Encryption};
 use crate::domain::file::HEADER_INFOS;
 use crate::domain::lock::FileLock;
 use crate::domain::names::decode_text;
@@ -79,13 +80,14 @@ fn parameters(request: &HttpRequest) -> Result<Parameters, Refusal> {
     Ok(known)
 }
 
-fn query(request: &HttpRequest, overrides: Overrides) -> DownloadQuery {
+fn query(request: &HttpRequest, overrides: Overrides) -> Result<DownloadQuery, Refusal> {
     let headers = request.headers();
-    DownloadQuery {
+    Ok(DownloadQuery {
         range: Wanted::parse(headers.get(RANGE).and_then(|value| value.to_str().ok())),
         overrides,
         by_a_page: headers.contains_key(ORIGIN),
-    }
+        key: encryption::customer_key(headers)?,
+    })
 }
 
 pub(crate) async fn by_name(
@@ -103,7 +105,7 @@ pub(crate) async fn by_name(
     if name.is_empty() {
         return Err(no_such_file().into());
     }
-    let query = query(request, parameters.overrides);
+    let query = query(request, parameters.overrides)?;
     let download = find_by_name(&http.app, token, &bucket, &name, query)?;
     answer(request, http, download, id).await
 }
@@ -121,7 +123,7 @@ pub(crate) async fn by_id(
     } else {
         parameters.file_id.ok_or_else(|| crate::domain::refusal::missing_field("fileId"))?
     };
-    let query = query(request, parameters.overrides);
+    let query = query(request, parameters.overrides)?;
     let download = find_by_id(&http.app, caller.as_ref(), &file_id, query)?;
     answer(request, http, download, id).await
 }
@@ -196,6 +198,14 @@ fn write_headers(headers: &mut HeaderMap, download: &Download) {
     put("X-Bz-File-Name", &encode(version.name.as_str()));
     put("X-Bz-Content-Sha1", &version.sha1.to_string());
     put("X-Bz-Upload-Timestamp", &version.upload_at.0.to_string());
+    match &version.encryption {
+        Encryption::None => {}
+        Encryption::Managed => put(encryption::MANAGED, ALGORITHM),
+        Encryption::Customer { .. } => put(encryption::CUSTOMER_ALGORITHM, ALGORITHM),
+    }
+    if let Some(key) = &download.key {
+        put(encryption::CUSTOMER_KEY_MD5, &key.md5());
+    }
     if let Some(status) = version.replication {
         put("X-Bz-Replication-Status", status.as_header());
     }

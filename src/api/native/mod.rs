@@ -9,6 +9,7 @@ pub(crate) mod buckets;
 pub(crate) mod copy;
 pub(crate) mod cors;
 pub(crate) mod download;
+pub(crate) mod encryption;
 pub(crate) mod fields;
 pub(crate) mod files;
 pub(crate) mod keys;

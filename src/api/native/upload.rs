@@ -9,14 +9,12 @@ use serde_json::json;
 use crate::api::Http;
 use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::wire::{ApiVersion, Reader};
-use crate::api::native::{Call, Reply, authorization, json_answer, locks, reply};
+use crate::api::native::{Call, Reply, authorization, encryption, json_answer, locks, reply};
 use crate::domain::content_type;
 use crate::domain::digest::Sha1Digest;
 use crate::domain::file::FileInfo;
 use crate::domain::names::FileName;
-use crate::domain::refusal::{
-    Refusal, bad_auth_token, bad_request, missing_field, not_supported, shorten,
-};
+use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, missing_field, shorten};
 use crate::operations::authorize::{retire_upload_url, upload_pair, upload_ticket};
 use crate::operations::error::Error;
 use crate::operations::upload::{Announced, DeclaredSha1, NewFile, check_upload, upload};
@@ -61,7 +59,6 @@ pub(crate) fn retire_url(request: &HttpRequest, http: &Http, rest: &str) {
 
 /// Reads the headers of an upload.
 fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
-    refuse_later_features(headers)?;
     let name = headers.get("X-Bz-File-Name").ok_or_else(|| missing_header("X-Bz-File-Name"))?;
     let name = FileName::decode(name.as_bytes())?;
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -74,9 +71,11 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
         Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))
     });
     let info = FileInfo::from_headers(infos, &name)?;
+    let encryption = encryption::asked(headers)?;
     let custom_time = headers.get("X-Bz-Custom-Upload-Timestamp");
     let custom_time = custom_time.map(|time| String::from_utf8_lossy(time.as_bytes()).into_owned());
-    Ok(NewFile { name, content_type, info, lock: locks::of_headers(headers)?, body, custom_time })
+    let lock = locks::of_headers(headers)?;
+    Ok(NewFile { name, content_type, info, lock, encryption, body, custom_time })
 }
 
 /// What the headers of an upload say about the body.
@@ -118,20 +117,4 @@ fn declared_sha1(headers: &HeaderMap) -> Result<DeclaredSha1, Refusal> {
             None => Sha1Digest::parse(digits).map(DeclaredSha1::Is).ok_or_else(wrong),
         },
     }
-}
-
-/// Headers that ask for what is not there yet are refused, never ignored: the uploader would
-/// believe the file to be encrypted.
-fn refuse_later_features(headers: &HeaderMap) -> Result<(), Refusal> {
-    if let Some(mode) = headers.get("X-Bz-Server-Side-Encryption") {
-        if mode.as_bytes() == b"AES256" {
-            return Err(not_supported("server-side encryption"));
-        }
-        return Err(bad_request("Bad X-Bz-Server-Side-Encryption: it must be AES256"));
-    }
-    if headers.keys().any(|name| name.as_str().starts_with("x-bz-server-side-encryption-customer"))
-    {
-        return Err(not_supported("server-side encryption with customer keys"));
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::catalog::sqlite::lock_database;
 use crate::catalog::tx::{Tx, Value, find};
 use crate::clock::Clock as _;
 use crate::domain::digest::Hasher;
+use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::BucketId;
 use crate::domain::names::FileName;
@@ -530,6 +531,7 @@ async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they
             &FileName::parse("unverified").unwrap(),
         )
         .unwrap(),
+        encryption: AskedEncryption::Default,
         body: Announced { body_bytes: 3, sha1: DeclaredSha1::Unknown },
         custom_time: None,
     };

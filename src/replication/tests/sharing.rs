@@ -110,7 +110,7 @@ async fn complete(
 
 async fn read(house: &TestHouse, id: FileId, range: Option<(usize, usize)>) -> Vec<u8> {
     let range = Wanted::parse(range.map(range_text).as_deref());
-    let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false };
+    let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false, key: None };
     let download = find_by_id(&house.app, Some(&house.caller), &id.to_string(), query).unwrap();
     let mut all = Vec::new();
     match download.open(&house.app).await.unwrap() {

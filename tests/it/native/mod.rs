@@ -7,6 +7,7 @@ mod buckets;
 mod copy;
 mod cors;
 mod download;
+mod encryption;
 mod faults;
 mod files;
 mod keys;
