@@ -70,6 +70,7 @@ const BUFFERS_KEPT: usize = 16;
 
 /// What one read hands out.
 const CHUNK_BYTES: usize = 128 * 1024;
+const _: () = assert!(CHUNK_BYTES.is_multiple_of(CHECK_BLOCK_BYTES as usize), "whole blocks");
 /// Idle chunks kept for the next download.
 const CHUNKS_KEPT: usize = 16;
 /// Reads up to this size get memory of their own size instead of a whole chunk.
@@ -1374,7 +1375,11 @@ struct DiskReader {
     shared: Arc<Shared>,
     id: BlobId,
     file: Arc<OwnedFd>,
+    /// What is wanted of the file.
+    range: ByteRange,
+    /// Where the next read begins: at a block, and so at a page.
     position: u64,
+    /// Where the last read ends: behind the block that the range ends in.
     end: u64,
     verifier: Verifier,
 }
@@ -1399,32 +1404,42 @@ impl DiskReader {
             let corrupt = Corrupt { block: found.min(size) / CHECK_BLOCK_BYTES };
             return Err(Error::Damaged { id, corrupt });
         }
+        let range = ByteRange { start: range.start, end: range.end.min(size) };
+        let first = range.start / CHECK_BLOCK_BYTES;
+        let end = if range.len() == 0 {
+            first * CHECK_BLOCK_BYTES
+        } else {
+            range.end.next_multiple_of(CHECK_BLOCK_BYTES).min(size)
+        };
         Ok(Self {
             shared: Arc::clone(shared),
             id,
             file: Arc::new(file),
-            position: range.start,
-            end: range.end.min(size),
-            verifier: Verifier::starting_at(range.start, size, checks),
+            range,
+            position: first * CHECK_BLOCK_BYTES,
+            end,
+            verifier: Verifier::starting_with(first, checks),
         })
     }
 
+    /// The next whole blocks, compared, without what nobody wants of them.
     async fn chunk(&mut self) -> Result<Bytes, Error> {
-        // Chunks after the first start at a page.
-        let page = at_most(self.position % as_u64(PAGE_BYTES), PAGE_BYTES);
-        let wanted = at_most(self.end - self.position, CHUNK_BYTES - page);
+        let wanted = at_most(self.end - self.position, CHUNK_BYTES);
         let mut chunk = Chunk::of(wanted, &self.shared.chunks);
-        match self.read_cached(chunk.space()) {
-            Some(read) => chunk.len = read,
-            None => chunk = self.read_waiting(chunk).await?,
+        // Part of a block cannot be compared, so what the page cache has only in part is read anew.
+        if self.read_cached(chunk.space()) != Some(wanted) {
+            chunk = self.read_waiting(chunk).await?;
         }
-        if chunk.len == 0 {
+        if chunk.len != wanted {
             // The file was as long as its row when it was opened.
-            return Err(self.damaged(Corrupt { block: self.position / CHECK_BLOCK_BYTES }));
+            let block = (self.position + as_u64(chunk.len)) / CHECK_BLOCK_BYTES;
+            return Err(self.damaged(Corrupt { block }));
         }
         self.verifier.update(chunk.as_ref()).map_err(|corrupt| self.damaged(corrupt))?;
-        self.position += as_u64(chunk.len);
-        Ok(Bytes::from_owner(chunk))
+        let skipped = at_most(self.range.start.saturating_sub(self.position), wanted);
+        let kept = at_most(self.range.end.saturating_sub(self.position), wanted);
+        self.position += as_u64(wanted);
+        Ok(Bytes::from_owner(chunk).slice(skipped.min(kept)..kept))
     }
 
     fn damaged(&self, corrupt: Corrupt) -> Error {

@@ -60,7 +60,7 @@ pub(crate) trait BlobStore: Send + Sync {
     ) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, Error>>;
 
     /// Opens `range` of the `size` stored bytes of a blob. `checks` are those its writer returned;
-    /// every block that lies whole inside the range is compared before its last byte is handed out.
+    /// every block of which the range wants a byte is compared before any of it is handed out.
     fn open(
         &self,
         id: BlobId,

@@ -37,13 +37,6 @@ pub(crate) fn insert_ring_key(tx: &mut dyn Tx, key: &RingKeyRow) -> Result<(), E
     Ok(())
 }
 
-#[cfg(test)]
-/// From now on no blob can be wrapped with that key.
-pub(crate) fn delete_ring_key(tx: &mut dyn Tx, number: i64) -> Result<(), Error> {
-    tx.execute("DELETE FROM ring_keys WHERE key_no = ?1", &[Value::Int(number)])?;
-    Ok(())
-}
-
 /// Whether blobs may be wrapped with that key.
 pub(crate) fn is_ring_key(tx: &mut dyn Tx, number: i64) -> Result<bool, Error> {
     let sql = "SELECT key_no FROM ring_keys WHERE key_no = ?1";

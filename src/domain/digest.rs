@@ -6,8 +6,10 @@ use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::Md5;
 use sha1::{Digest as _, Sha1};
 
-/// Content is checked in blocks of this many bytes (ours: 1 MiB keeps the list of checks small).
-pub(crate) const CHECK_BLOCK_BYTES: u64 = 1024 * 1024;
+/// Content is checked in blocks of this many bytes. Every read of a part of a block reads the whole
+/// of it, so blocks are small; and every block has four bytes beside the content, so they are not
+/// smaller (ours).
+pub(crate) const CHECK_BLOCK_BYTES: u64 = 64 * 1024;
 
 macro_rules! digest_value {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
@@ -200,13 +202,10 @@ impl Hasher {
 
 /// Compares bytes that are read back with the checks kept when they were written.
 ///
-/// Shape: fed in order, starting at any offset; only blocks seen whole are compared.
+/// Shape: fed whole blocks in order, starting with any of them.
 pub(crate) struct Verifier {
     checks: BlockChecks,
-    size: u64,
-    position: u64,
-    block: Crc,
-    block_seen_from_start: bool,
+    next: u64,
 }
 
 /// Bytes on the disk are not the bytes that were written.
@@ -216,44 +215,22 @@ pub(crate) struct Corrupt {
 }
 
 impl Verifier {
-    pub(crate) fn starting_at(offset: u64, size: u64, checks: BlockChecks) -> Self {
-        Self {
-            checks,
-            size,
-            position: offset,
-            block: new_crc(),
-            block_seen_from_start: offset.is_multiple_of(CHECK_BLOCK_BYTES),
-        }
+    /// Begins with block `first`.
+    pub(crate) fn starting_with(first: u64, checks: BlockChecks) -> Self {
+        Self { checks, next: first }
     }
 
-    pub(crate) fn update(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            let index = self.position / CHECK_BLOCK_BYTES;
-            let block_end = ((index + 1) * CHECK_BLOCK_BYTES).min(self.size);
-            let room = block_end.saturating_sub(self.position);
-            if room == 0 {
-                return Err(Corrupt { block: index });
+    /// Compares the next blocks. Only the last block of all may be shorter than the others, so only
+    /// the last call may end inside a block.
+    pub(crate) fn update(&mut self, blocks: &[u8]) -> Result<(), Corrupt> {
+        let block_bytes = usize::try_from(CHECK_BLOCK_BYTES).unwrap_or(usize::MAX);
+        for block in blocks.chunks(block_bytes) {
+            let mut crc = new_crc();
+            crc.update(block);
+            if self.checks.of_block(self.next) != Some(crc_bytes(&crc)) {
+                return Err(Corrupt { block: self.next });
             }
-            let taken = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
-            let (now, later) = rest.split_at(taken);
-            self.block.update(now);
-            self.position += u64::try_from(taken).unwrap_or(u64::MAX);
-            if self.position == block_end {
-                self.compare(index)?;
-            }
-            rest = later;
-        }
-        Ok(())
-    }
-
-    fn compare(&mut self, index: u64) -> Result<(), Corrupt> {
-        let seen = crc_bytes(&self.block);
-        let whole = self.block_seen_from_start;
-        self.block = new_crc();
-        self.block_seen_from_start = true;
-        if whole && self.checks.of_block(index) != Some(seen) {
-            return Err(Corrupt { block: index });
+            self.next += 1;
         }
         Ok(())
     }
@@ -288,27 +265,32 @@ mod tests {
         let size = CHECK_BLOCK_BYTES * 2 + 10;
         let bytes: Vec<u8> = (0..size).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect();
         let checks = digests_of(&bytes).checks;
-        let mut clean = Verifier::starting_at(0, size, checks.clone());
+        let mut clean = Verifier::starting_with(0, checks.clone());
         assert_eq!(clean.update(&bytes), Ok(()));
         for position in [0, bytes.len() / 2, bytes.len() - 1] {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1;
-            let mut verifier = Verifier::starting_at(0, size, checks.clone());
+            let mut verifier = Verifier::starting_with(0, checks.clone());
             assert!(verifier.update(&flipped).is_err(), "bit flipped at {position}");
         }
     }
 
     #[test]
-    fn a_range_that_starts_inside_a_block_checks_the_later_blocks() {
-        let size = CHECK_BLOCK_BYTES * 2;
-        let bytes = vec![7_u8; usize::try_from(size).unwrap_or(0)];
+    fn blocks_are_compared_from_any_of_them_on() {
+        let size = CHECK_BLOCK_BYTES * 3 + 5;
+        let bytes: Vec<u8> = (0..size).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect();
         let checks = digests_of(&bytes).checks;
-        let mut verifier = Verifier::starting_at(5, size, checks);
-        let mut tail = bytes[5..].to_vec();
-        assert_eq!(verifier.update(&tail), Ok(()));
-        let last = tail.len() - 1;
-        tail[last] ^= 1;
-        let mut verifier = Verifier::starting_at(5, size, digests_of(&bytes).checks);
-        assert_eq!(verifier.update(&tail), Err(Corrupt { block: 1 }));
+        let start = usize::try_from(CHECK_BLOCK_BYTES).unwrap_or(0);
+        let mut verifier = Verifier::starting_with(1, checks.clone());
+        assert_eq!(verifier.update(&bytes[start..start * 2]), Ok(()));
+        assert_eq!(verifier.update(&bytes[start * 2..]), Ok(()));
+        let mut verifier = Verifier::starting_with(1, checks.clone());
+        assert_eq!(
+            verifier.update(&bytes[start * 2..]),
+            Err(Corrupt { block: 1 }),
+            "another block"
+        );
+        let mut verifier = Verifier::starting_with(3, checks);
+        assert_eq!(verifier.update(&bytes[start * 3..bytes.len() - 1]), Err(Corrupt { block: 3 }));
     }
 }

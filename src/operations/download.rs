@@ -323,7 +323,7 @@ fn slice_inline(
     if data.len() as u64 != stored {
         return Err(missing());
     }
-    Verifier::starting_at(0, stored, blob.checks.clone())
+    Verifier::starting_with(0, blob.checks.clone())
         .update(data)
         .map_err(|corrupt| blobs::Error::Damaged { id, corrupt })?;
     if let Some(cipher) = cipher {

@@ -3,6 +3,7 @@
 //!
 //! Time stands still unless a test moves it, and one step is one job from claim to outcome.
 
+mod damage;
 mod fairness;
 mod locks;
 mod matrix;
