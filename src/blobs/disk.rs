@@ -56,7 +56,7 @@ const HOURS_KEPT: usize = 4;
 
 /// What one write call carries: bigger ones save nothing and cost memory in every upload.
 const BUFFER_BYTES: usize = 256 * 1024;
-const _: () = assert!(BUFFER_BYTES.is_multiple_of(SEGMENT_BYTES as usize), "sealed as they come");
+const _: () = assert!((BUFFER_BYTES as u64).is_multiple_of(SEGMENT_BYTES), "sealed as they come");
 /// Alignment of memory, offset and length that writes past the page cache ask for.
 const PAGE_BYTES: usize = 4096;
 /// Buffers handed to the pool of threads at a time: one is hashed while the one before it is
@@ -70,7 +70,7 @@ const BUFFERS_KEPT: usize = 16;
 
 /// What one read hands out.
 const CHUNK_BYTES: usize = 128 * 1024;
-const _: () = assert!(CHUNK_BYTES.is_multiple_of(CHECK_BLOCK_BYTES as usize), "whole blocks");
+const _: () = assert!((CHUNK_BYTES as u64).is_multiple_of(CHECK_BLOCK_BYTES), "whole blocks");
 /// Idle chunks kept for the next download.
 const CHUNKS_KEPT: usize = 16;
 /// Reads up to this size get memory of their own size instead of a whole chunk.

@@ -420,7 +420,7 @@ mod tests {
 
     /// Bytes that do not repeat within any segment.
     fn content(size: usize) -> Vec<u8> {
-        (0..size.div_ceil(4)).flat_map(|i| (i as u32).to_be_bytes()).take(size).collect()
+        (0_u32..).flat_map(u32::to_be_bytes).take(size).collect()
     }
 
     /// Seals as a writer does that has buffers of `segments` segments.
@@ -627,7 +627,8 @@ mod tests {
             let content = content(size);
             let stored = sealed(&content, ID, 4);
             let range = ByteRange { start: one.min(other), end: one.max(other) };
-            let wanted = &content[range.start as usize..range.end as usize];
+            let at = |offset| usize::try_from(offset).expect("it fits");
+            let wanted = &content[at(range.start)..at(range.end)];
             // Chunks of single bytes would take for ever.
             let (got, right) = read(stored.clone(), chunk.max(100), size, range);
             prop_assert!(right && got == wanted);

@@ -48,6 +48,7 @@ pub(crate) enum DefaultEncryption {
 }
 
 impl DefaultEncryption {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this form")]
     pub(crate) fn is_none(&self) -> bool {
         *self == Self::None
     }
