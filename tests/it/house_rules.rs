@@ -595,7 +595,7 @@ fn comments_in_migrations_hold_no_semicolon_that_would_split_them() {
 }
 
 /// Tables that a reset leaves as they are: what the server itself must go on remembering.
-const KEPT_BY_RESET: [&str; 3] = ["server_facts", "counters", "config_versions"];
+const KEPT_BY_RESET: [&str; 4] = ["server_facts", "counters", "config_versions", "ring_keys"];
 
 /// The tables that migrations, in their order, leave behind.
 fn tables(migrations: &[(String, String)]) -> std::collections::BTreeSet<String> {
