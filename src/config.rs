@@ -435,7 +435,7 @@ settings! {
 
     "http.idle_timeout_s", Plain("SECONDS"), Text("30"),
     config.http.idle_timeout_s = |text| whole(text, 1..=3600),
-    "How long a body may bring nothing, or less than 1 KiB a second, before it is given up, 1 to 3600";
+    "How long a body may bring nothing, or less than 1 KiB a second, before it is given up, and a tenth of how long a client may take nothing of an answer, 1 to 3600";
 
     "http.json_bytes_max", Plain("BYTES"), Text("1048576"),
     config.http.json_bytes_max = |text| whole(text, 1024..=67_108_864),

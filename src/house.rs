@@ -556,6 +556,9 @@ async fn run(
     let data = data.map_err(|source| listen_error(&config.listen, source))?;
     let admin_socket = std::net::TcpListener::bind(config.admin_listen);
     let admin_socket = admin_socket.map_err(|source| listen_error(&config.admin_listen, source))?;
+    for socket in [&data, &admin_socket] {
+        limit_slow_readers(socket, config.http.idle_timeout_s);
+    }
     let address = |socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
         format!("http://{}", socket.local_addr().unwrap_or(*wanted))
     };
@@ -636,6 +639,16 @@ async fn run(
     }
     tracing::info!("stopped");
     ended
+}
+
+/// Has the kernel end connections whose client takes nothing of an answer for ten idle limits; every
+/// connection has this of its listener. The web server asks for the next piece of an answer only when
+/// there is room for it, so it would wait for ever, and hold a file open meanwhile.
+fn limit_slow_readers(socket: &std::net::TcpListener, idle_timeout_s: u64) {
+    let limit_ms = u32::try_from(idle_timeout_s.saturating_mul(10_000)).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, limit_ms) {
+        tracing::warn!(%error, "this system cannot end connections of clients that read nothing");
+    }
 }
 
 fn listen_error(address: &std::net::SocketAddr, source: io::Error) -> StartError {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::http::{Connection, call};
 use crate::support::server::{MASTER_KEY, Server};
+use crate::support::wait_for;
 
 #[test]
 fn reliability_f1_to_f25_ambiguous_framing_is_refused_and_the_connection_closed() {
@@ -73,6 +74,33 @@ fn reliability_f26_r84_strangers_neither_hold_connections_nor_fill_the_log() {
         drop(connection.read_to_end());
     }
     assert!(!server.log().contains("ERROR"), "{}", server.log());
+}
+
+#[test]
+fn reliability_f29_a_client_that_reads_nothing_is_left_after_ten_idle_limits() {
+    let server = Server::start_with(&["--http-idle-timeout-s", "1", "--test-controls"]);
+    let master = server.master();
+    let bucket = master.create_bucket("unread-bucket");
+    // More than the buffers of both sides hold.
+    let whole = vec![3_u8; 40_000_000];
+    master.upload(&bucket, "f", &whole);
+    let open_files = || {
+        let blobs = server.data_dir().join("blobs");
+        let of_process = format!("/proc/{}/fd", server.pid());
+        let targets = std::fs::read_dir(of_process).unwrap();
+        let targets = targets.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets.filter(|target| target.starts_with(&blobs) && target.is_file()).count()
+    };
+    assert_eq!(open_files(), 0);
+    let auth = [("Authorization", master.token.as_str())];
+    let mut idle = Connection::open(&server.address).unwrap();
+    idle.send("GET", "/file/unread-bucket/f", &auth, b"").unwrap();
+    wait_for("the download has begun", || (open_files() == 1).then_some(()));
+    // Another one, slow but reading, is not disturbed by the time it takes.
+    let read = master.download("unread-bucket/f", &[]);
+    assert_eq!((read.status, read.body.len()), (200, whole.len()));
+    wait_for("the server has left the idle client", || (open_files() == 0).then_some(()));
+    assert!(idle.read(false).is_err(), "what was not read is lost");
 }
 
 #[test]
