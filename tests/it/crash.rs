@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::http::Connection;
-use crate::support::server::{Server, Session, sha1_hex};
+use crate::support::server::{Server, Session, replicated_buckets, sha1_hex};
 
 /// Of every run, and part of every message: the kills fall differently each time all the same.
 const SEED: u64 = 0x006b_696c_6e00;
@@ -384,31 +384,6 @@ fn compare_replicas(originals: &[Value], replicas: &[Value], moment: Moment) -> 
         wrong.push(format!("{name} is hidden at the destination"));
     }
     wrong
-}
-
-/// Two buckets with a replication rule between them.
-fn replicated_buckets(master: &Session) -> (String, String) {
-    let (source, destination) =
-        (master.create_bucket("crash-source"), master.create_bucket("crash-copy"));
-    let read = ["readFiles", "readFileLegalHolds", "readFileRetentions"];
-    let write = ["writeFiles", "writeFileLegalHolds", "writeFileRetentions"];
-    let (reader, _) = master.create_key(&read, None, None);
-    let (writer, _) = master.create_key(&write, None, None);
-    master.ok(
-        "b2_update_bucket",
-        &json!({
-        "accountId": master.account, "bucketId": destination,
-        "replicationConfiguration": {"asReplicationDestination": {
-            "sourceToDestinationKeyMapping": {reader.clone(): writer}}}}),
-    );
-    master.ok("b2_update_bucket", &json!({
-        "accountId": master.account, "bucketId": source,
-        "replicationConfiguration": {"asReplicationSource": {
-            "sourceApplicationKeyId": reader,
-            "replicationRules": [{
-                "destinationBucketId": destination, "fileNamePrefix": "", "isEnabled": true,
-                "includeExistingFiles": false, "priority": 1, "replicationRuleName": "crash-rule"}]}}}));
-    (source, destination)
 }
 
 /// One cycle: load, kill, restart.

@@ -301,3 +301,28 @@ impl Session {
         call(&self.address, "GET", &format!("/file/{path}"), &headers, b"")
     }
 }
+
+/// Two buckets with a replication rule between them.
+pub(crate) fn replicated_buckets(master: &Session) -> (String, String) {
+    let (source, destination) =
+        (master.create_bucket("replicated-source"), master.create_bucket("replicated-copy"));
+    let read = ["readFiles", "readFileLegalHolds", "readFileRetentions"];
+    let write = ["writeFiles", "writeFileLegalHolds", "writeFileRetentions"];
+    let (reader, _) = master.create_key(&read, None, None);
+    let (writer, _) = master.create_key(&write, None, None);
+    master.ok(
+        "b2_update_bucket",
+        &json!({
+        "accountId": master.account, "bucketId": destination,
+        "replicationConfiguration": {"asReplicationDestination": {
+            "sourceToDestinationKeyMapping": {reader.clone(): writer}}}}),
+    );
+    master.ok("b2_update_bucket", &json!({
+        "accountId": master.account, "bucketId": source,
+        "replicationConfiguration": {"asReplicationSource": {
+            "sourceApplicationKeyId": reader,
+            "replicationRules": [{
+                "destinationBucketId": destination, "fileNamePrefix": "", "isEnabled": true,
+                "includeExistingFiles": false, "priority": 1, "replicationRuleName": "rule-one"}]}}}));
+    (source, destination)
+}
