@@ -20,6 +20,44 @@ impl Counter {
     }
 }
 
+/// Times of the same kind, counted by how long they were.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    /// Of each bound, how many were at most that long and longer than the bound before; one more
+    /// for those beyond all bounds.
+    counts: [AtomicU64; Self::BOUNDS_MS.len() + 1],
+    sum_ms: AtomicU64,
+}
+
+impl Histogram {
+    /// From a tenth of a second to an hour.
+    pub(crate) const BOUNDS_MS: [u64; 9] =
+        [100, 500, 1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000];
+
+    pub(crate) fn observe(&self, span_ms: u64) {
+        let place = Self::BOUNDS_MS.partition_point(|bound| *bound < span_ms);
+        if let Some(count) = self.counts.get(place) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sum_ms.fetch_add(span_ms, Ordering::Relaxed);
+    }
+
+    /// How many were at most as long as each bound, and last how many there were.
+    pub(crate) fn up_to(&self) -> Vec<u64> {
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        counts
+            .scan(0, |sum, count| {
+                *sum += count;
+                Some(*sum)
+            })
+            .collect()
+    }
+
+    pub(crate) fn sum_ms(&self) -> u64 {
+        self.sum_ms.load(Ordering::Relaxed)
+    }
+}
+
 /// The counters of the whole server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -37,10 +75,30 @@ pub(crate) struct Metrics {
     pub(crate) replication_retries: Counter,
     /// Outcomes that came too late because the lease had been taken over.
     pub(crate) replication_fenced: Counter,
+    /// From the making of a job to its replica.
+    pub(crate) replication_lag: Histogram,
+    /// Jobs that were not done in time, and those of them that were done after all.
+    pub(crate) replication_missed_threshold: Counter,
+    pub(crate) replication_late: Counter,
     pub(crate) swept_blobs: Counter,
     /// Walks over a bucket that came to their end, and what they did.
     pub(crate) lifecycle_walks: Counter,
     pub(crate) lifecycle_hidden: Counter,
     pub(crate) lifecycle_deleted: Counter,
     pub(crate) lifecycle_canceled: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_each_time_below_every_bound_that_it_does_not_exceed() {
+        let histogram = Histogram::default();
+        for span_ms in [0, 100, 101, 3_600_000, 3_600_001] {
+            histogram.observe(span_ms);
+        }
+        assert_eq!(histogram.up_to(), [2, 3, 3, 3, 3, 3, 3, 3, 4, 5]);
+        assert_eq!(histogram.sum_ms(), 7_200_202);
+    }
 }

@@ -630,6 +630,39 @@ pub(crate) fn retry(
     Ok(reopened > 0)
 }
 
+/// An unfinished job, as far as it matters whether it is late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) job_id: i64,
+    pub(crate) enqueued_at: Steady,
+    pub(crate) file_id: String,
+    pub(crate) target: String,
+}
+
+/// Unfinished jobs after the job `after`, oldest first; numbers of jobs grow with their age.
+pub(crate) fn list_pending(tx: &mut dyn Tx, after: i64, limit: i64) -> Result<Vec<Pending>, Error> {
+    collect(
+        tx,
+        "SELECT job_id, enqueued_at_ms, source_file_id, target
+           FROM (SELECT job_id, enqueued_at_ms, source_file_id, target FROM replication_jobs
+                  WHERE state = 'ready' AND job_id > ?1 ORDER BY job_id LIMIT ?2) AS ready
+         UNION ALL
+         SELECT job_id, enqueued_at_ms, source_file_id, target
+           FROM (SELECT job_id, enqueued_at_ms, source_file_id, target FROM replication_jobs
+                  WHERE state = 'leased' AND job_id > ?1 ORDER BY job_id LIMIT ?2) AS leased
+          ORDER BY job_id LIMIT ?2",
+        &[Value::Int(after), Value::Int(limit)],
+        |row| {
+            Ok(Pending {
+                job_id: row.int(0)?,
+                enqueued_at: Steady(row.int(1)?),
+                file_id: row.text(2)?.to_owned(),
+                target: row.text(3)?.to_owned(),
+            })
+        },
+    )
+}
+
 /// How many jobs are in each state.
 pub(crate) fn count_by_state(tx: &mut dyn Tx) -> Result<Vec<(JobState, i64)>, Error> {
     collect(

@@ -398,6 +398,9 @@ pub(crate) fn crash_wait_ms(crashes: u32) -> i64 {
     (1000_i64 << crashes.min(20)).min(300_000)
 }
 
+/// A replica that takes longer than this is late, which operators are told.
+pub(crate) const LATE_MS: i64 = 900_000;
+
 /// A job that was lost this often without any outcome is taken for poison.
 pub(crate) const CRASHES_MAX: u32 = 5;
 

@@ -1,5 +1,5 @@
-//! Upkeep: small steps that keep the catalog ahead of what the server draws from it, and that take
-//! out of it what is of no use to anybody.
+//! Upkeep: small steps that keep the catalog ahead of what the server draws from it, that take out of
+//! it what is of no use to anybody, and that tell of replication that is late.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::catalog::{replication, server_facts};
+use crate::domain::replication::LATE_MS;
 use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
@@ -21,6 +22,11 @@ const PRUNE_EVERY_MS: i64 = 60 * 60 * 1000;
 const PRUNE_BATCH: i64 = 500;
 /// Operators can see for this long that a job was cancelled.
 const CANCELLED_KEPT_MS: i64 = DAY_MS;
+
+/// Late jobs told of at a time.
+const LATE_BATCH: i64 = 500;
+/// The fact that says up to which job those that are late were told of.
+const LATE_NOTED: &str = "replication_late_noted";
 
 /// The upkeep of one server.
 pub(crate) struct Upkeep {
@@ -62,12 +68,44 @@ impl Upkeep {
     /// One look at everything that may be due.
     pub(crate) async fn look(&self) -> Result<(), Error> {
         self.store_mark().await?;
+        self.note_late().await?;
         let monotonic = self.app.clock.monotonic().0;
         if monotonic >= self.next_prune_ms.load(Ordering::Relaxed) {
             self.prune().await?;
             self.next_prune_ms.store(monotonic + PRUNE_EVERY_MS, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Counts jobs that are late now, each once, and says so.
+    async fn note_late(&self) -> Result<(), Error> {
+        let since = self.app.waits.now().plus(-LATE_MS);
+        loop {
+            // Up to which job it was said, of whatever process.
+            let (noted, late) = self.app.catalog.read(|tx| {
+                let noted = server_facts::find_fact(tx, LATE_NOTED)?;
+                let noted = noted.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+                let noted: i64 = noted.unwrap_or_default();
+                let mut late = replication::list_pending(tx, noted, LATE_BATCH)?;
+                late.retain(|job| job.enqueued_at <= since);
+                Ok((noted, late))
+            })?;
+            let (Some(first), Some(last)) = (late.first(), late.last()) else { return Ok(()) };
+            let until = last.job_id.max(noted).to_string();
+            self.app
+                .catalog
+                .write("note_late_jobs", move |tx| {
+                    Ok(server_facts::put_fact(tx, LATE_NOTED, until.as_bytes())?)
+                })
+                .await?;
+            self.app.metrics.replication_missed_threshold.add(late.len() as u64);
+            tracing::warn!(
+                jobs = late.len(),
+                first.file.id = %first.file_id,
+                first.target = %first.target,
+                "replication_missed_threshold"
+            );
+        }
     }
 
     /// Takes out jobs that were cancelled long ago, and the memory of replicas in buckets that are

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalog::replication::{self, Job, JobFilter};
+use crate::catalog::replication::{self, Job, JobFilter, Pending};
 use crate::catalog::{Abort, Tx, buckets};
 use crate::domain::ids::BucketId;
 use crate::domain::refusal::{bad_request, shorten};
@@ -81,6 +81,13 @@ pub(crate) fn list_jobs(
 /// How many jobs are in each state.
 pub(crate) fn count_jobs(app: &App) -> Result<Vec<(JobState, i64)>, Error> {
     Ok(app.catalog.read(|tx| Ok(replication::count_by_state(tx)?))?)
+}
+
+/// How long the oldest unfinished job has waited, in milliseconds; 0 when none waits.
+pub(crate) fn oldest_pending_ms(app: &App) -> Result<u64, Error> {
+    let oldest = app.catalog.read(|tx| Ok(replication::list_pending(tx, 0, 1)?))?;
+    let waited = |job: &Pending| app.waits.now().0 - job.enqueued_at.0;
+    Ok(u64::try_from(oldest.first().map_or(0, waited)).unwrap_or_default())
 }
 
 /// Which failed jobs shall be tried again.

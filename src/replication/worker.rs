@@ -16,7 +16,8 @@ use crate::catalog::{Abort, Tx, blob_refs, files};
 use crate::domain::file::FileVersion;
 use crate::domain::ids::FileNumber;
 use crate::domain::replication::{
-    CRASHES_MAX, Consequence, JobState, Reason, ReplicationStatus, backoff_ms, crash_wait_ms,
+    CRASHES_MAX, Consequence, JobState, LATE_MS, Reason, ReplicationStatus, backoff_ms,
+    crash_wait_ms,
 };
 use crate::domain::time::{Millis, Steady};
 use crate::entropy;
@@ -455,7 +456,7 @@ impl Engine {
                 Ok(settled) => {
                     self.count_fenced(settled);
                     if settled {
-                        self.app.metrics.replication_done.one();
+                        self.count_done(job);
                         self.note_target(job, None).await?;
                     }
                     return Ok(());
@@ -508,6 +509,17 @@ impl Engine {
     fn count_fenced(&self, settled: bool) {
         if !settled {
             self.app.metrics.replication_fenced.one();
+        }
+    }
+
+    fn count_done(&self, job: &Job) {
+        let metrics = &self.app.metrics;
+        let lag_ms = self.app.waits.now().0 - job.enqueued_at.0;
+        metrics.replication_done.one();
+        metrics.replication_lag.observe(u64::try_from(lag_ms).unwrap_or_default());
+        if lag_ms >= LATE_MS {
+            metrics.replication_late.one();
+            tracing::debug!(file.id = %job.file_id, lag_ms, "replication_late_completed");
         }
     }
 

@@ -7,8 +7,9 @@ use actix_web::HttpResponse;
 use actix_web::http::header::CONTENT_TYPE;
 
 use crate::api::Http;
+use crate::metrics::Histogram;
 use crate::operations::accounts::first_account;
-use crate::operations::replication_jobs::count_jobs;
+use crate::operations::replication_jobs::{count_jobs, oldest_pending_ms};
 
 /// The process answers.
 pub(crate) fn healthz() -> HttpResponse {
@@ -52,6 +53,8 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
         ("kiln_replication_failed_total", metrics.replication_failed.value()),
         ("kiln_replication_retries_total", metrics.replication_retries.value()),
         ("kiln_replication_fenced_total", metrics.replication_fenced.value()),
+        ("kiln_replication_missed_threshold_total", metrics.replication_missed_threshold.value()),
+        ("kiln_replication_late_total", metrics.replication_late.value()),
         ("kiln_sweep_blobs_total", metrics.swept_blobs.value()),
         ("kiln_lifecycle_walks_total", metrics.lifecycle_walks.value()),
         ("kiln_lifecycle_hidden_total", metrics.lifecycle_hidden.value()),
@@ -87,5 +90,33 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
         writeln!(text, "kiln_replication_jobs{{state=\"{}\"}} {count}", state.as_str())
             .unwrap_or_default();
     }
+    let oldest_ms = oldest_pending_ms(app).unwrap_or_default();
+    writeln!(
+        text,
+        "# TYPE kiln_replication_oldest_pending_seconds gauge\n\
+         kiln_replication_oldest_pending_seconds {}",
+        seconds(oldest_ms)
+    )
+    .unwrap_or_default();
+    write_lag(&mut text, &metrics.replication_lag);
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4")).body(text)
+}
+
+/// Milliseconds as seconds, without loss.
+fn seconds(span_ms: u64) -> String {
+    format!("{}.{:03}", span_ms / 1000, span_ms % 1000)
+}
+
+fn write_lag(text: &mut String, lag: &Histogram) {
+    const NAME: &str = "kiln_replication_lag_seconds";
+    let up_to = lag.up_to();
+    writeln!(text, "# TYPE {NAME} histogram").unwrap_or_default();
+    for (bound_ms, count) in Histogram::BOUNDS_MS.into_iter().zip(&up_to) {
+        let bound = seconds(bound_ms);
+        writeln!(text, "{NAME}_bucket{{le=\"{bound}\"}} {count}").unwrap_or_default();
+    }
+    let count = up_to.last().copied().unwrap_or_default();
+    writeln!(text, "{NAME}_bucket{{le=\"+Inf\"}} {count}").unwrap_or_default();
+    writeln!(text, "{NAME}_sum {}", seconds(lag.sum_ms())).unwrap_or_default();
+    writeln!(text, "{NAME}_count {count}").unwrap_or_default();
 }

@@ -25,7 +25,7 @@ use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
 use crate::operations::controls::EngineControls;
 use crate::operations::error::Error;
 use crate::operations::files::{delete_version, hide_file};
-use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs};
+use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs, oldest_pending_ms};
 use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
 use crate::replication::destination::faulty::Fault;
 use crate::replication::destination::local::Local;
@@ -776,6 +776,68 @@ async fn replication_219_220_operators_see_the_jobs_that_are_there() {
     let replica = house.versions(destination);
     assert_eq!(house.jobs()[0].dest_file_id, Some(replica[0].id().to_string()));
     assert_eq!(house.status(&done), Some("completed"));
+}
+
+#[tokio::test]
+async fn replication_222_the_age_of_the_oldest_unfinished_job_grows_while_nothing_moves() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let oldest = || oldest_pending_ms(&house.app).unwrap();
+    assert_eq!(oldest(), 0);
+    let done = house.upload(pair.source, "done", b"x").await;
+    house.clock.advance(700);
+    assert_eq!(oldest(), 700);
+    house.settle().await;
+    assert_eq!((house.status(&done), oldest()), (Some("completed"), 0));
+    house.plan.plan(pair.destination, 100, Fault::Fail(Reason::Timeout));
+    for number in 0..7 {
+        house.upload(pair.source, &format!("f{number}"), b"x").await;
+        house.clock.advance(10);
+    }
+    assert_eq!(house.settle().await, 5, "the breaker opens");
+    for _ in 0..20 {
+        house.clock.advance(60_000);
+        house.settle().await;
+    }
+    assert_eq!(oldest(), 20 * 60_000 + 70, "the first of the seven, tried or not");
+    house.clock.jump(-86_400_000);
+    assert_eq!(oldest(), 20 * 60_000 + 70);
+    house.configure(pair.destination, ReplicationConfiguration::default()).await.unwrap();
+    house.drain().await;
+    assert_eq!(oldest(), 0, "a failed job is not pending");
+}
+
+#[tokio::test]
+async fn replication_223_a_job_that_is_late_is_told_of_once_and_again_when_it_is_done() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let told = |house: &TestHouse| {
+        let metrics = &house.app.metrics;
+        (metrics.replication_missed_threshold.value(), metrics.replication_late.value())
+    };
+    house.plan.plan(pair.destination, 3, Fault::Fail(Reason::IoError));
+    for number in 0..3 {
+        house.upload(pair.source, &format!("late{number}"), b"x").await;
+    }
+    house.settle().await;
+    house.clock.advance(899_999);
+    house.upload(pair.source, "in-time", b"x").await;
+    house.upkeep().await;
+    assert_eq!(told(&house), (0, 0));
+    house.clock.advance(1);
+    house.upkeep().await;
+    house.upkeep().await;
+    assert_eq!(told(&house), (3, 0), "15 minutes, each once");
+    house.crash_and_reopen().await;
+    house.clock.advance(1_000);
+    house.upkeep().await;
+    assert_eq!(told(&house), (0, 0), "nor again after a restart");
+    house.drain().await;
+    assert_eq!(told(&house), (0, 3));
+    assert_eq!(house.app.metrics.replication_lag.up_to(), [0, 0, 0, 1, 1, 1, 1, 1, 4, 4]);
+    house.clock.advance(10_000_000);
+    house.upkeep().await;
+    assert_eq!(told(&house), (0, 3), "what is done is not late");
 }
 
 #[tokio::test]
