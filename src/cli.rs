@@ -21,6 +21,7 @@ use crate::domain::capability::Capability;
 use crate::domain::key::KEY_DURATION_S_END;
 use crate::domain::replication::JobState;
 use crate::domain::time::Millis;
+use crate::domain::usage::CapChange;
 use crate::house;
 
 const EXAMPLES: &str = "\
@@ -65,6 +66,30 @@ Examples:
     /// Make, list and delete application keys.
     #[command(subcommand)]
     Key(KeyAction),
+    /// Show what accounts store and did.
+    #[command(after_help = "\
+Examples:
+  kiln usage
+  kiln usage --days 1 --json
+  kiln usage --recount                     exit code 1 when the books are wrong")]
+    Usage {
+        /// Only this account; without it, every account.
+        #[arg(long, value_name = "ID", conflicts_with = "recount")]
+        account_id: Option<String>,
+        /// Days to show, today counted, 1 to 400 [default: 30].
+        #[arg(
+            long,
+            value_name = "N",
+            value_parser = value_parser!(i64).range(1..=400),
+            conflicts_with = "recount"
+        )]
+        days: Option<i64>,
+        /// Count what is stored anew, from every version, and compare.
+        #[arg(long)]
+        recount: bool,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Look at replication and try failed jobs again.
     #[command(subcommand)]
     Replication(ReplicationAction),
@@ -109,6 +134,41 @@ enum AccountAction {
     },
     /// List the accounts.
     List(Form),
+    /// Show or set what an account may use; without a cap to set, show them.
+    #[command(after_help = "\
+Examples:
+  kiln account cap
+  kiln account cap --storage-bytes 50000000000 --class-c-per-day 2500
+  kiln account cap --account-id 0123456789ab --storage-bytes none
+
+Days begin at midnight UTC. What is above a cap is refused as Backblaze refuses it.")]
+    Cap {
+        /// Account whose caps are meant; without it, the first account.
+        #[arg(long, value_name = "ID")]
+        account_id: Option<String>,
+        /// Bytes of all versions and unfinished parts.
+        #[arg(long, value_name = "N|none", value_parser = cap)]
+        storage_bytes: Option<CapChange>,
+        /// Bytes sent in downloads.
+        #[arg(long, value_name = "N|none", value_parser = cap)]
+        download_bytes_per_day: Option<CapChange>,
+        /// Transactions of class A, which are free at Backblaze.
+        #[arg(long, value_name = "N|none", value_parser = cap)]
+        class_a_per_day: Option<CapChange>,
+        /// Transactions of class B: downloads and looking at one file.
+        #[arg(long, value_name = "N|none", value_parser = cap)]
+        class_b_per_day: Option<CapChange>,
+        /// Transactions of class C: authorizing, listing, copying.
+        #[arg(long, value_name = "N|none", value_parser = cap)]
+        class_c_per_day: Option<CapChange>,
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
+/// Reads what becomes of a cap.
+fn cap(text: &str) -> Result<CapChange, String> {
+    CapChange::parse(text).ok_or_else(|| "must be a whole number or none".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -329,6 +389,9 @@ fn run(
         Action::Version(form) => print(out, &version(form)),
         Action::Account(action) => administer(account_command(action), load, out, err),
         Action::Key(action) => administer(key_command(action), load, out, err),
+        Action::Usage { account_id, days, recount, form } => {
+            administer((usage_command(account_id, days, recount), form), load, out, err)
+        }
         Action::Replication(action) => administer(replication_command(action), load, out, err),
         Action::Lifecycle(action) => administer(lifecycle_command(action), load, out, err),
     }
@@ -357,8 +420,13 @@ fn administer(
     };
     let endpoint = endpoint(&config);
     match house::administer(config, command.clone()) {
-        Ok(answer) if form.json => print(out, &pretty(&answer)),
-        Ok(answer) => print(out, &render(&command, &answer, &endpoint)),
+        Ok(answer) => {
+            let text =
+                if form.json { pretty(&answer) } else { render(&command, &answer, &endpoint) };
+            let differs = answer["differences"].as_array().is_some_and(|found| !found.is_empty());
+            let printed = print(out, &text);
+            if differs { Ending::Failed } else { printed }
+        }
         Err(error) => complain(err, &format!("kiln: {error}\n"), Ending::Failed),
     }
 }
@@ -393,7 +461,7 @@ const NEEDED_BY_ALL: [&str; 5] =
 /// The whole command line. Every command takes every setting, but shows only those it needs.
 fn command() -> Command {
     let mut command = Line::command().args(config::flags());
-    for name in ["account", "key", "replication", "lifecycle", "completions", "version"] {
+    for name in ["account", "key", "usage", "replication", "lifecycle", "completions", "version"] {
         let needs_some = !matches!(name, "completions" | "version");
         let hidden = config::flags()
             .into_iter()
@@ -417,7 +485,47 @@ fn account_command(action: AccountAction) -> (AdminCommand, Form) {
     match action {
         AccountAction::Create { name, form } => (AdminCommand::CreateAccount { name }, form),
         AccountAction::List(form) => (AdminCommand::ListAccounts, form),
+        AccountAction::Cap {
+            account_id,
+            storage_bytes,
+            download_bytes_per_day,
+            class_a_per_day,
+            class_b_per_day,
+            class_c_per_day,
+            form,
+        } => {
+            let given = [
+                storage_bytes,
+                download_bytes_per_day,
+                class_a_per_day,
+                class_b_per_day,
+                class_c_per_day,
+            ];
+            if given.iter().all(Option::is_none) {
+                return (AdminCommand::ShowCaps { account_id }, form);
+            }
+            let [
+                storage_bytes,
+                download_bytes_per_day,
+                class_a_per_day,
+                class_b_per_day,
+                class_c_per_day,
+            ] = given.map(Option::unwrap_or_default);
+            let command = AdminCommand::ChangeCaps {
+                account_id,
+                storage_bytes,
+                download_bytes_per_day,
+                class_a_per_day,
+                class_b_per_day,
+                class_c_per_day,
+            };
+            (command, form)
+        }
     }
+}
+
+fn usage_command(account_id: Option<String>, days: Option<i64>, recount: bool) -> AdminCommand {
+    if recount { AdminCommand::RecountUsage } else { AdminCommand::ShowUsage { account_id, days } }
 }
 
 fn key_command(action: KeyAction) -> (AdminCommand, Form) {
@@ -563,6 +671,37 @@ fn render(command: &AdminCommand, answer: &Value, endpoint: &str) -> String {
                 ]
             })
         }
+        AdminCommand::ShowCaps { .. } | AdminCommand::ChangeCaps { .. } => {
+            let caps = &answer["caps"];
+            let cap = |name: &str| match &caps[name] {
+                Value::Null => "none".to_owned(),
+                number => text(number),
+            };
+            fields(&[
+                ("Account", text(&answer["accountId"])),
+                ("Storage bytes", cap("storageBytes")),
+                ("Download bytes per day", cap("downloadBytesPerDay")),
+                ("Class A per day", cap("classAPerDay")),
+                ("Class B per day", cap("classBPerDay")),
+                ("Class C per day", cap("classCPerDay")),
+            ])
+        }
+        AdminCommand::ShowUsage { .. } => usage(answer),
+        AdminCommand::RecountUsage => {
+            let head = ["BUCKET", "VERSIONS", "RECOUNTED", "BYTES", "RECOUNTED"];
+            let found =
+                listing("Every bucket is booked right.", &head, &answer["differences"], |one| {
+                    let (counted, recounted) = (&one["counted"], &one["recounted"]);
+                    vec![
+                        text(&counted["bucketName"]),
+                        text(&counted["fileVersions"]),
+                        text(&recounted["fileVersions"]),
+                        text(&counted["storedBytes"]),
+                        text(&recounted["storedBytes"]),
+                    ]
+                });
+            format!("Buckets counted: {}\n{found}", text(&answer["buckets"]))
+        }
         AdminCommand::ListKeys { .. } => {
             let head = ["KEY", "NAME", "EXPIRES", "BUCKETS", "PREFIX", "CAPABILITIES"];
             listing("No application keys.", &head, &answer["keys"], |key| {
@@ -619,6 +758,49 @@ fn preview(answer: &Value) -> String {
     let bytes = text(&answer["deletedContentLength"]);
     let total = format!("\nDue now: {} ({bytes} bytes).\n", counts(answer));
     page + &total
+}
+
+/// What is stored now, then what was done day by day.
+fn usage(answer: &Value) -> String {
+    let rows = |of: &str, row: &dyn Fn(&Value, &Value) -> Vec<String>| {
+        let accounts = answer["accounts"].as_array().into_iter().flatten();
+        let rows = accounts.flat_map(|account| {
+            let inner = account[of].as_array().into_iter().flatten();
+            inner.map(|one| row(account, one)).collect::<Vec<_>>()
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let stored = rows("buckets", &|account, bucket| {
+        vec![
+            text(&account["accountId"]),
+            text(&bucket["bucketName"]),
+            text(&bucket["fileVersions"]),
+            text(&bucket["storedBytes"]),
+        ]
+    });
+    let done = rows("days", &|account, day| {
+        vec![
+            text(&account["accountId"]),
+            text(&day["day"]),
+            text(&day["classA"]),
+            text(&day["classB"]),
+            text(&day["classC"]),
+            text(&day["uploadedBytes"]),
+            text(&day["downloadedBytes"]),
+        ]
+    });
+    let page = |nothing: &str, head: &[&str], rows: Vec<Vec<String>>| {
+        if rows.is_empty() { format!("{nothing}\n") } else { table(head, rows.into_iter()) }
+    };
+    format!(
+        "{}\n{}",
+        page("No buckets.", &["ACCOUNT", "BUCKET", "VERSIONS", "BYTES"], stored),
+        page(
+            "Nothing was done.",
+            &["ACCOUNT", "DAY (UTC)", "CLASS A", "CLASS B", "CLASS C", "UPLOADED", "DOWNLOADED"],
+            done
+        )
+    )
 }
 
 fn jobs(answer: &Value) -> String {
@@ -789,6 +971,9 @@ mod tests {
             Action::Key(action) => key_command(action).0,
             Action::Replication(action) => replication_command(action).0,
             Action::Lifecycle(action) => lifecycle_command(action).0,
+            Action::Usage { account_id, days, recount, form: _ } => {
+                usage_command(account_id, days, recount)
+            }
             other => unreachable!("{other:?} is no administration command"),
         }
     }
@@ -1052,7 +1237,7 @@ mod tests {
 
     #[test]
     fn the_example_names_the_address_clients_use() {
-        let mut config = Config::for_tests(Path::new("x"));
+        let mut config = Config::on_free_ports(Path::new("x"), &[]).unwrap();
         assert_eq!(endpoint(&config), "URL");
         config.listen = "0.0.0.0:9800".parse().unwrap();
         assert_eq!(endpoint(&config), "http://127.0.0.1:9800");

@@ -71,26 +71,24 @@ impl Waits {
     }
 }
 
-/// A clock that stands still until a test moves it.
-#[cfg(test)]
+/// A clock that stands still until it is moved, for tests.
 pub(crate) struct ManualClock {
     wall_ms: AtomicI64,
     monotonic_ms: AtomicI64,
 }
 
-#[cfg(test)]
 impl ManualClock {
     pub(crate) fn at(wall: Millis) -> Self {
         Self { wall_ms: AtomicI64::new(wall.0), monotonic_ms: AtomicI64::new(0) }
     }
 
     /// Moves the wall reading only, as a wrong time server would.
+    #[cfg(test)]
     pub(crate) fn jump(&self, by_ms: i64) {
         self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
-#[cfg(test)]
 impl Clock for ManualClock {
     fn now(&self) -> Millis {
         Millis(self.wall_ms.load(Ordering::Relaxed))

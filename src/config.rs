@@ -614,9 +614,14 @@ fn master_secret(text: &str) -> Result<Secret, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Default,
-    File { path: PathBuf, line: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
     Variable(String),
     Flag(String),
+    /// A program that uses this library.
+    Program,
 }
 
 impl fmt::Display for Origin {
@@ -626,6 +631,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::Program => f.write_str("the program"),
         }
     }
 }
@@ -773,19 +779,29 @@ impl Config {
         Ok(config)
     }
 
-    /// The defaults on free ports, for tests of other rooms.
-    #[cfg(test)]
-    pub(crate) fn for_tests(data_dir: &Path) -> Self {
-        let typed = |text: String| Typed { text, origin: Origin::Default };
-        let given = Given {
-            typed: BTreeMap::from([
-                ("data_dir", typed(data_dir.display().to_string())),
-                ("listen", typed("127.0.0.1:0".to_owned())),
-                ("admin_listen", typed("127.0.0.1:0".to_owned())),
-            ]),
-            file: None,
+    /// The defaults on free ports, changed by `settings`: keys of the table with their texts, a later
+    /// one in the place of an earlier one.
+    pub(crate) fn on_free_ports(
+        data_dir: &Path,
+        settings: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut typed = BTreeMap::new();
+        let mut put = |key: &str, text: String| {
+            let known = SETTINGS.iter().map(|setting| setting.key);
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+                let nearest = nearest(key, known).to_owned();
+                return Err(ConfigError::Unknown { what: quoted(key), nearest });
+            };
+            typed.insert(setting.key, Typed { text, origin: Origin::Program });
+            Ok(())
         };
-        Self::from_given(&given).expect("defaults are right")
+        put("data_dir", data_dir.display().to_string())?;
+        put("listen", "127.0.0.1:0".to_owned())?;
+        put("admin_listen", "127.0.0.1:0".to_owned())?;
+        for (key, text) in settings {
+            put(key, text.clone())?;
+        }
+        Self::from_given(&Given { typed, file: None })
     }
 }
 
@@ -1245,8 +1261,8 @@ mod tests {
     }
 
     #[test]
-    fn tests_of_other_rooms_get_the_defaults_on_free_ports() {
-        let config = Config::for_tests(Path::new("folder"));
+    fn programs_get_the_defaults_on_free_ports() {
+        let config = Config::on_free_ports(Path::new("folder"), &[]).unwrap();
         assert_eq!((config.listen.port(), config.admin_listen.port()), (0, 0));
         assert_eq!(config.sealing_key_file, Path::new("folder/sealing.key"));
     }

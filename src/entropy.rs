@@ -33,10 +33,8 @@ impl Entropy for OsEntropy {
 }
 
 /// A reproducible generator (splitmix64) for tests; never for secrets.
-#[cfg(test)]
 pub(crate) struct SeededEntropy(std::sync::Mutex<u64>);
 
-#[cfg(test)]
 impl SeededEntropy {
     pub(crate) fn new(seed: u64) -> Self {
         Self(std::sync::Mutex::new(seed))
@@ -52,7 +50,6 @@ impl SeededEntropy {
     }
 }
 
-#[cfg(test)]
 impl Entropy for SeededEntropy {
     fn fill(&self, into: &mut [u8]) {
         for chunk in into.chunks_mut(8) {

@@ -9,10 +9,13 @@ use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix_web::{App as WebApp, HttpServer, web};
+use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
@@ -45,6 +48,7 @@ use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
+use crate::operations::usage::Usage;
 use crate::operations::{App, Policy, Wake};
 use crate::outbound::{self, AdminRequest};
 use crate::replication::destination::Destination;
@@ -151,7 +155,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    fn real() -> Self {
+    pub(crate) fn real() -> Self {
         Self {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy),
@@ -205,9 +209,21 @@ fn put_private(
     written.map_err(folder_error("write the file", path))
 }
 
-fn make_data_dir(path: &Path) -> Result<(), StartError> {
+/// Makes a folder that only its owner may enter.
+pub(crate) fn make_private_folder(path: &Path) -> Result<(), StartError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(folder_error("make the data folder", path))?;
+    made.map_err(folder_error("make the folder", path))
+}
+
+/// Removes a temporary folder; what cannot be removed is left to the system.
+pub(crate) fn remove_folder(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        tracing::warn!(%error, "remove a temporary folder");
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<(), StartError> {
+    make_private_folder(path)?;
     let real = path.canonicalize().map_err(folder_error("find the data folder", path))?;
     match real.parent() {
         Some(parent) => sync_folder(parent),
@@ -329,8 +345,6 @@ fn open_key_ring(
 /// Opens the data folder of `config`, making it when it is not there.
 pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> {
     let data_dir = &config.data_dir;
-    // SQLite makes its files with the mode of the process; nobody else may read them.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     make_data_dir(data_dir)?;
     let lock = lock(data_dir)?;
     let catalog_path = data_dir.join("meta.db");
@@ -361,6 +375,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         .read(|tx| Ok(catalog::replication::waits_begun_by(tx, BACKOFF_MS_MAX)?))
         .map_err(|abort| StartError::Operation(abort.into()))?;
     let waits = Waits::starting_at(Arc::clone(&parts.clock), waits_begun_by.unwrap_or_default());
+    let usage = Usage::of(&catalog)?;
     let app = App {
         catalog,
         blobs: Arc::new(metered),
@@ -376,6 +391,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         facts: Facts::default(),
         dead_tokens: DeadTokens::default(),
         strikes: Strikes::default(),
+        usage,
         upload_slots: UploadSlots::default(),
         lifecycle_turn: tokio::sync::Mutex::default(),
         wake: Wake::default(),
@@ -453,11 +469,9 @@ fn server_secrets(
 }
 
 /// Makes new signing keys for tokens where the catalog has none, and uses them from here on.
-fn sign_anew(opened: &mut Opened) -> Result<(), StartError> {
-    let app = &opened.app;
+fn sign_anew(app: &App) -> Result<(), StartError> {
     let (tokens, _) = server_secrets(&app.catalog, &app.sealer, &*app.entropy)?;
-    let app = Arc::get_mut(&mut opened.app).expect("nothing was started that could share the app");
-    app.tokens = tokens;
+    app.tokens.replace(tokens);
     Ok(())
 }
 
@@ -467,29 +481,114 @@ fn futures_executor<F: Future>(future: F) -> F::Output {
     runtime.expect("a runtime without drivers needs nothing from the system").block_on(future)
 }
 
-/// Runs the server until it is told to stop.
+/// Runs the server until a signal ends it.
 pub(crate) fn serve(config: &Config) -> Result<(), StartError> {
     start_logging(config);
+    keep_files_private();
+    let greet = |at: &Addresses, first: Option<&NewAccount>| greet(config, at, first);
+    live(config, Parts::real(), DRAIN, greet, |app| Box::pin(wait_for_end(app)))
+}
+
+/// What ends a server, given what it lives in.
+type End<'a> = LocalBoxFuture<'a, Result<(), StartError>>;
+
+/// A whole life: opens the data folder, answers until `ended` comes to its end, and closes it.
+/// Requests in flight then have `patience`; without any they are cut off.
+fn live(
+    config: &Config,
+    parts: Parts,
+    patience: Duration,
+    ready: impl FnOnce(&Addresses, Option<&NewAccount>),
+    ended: impl FnOnce(&App) -> End<'_>,
+) -> Result<(), StartError> {
     let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("kiln-worker")
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let mut opened = open(config, Parts::real())?;
+    let opened = open(config, parts)?;
     let first = match workers.block_on(first_account(config, &opened))? {
         FirstAccount::Made(account) => Some(account),
         FirstAccount::Known => None,
         FirstAccount::KeyReplaced => {
-            sign_anew(&mut opened)?;
+            sign_anew(&opened.app)?;
             tracing::warn!("the master application key was replaced: every token is void");
             None
         }
     };
-    let outcome = actix_web::rt::System::new().block_on(run(config, &opened, &workers, first));
+    let ready = |at: &Addresses| ready(at, first.as_ref());
+    let running = run(config, &opened, &workers, patience, ready, ended(&opened.app));
+    let outcome = actix_web::rt::System::new().block_on(running);
     opened.app.catalog.close();
     workers.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Where a running server can be reached: full URLs without a trailing slash.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) endpoint: String,
+    pub(crate) admin_endpoint: String,
+}
+
+/// A server inside of another program, on threads of its own; dropped, it ends at once.
+pub(crate) struct Inside {
+    pub(crate) addresses: Addresses,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), StartError>>>,
+}
+
+impl Inside {
+    /// Starts a server and waits until it answers. It logs nothing and minds no signals.
+    pub(crate) fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        let run = move || {
+            // Whoever does not listen any more has dropped the other end of `ended` too.
+            let ready = |at: &Addresses, _: Option<&NewAccount>| drop(tell.send(at.clone()));
+            live(&config, parts, Duration::ZERO, ready, |_| {
+                Box::pin(async move {
+                    drop(ended.await);
+                    Ok(())
+                })
+            })
+        };
+        let thread = std::thread::Builder::new().name("kiln-inside".to_owned()).spawn(run);
+        let thread = thread.map_err(StartError::Runtime)?;
+        match told.recv() {
+            Ok(addresses) => Ok(Self { addresses, end: Some(end), thread: Some(thread) }),
+            Err(_) => Err(joined(thread).err().unwrap_or_else(thread_lost)),
+        }
+    }
+
+    /// Ends the server and waits for its end.
+    pub(crate) fn stop(&mut self) -> Result<(), StartError> {
+        drop(self.end.take());
+        self.thread.take().map_or(Ok(()), joined)
+    }
+}
+
+fn joined(thread: JoinHandle<Result<(), StartError>>) -> Result<(), StartError> {
+    thread.join().unwrap_or_else(|_| Err(thread_lost()))
+}
+
+fn thread_lost() -> StartError {
+    StartError::Runtime(io::Error::other("the server's thread is lost"))
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "end the server");
+        }
+    }
+}
+
+/// SQLite makes its files with the mode of the process; nobody else may read them. Not for a server
+/// inside of another program, whose own files this would change: there the folder alone is closed.
+fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 fn start_logging(config: &Config) {
@@ -535,7 +634,9 @@ async fn run(
     config: &Config,
     opened: &Opened,
     workers: &tokio::runtime::Runtime,
-    first: Option<NewAccount>,
+    patience: Duration,
+    ready: impl FnOnce(&Addresses),
+    ended: End<'_>,
 ) -> Result<(), StartError> {
     let app = &opened.app;
     // Every blob of this run has a greater id, whatever the clock does from here on.
@@ -562,14 +663,16 @@ async fn run(
     let address = |socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
         format!("http://{}", socket.local_addr().unwrap_or(*wanted))
     };
-    let endpoint = address(&data, &config.listen);
-    let admin_endpoint = address(&admin_socket, &config.admin_listen);
+    let at = Addresses {
+        endpoint: address(&data, &config.listen),
+        admin_endpoint: address(&admin_socket, &config.admin_listen),
+    };
     let http = web::Data::new(Http {
         app: Arc::clone(app),
         engine: Arc::<Engine>::clone(&engine),
         settings: HttpSettings {
             public_url: config.public_url.clone(),
-            endpoint: endpoint.clone(),
+            endpoint: at.endpoint.clone(),
             region: config.region.clone(),
             idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
             json_bytes_max: config.http.json_bytes_max,
@@ -608,28 +711,30 @@ async fn run(
     let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), before_this_run));
     let upkeep_task = workers.spawn(Arc::clone(&upkeep).run());
     let lifecycle_task = workers.spawn(Arc::clone(&lifecycle).run());
-    let ready = json!({
+    let facts = json!({
         "accountId": crate::operations::accounts::first_account(app)?.to_string(),
-        "adminEndpoint": admin_endpoint,
-        "endpoint": endpoint,
+        "adminEndpoint": at.admin_endpoint,
+        "endpoint": at.endpoint,
         "pid": std::process::id(),
     });
-    let ready = serde_json::to_vec(&ready).unwrap_or_default();
+    let facts = serde_json::to_vec(&facts).unwrap_or_default();
     let running_file = opened.data_dir.join(RUNNING_FILE);
-    write_passing(&running_file, &ready)?;
+    write_passing(&running_file, &facts)?;
     if let Some(path) = &config.ready_file {
-        write_passing(path, &ready)?;
+        write_passing(path, &facts)?;
     }
-    greet(config, &endpoint, &admin_endpoint, first.as_ref());
+    ready(&at);
 
-    let ended = wait_for_end(app).await;
-    tracing::info!("stopping: no new connections, requests in flight have 30 s");
-    futures_util::future::join(data_handle.stop(true), admin_handle.stop(true)).await;
+    let ended = ended.await;
+    let seconds = patience.as_secs();
+    tracing::info!("stopping: no new connections, requests in flight have {seconds} s");
+    let waits = !patience.is_zero();
+    futures_util::future::join(data_handle.stop(waits), admin_handle.stop(waits)).await;
     sweep.stop();
     lifecycle.stop();
     upkeep.stop();
     // The engine and its tasks run on the workers' runtime; only the waiting is done here.
-    engine.stop(DRAIN).await;
+    engine.stop(patience).await;
     let workers_ended =
         futures_util::future::join4(engine_task, sweep_task, lifecycle_task, upkeep_task);
     drop(tokio::time::timeout(DRAIN, workers_ended).await);
@@ -684,7 +789,8 @@ async fn wait_for_end(app: &App) -> Result<(), StartError> {
 }
 
 /// Says where the server is and what to do next. Secrets go to a terminal only, never to a log.
-fn greet(config: &Config, endpoint: &str, admin_endpoint: &str, first: Option<&NewAccount>) {
+fn greet(config: &Config, at: &Addresses, first: Option<&NewAccount>) {
+    let Addresses { endpoint, admin_endpoint } = at;
     let key_file = config.data_dir.join(INITIAL_KEY_FILE);
     let mut text = format!(
         "kiln {} is ready\n  data   {endpoint}\n  admin  {admin_endpoint}\n  folder {}\n",
@@ -703,7 +809,7 @@ fn greet(config: &Config, endpoint: &str, admin_endpoint: &str, first: Option<&N
             let shown = format!("  key id {}\n  key    {}\n", account.id, account.secret.expose());
             text.push_str(&shown);
         }
-        let url = config.public_url.as_deref().unwrap_or(endpoint);
+        let url = config.public_url.as_ref().unwrap_or(endpoint);
         let next = format!(
             "\nNext, with Backblaze's own command line:\n  . {}\n  b2 account authorize --environment {url} \"$B2_APPLICATION_KEY_ID\" \"$B2_APPLICATION_KEY\"\n  b2 bucket create my-bucket allPrivate\n",
             key_file.display()
@@ -734,6 +840,7 @@ pub(crate) enum AdminError {
 
 /// Performs a command: in the running server, or here when none runs on the data folder.
 pub(crate) fn administer(config: Config, command: AdminCommand) -> Result<Value, AdminError> {
+    keep_files_private();
     let exists = config.data_dir.join("meta.db").try_exists().unwrap_or(false);
     if !exists {
         return Err(AdminError::NoDataFolder(config.data_dir));

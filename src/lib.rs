@@ -4,6 +4,8 @@
 //! facts in SQL · `blobs` bytes · `operations` acts of callers · `replication` and `jobs`
 //! the workers · `api` the doors · `house` where everything meets. `ARCHITECTURE.md` has the
 //! map and the walks through it.
+//!
+//! Programs that want a server of their own in their tests find it in [`testing`].
 
 mod api;
 mod auth;
@@ -22,5 +24,4 @@ mod metrics;
 mod operations;
 mod outbound;
 mod replication;
-#[cfg(test)]
-mod testing;
+pub mod testing;

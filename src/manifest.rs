@@ -1,6 +1,6 @@
 //! The table of operations for readers outside of the crate: tests and tools.
 
-use crate::api::native::{Class, OPERATIONS, Scope};
+use crate::api::native::{OPERATIONS, Scope};
 use crate::domain::capability::Capability;
 
 /// One operation of the Native API.
@@ -26,11 +26,7 @@ pub fn operations() -> Vec<OperationRow> {
             name: operation.name,
             methods: operation.methods(),
             capability: operation.capability.map(Capability::as_str),
-            class: match operation.class {
-                Class::A => "A",
-                Class::B => "B",
-                Class::C => "C",
-            },
+            class: operation.class.as_str(),
             scope: match operation.scope {
                 Scope::Nothing => "nothing",
                 Scope::Account => "account",

@@ -1,7 +1,7 @@
 //! Rows of buckets.
 
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
-use crate::catalog::{config_versions, server_facts};
+use crate::catalog::{config_versions, server_facts, usage};
 use crate::domain::bucket::{Bucket, BucketNumber, BucketSettings, BucketType};
 use crate::domain::ids::{AccountId, BucketId};
 use crate::domain::names::BucketName;
@@ -34,6 +34,7 @@ pub(crate) fn insert_bucket(tx: &mut dyn Tx, bucket: &Bucket, now: Millis) -> Re
             Value::Int(now.0),
         ],
     )?;
+    usage::insert_bucket(tx, bucket.number, bucket.account)?;
     config_versions::touch(tx)
 }
 
@@ -53,6 +54,7 @@ pub(crate) fn update_bucket(tx: &mut dyn Tx, bucket: &Bucket) -> Result<(), Erro
 
 pub(crate) fn delete_bucket(tx: &mut dyn Tx, number: BucketNumber) -> Result<(), Error> {
     tx.execute("DELETE FROM buckets WHERE bucket_no = ?1", &[Value::Int(number.0)])?;
+    usage::delete_bucket(tx, number)?;
     config_versions::touch(tx)
 }
 

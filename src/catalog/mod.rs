@@ -24,6 +24,7 @@ pub(crate) mod schema;
 pub(crate) mod server_facts;
 pub(crate) mod sqlite;
 pub(crate) mod tx;
+pub(crate) mod usage;
 
 #[cfg(test)]
 mod contract;

@@ -25,9 +25,11 @@ fn part(row: &dyn Row) -> Result<Part, Error> {
     })
 }
 
-/// Stores a part. One of the same number is replaced, and its blob counts one less.
-pub(crate) fn put_part(tx: &mut dyn Tx, file: FileNumber, part: &Part) -> Result<(), Error> {
-    remove_where(tx, file, part.number.get(), part.number.get(), part.uploaded_at)?;
+/// Stores a part. One of the same number is replaced, and its blob counts one less. Answers by how
+/// many bytes the parts of the file have grown, or shrunk.
+pub(crate) fn put_part(tx: &mut dyn Tx, file: FileNumber, part: &Part) -> Result<i64, Error> {
+    let number = part.number.get();
+    let replaced = remove_where(tx, file, number, number, part.uploaded_at)?;
     let (state, sha1) = match part.sha1 {
         ContentSha1::Verified(sha1) => (1, sha1),
         ContentSha1::Unverified(sha1) => (2, sha1),
@@ -49,7 +51,7 @@ pub(crate) fn put_part(tx: &mut dyn Tx, file: FileNumber, part: &Part) -> Result
             Value::Int(part.uploaded_at.0),
         ],
     )?;
-    Ok(())
+    Ok(size - replaced)
 }
 
 /// At most `limit` parts in the order of their numbers, from number `from` on.
@@ -68,8 +70,8 @@ pub(crate) fn list_parts(
     )
 }
 
-/// Forgets all parts of a file; their blobs count one less each.
-pub(crate) fn remove_parts(tx: &mut dyn Tx, file: FileNumber, now: Millis) -> Result<(), Error> {
+/// Forgets all parts of a file; their blobs count one less each. Answers how many bytes they had.
+pub(crate) fn remove_parts(tx: &mut dyn Tx, file: FileNumber, now: Millis) -> Result<i64, Error> {
     remove_where(tx, file, 0, i64::MAX, now)
 }
 
@@ -85,17 +87,19 @@ fn remove_where(
     first: i64,
     last: i64,
     now: Millis,
-) -> Result<(), Error> {
+) -> Result<i64, Error> {
     let range = [Value::Int(file.0), Value::Int(first), Value::Int(last)];
-    let blobs = collect(
+    let removed = collect(
         tx,
-        "SELECT blob_id FROM parts WHERE file_no = ?1 AND part_number BETWEEN ?2 AND ?3",
+        "SELECT blob_id, size FROM parts WHERE file_no = ?1 AND part_number BETWEEN ?2 AND ?3",
         &range,
-        |row| Ok(BlobId(row.int(0)?)),
+        |row| Ok((BlobId(row.int(0)?), row.int(1)?)),
     )?;
-    for blob in blobs {
+    let mut bytes = 0;
+    for (blob, size) in removed {
         blob_refs::release(tx, blob, now)?;
+        bytes += size;
     }
     tx.execute("DELETE FROM parts WHERE file_no = ?1 AND part_number BETWEEN ?2 AND ?3", &range)?;
-    Ok(())
+    Ok(bytes)
 }

@@ -6,7 +6,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Millis;
 
 /// Empties the tables that are emptied as a whole, those that refer to others first.
-const EMPTIED: [&str; 10] = [
+const EMPTIED: [&str; 13] = [
     "DELETE FROM replication_jobs",
     "DELETE FROM replication_origins",
     "DELETE FROM replication_targets",
@@ -17,6 +17,9 @@ const EMPTIED: [&str; 10] = [
     "DELETE FROM blob_data",
     "DELETE FROM blob_pieces",
     "DELETE FROM buckets",
+    "DELETE FROM bucket_usage",
+    "DELETE FROM daily_usage",
+    "DELETE FROM account_caps",
 ];
 
 /// Leaves the first account with its master application key and nothing else; `facts` are stored

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (8, include_str!("../../migrations/0008_create_lifecycle_walks.sql")),
     (10, include_str!("../../migrations/0010_mark_drawn_numbers.sql")),
     (11, include_str!("../../migrations/0011_add_ring_keys.sql")),
+    (12, include_str!("../../migrations/0012_create_usage.sql")),
 ];
 
 /// The newest schema this program knows.

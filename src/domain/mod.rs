@@ -24,3 +24,4 @@ pub(crate) mod refusal;
 pub(crate) mod replication;
 pub(crate) mod test_mode;
 pub(crate) mod time;
+pub(crate) mod usage;

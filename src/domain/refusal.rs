@@ -56,6 +56,9 @@ codes! {
     AccessDenied, "access_denied", 401;
     AccessForbidden, "access_denied", 403;
     CapExceeded, "cap_exceeded", 403;
+    StorageCapExceeded, "storage_cap_exceeded", 403;
+    TransactionCapExceeded, "transaction_cap_exceeded", 403;
+    DownloadCapExceeded, "download_cap_exceeded", 403;
     NotFound, "not_found", 404;
     MethodNotAllowed, "method_not_allowed", 405;
     RequestTimeout, "request_timeout", 408;
@@ -204,6 +207,30 @@ pub(crate) fn cap_exceeded() -> Refusal {
     refuse(
         Code::CapExceeded,
         "Usage cap exceeded. See the Caps & Alerts page to increase your cap.",
+    )
+}
+
+pub(crate) fn storage_cap_exceeded() -> Refusal {
+    refuse(
+        Code::StorageCapExceeded,
+        "Cannot upload files, storage cap exceeded. See the Caps & Alerts page to increase your \
+         cap.",
+    )
+}
+
+pub(crate) fn transaction_cap_exceeded() -> Refusal {
+    refuse(
+        Code::TransactionCapExceeded,
+        "Transaction cap exceeded. See the Caps & Alerts page to increase your cap.",
+    )
+}
+
+/// For bytes and for calls alike, as Backblaze words it.
+pub(crate) fn download_cap_exceeded() -> Refusal {
+    refuse(
+        Code::DownloadCapExceeded,
+        "Cannot download file, download bandwidth or transaction (Class B) cap exceeded. See the \
+         Caps & Alerts page to increase your cap.",
     )
 }
 

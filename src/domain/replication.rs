@@ -324,6 +324,8 @@ pub(crate) enum Reason {
     InternalPoison,
     SourceDeleted,
     MappingAwaited,
+    /// The account of the destination is at its storage cap.
+    DestCapExceeded,
     Timeout,
     DiskFull,
     IoError,
@@ -359,6 +361,7 @@ impl Reason {
             Self::InternalPoison => "internal_poison",
             Self::SourceDeleted => "source_deleted",
             Self::MappingAwaited => "mapping_awaited",
+            Self::DestCapExceeded => "dest_cap_exceeded",
             Self::Timeout => "timeout",
             Self::DiskFull => "disk_full",
             Self::IoError => "io_error",
@@ -368,11 +371,18 @@ impl Reason {
     pub(crate) fn consequence(self) -> Consequence {
         match self {
             Self::SourceDeleted => Consequence::Cancel,
-            Self::MappingAwaited | Self::Timeout | Self::DiskFull | Self::IoError => {
-                Consequence::Retry
-            }
+            Self::MappingAwaited
+            | Self::DestCapExceeded
+            | Self::Timeout
+            | Self::DiskFull
+            | Self::IoError => Consequence::Retry,
             _ => Consequence::Fail,
         }
+    }
+
+    /// The least wait before another attempt, in milliseconds: a cap is not raised in a second.
+    pub(crate) fn wait_ms_min(self) -> i64 {
+        if self == Self::DestCapExceeded { 300_000 } else { 0 }
     }
 
     /// Whether the target as a whole seems ill, so that other jobs for it should wait too.

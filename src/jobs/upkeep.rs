@@ -1,8 +1,9 @@
-//! Upkeep: small steps that keep the catalog ahead of what the server draws from it, that take out of
-//! it what is of no use to anybody, and that tell of replication that is late.
+//! Upkeep: small steps that keep the catalog ahead of what the server draws from it and not far behind
+//! what it counts, that take out of it what is of no use to anybody, and that tell of replication that
+//! is late.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,6 +13,7 @@ use crate::domain::replication::LATE_MS;
 use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
+use crate::operations::usage::carry_counts;
 
 /// How often there is a look; a mark of numbers lasts for half a minute.
 const POLL: Duration = Duration::from_secs(1);
@@ -22,6 +24,8 @@ const PRUNE_EVERY_MS: i64 = 60 * 60 * 1000;
 const PRUNE_BATCH: i64 = 500;
 /// Operators can see for this long that a job was cancelled.
 const CANCELLED_KEPT_MS: i64 = DAY_MS;
+/// Counts of usage are carried once in so many looks: as many seconds of them a crash may lose.
+const LOOKS_PER_CARRYING: u32 = 5;
 
 /// Late jobs told of at a time.
 const LATE_BATCH: i64 = 500;
@@ -31,6 +35,7 @@ const LATE_NOTED: &str = "replication_late_noted";
 /// The upkeep of one server.
 pub(crate) struct Upkeep {
     app: Arc<App>,
+    looks: AtomicU32,
     /// Monotonic time.
     next_prune_ms: AtomicI64,
     stopping: AtomicBool,
@@ -39,11 +44,16 @@ pub(crate) struct Upkeep {
 
 impl Upkeep {
     pub(crate) fn new(app: Arc<App>) -> Arc<Self> {
-        let (next_prune_ms, stopping) = (AtomicI64::new(0), AtomicBool::new(false));
-        Arc::new(Self { app, next_prune_ms, stopping, stopped: Notify::new() })
+        Arc::new(Self {
+            app,
+            looks: AtomicU32::new(0),
+            next_prune_ms: AtomicI64::new(0),
+            stopping: AtomicBool::new(false),
+            stopped: Notify::new(),
+        })
     }
 
-    /// Runs until [`Upkeep::stop`].
+    /// Runs until [`Upkeep::stop`], and then carries what is left to carry.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut failures = 0_u32;
         while !self.stopping.load(Ordering::SeqCst) {
@@ -58,6 +68,9 @@ impl Upkeep {
             }
             drop(tokio::time::timeout(POLL, self.stopped.notified()).await);
         }
+        if let Err(error) = carry_counts(&self.app).await {
+            tracing::warn!(%error, "write down the last counts of usage");
+        }
     }
 
     pub(crate) fn stop(&self) {
@@ -69,6 +82,10 @@ impl Upkeep {
     pub(crate) async fn look(&self) -> Result<(), Error> {
         self.store_mark().await?;
         self.note_late().await?;
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if looks % LOOKS_PER_CARRYING == LOOKS_PER_CARRYING - 1 {
+            carry_counts(&self.app).await?;
+        }
         let monotonic = self.app.clock.monotonic().0;
         if monotonic >= self.next_prune_ms.load(Ordering::Relaxed) {
             self.prune().await?;

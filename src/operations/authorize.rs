@@ -20,6 +20,7 @@ use crate::domain::refusal::{
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::error::Error;
+use crate::operations::usage::check_room;
 
 /// What `b2_authorize_account` tells.
 #[derive(Clone, Debug)]
@@ -172,6 +173,7 @@ pub(crate) fn upload_pair(app: &App, caller: &Caller, bucket: &str) -> Result<Up
     caller.require_bucket(Capability::WriteFiles, id)?;
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_bucket(&caller.key, Capability::WriteFiles, bucket)?;
+    check_room(app, caller.account(), 1)?;
     let end = app.clock.now().plus(TOKEN_LIFE_MS);
     let end = caller.key.expires_at.map_or(end, |key_end| key_end.min(end));
     let scope = grant.bucket.id.to_string();

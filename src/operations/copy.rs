@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::caller::{Caller, Grant};
 use crate::catalog::blob_refs::{self, NewBlob, Place, StoredBlob};
-use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
+use crate::catalog::{Abort, Error as CatalogError, Tx, files};
 use crate::domain::blob::{Piece, Placement, Seal};
 use crate::domain::bucket::BucketType;
 use crate::domain::capability::Capability;
@@ -309,7 +309,8 @@ pub(crate) async fn copy_part(
     let stored = app
         .catalog
         .write("copy_part", move |tx| {
-            let (_, version) = unfinished.reread(tx, moment)?;
+            let (reread, version) = unfinished.reread(tx, moment)?;
+            let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
             let part = Part {
                 number,
                 blob: copied.bytes.hold(tx, &source.file_id)?,
@@ -318,7 +319,7 @@ pub(crate) async fn copy_part(
                 md5: copied.md5,
                 uploaded_at: moment.now,
             };
-            parts::put_part(tx, version.number, &part)?;
+            effects::add_part(tx, bucket, &version, &part, moment)?;
             Ok((version, part))
         })
         .await?;

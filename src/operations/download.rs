@@ -15,7 +15,7 @@ use crate::domain::capability::Capability;
 use crate::domain::digest::Verifier;
 use crate::domain::encryption::CustomerKey;
 use crate::domain::file::{Action, FileVersion};
-use crate::domain::ids::{BlobId, ClaimedFileId};
+use crate::domain::ids::{AccountId, BlobId, ClaimedFileId};
 use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
 use crate::domain::refusal::{
     Refusal, bad_request, invalid_file_id, no_such_file, no_such_file_id, range_not_satisfiable,
@@ -26,6 +26,7 @@ use crate::operations::authorize::{DownloadProof, Overrides, check_override, dow
 use crate::operations::encryption::{check_key, data_key};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
+use crate::operations::usage::{Sending, admit_bytes, admit_download};
 
 /// A file on its way out.
 pub(crate) struct Download {
@@ -41,6 +42,8 @@ pub(crate) struct Download {
     pub(crate) lock_shown: Option<LockShown>,
     blob: StoredBlob,
     pub(crate) overrides: Overrides,
+    /// Whose bytes these are, and who answers for their being sent.
+    account: AccountId,
     /// The customer's, where the file is encrypted with one; it is the right one.
     pub(crate) key: Option<CustomerKey>,
 }
@@ -286,6 +289,7 @@ fn prepare(
     };
     check_key(&version.encryption, query.key.as_ref())?;
     let range = query.range.clamp(version.size).map_err(|Unsatisfiable| range_not_satisfiable())?;
+    admit_download(app, grant.bucket.account)?;
     app.metrics.downloads.one();
     Ok(Download {
         range,
@@ -299,15 +303,17 @@ fn prepare(
         blob,
         overrides: query.overrides,
         key: query.key,
+        account: grant.bucket.account,
         version,
     })
 }
 
 impl Download {
-    /// Opens the bytes. Small content is compared with its checks here, larger content while it
-    /// is read.
-    pub(crate) async fn open(&self, app: &App) -> Result<Content, Error> {
-        open_blob(app, &self.blob, self.range, self.key.as_ref()).await
+    /// Opens the bytes and counts them as sent; who sends them says how many really were. Small
+    /// content is compared with its checks here, larger content while it is read.
+    pub(crate) async fn open(&self, app: &App) -> Result<(Content, Sending), Error> {
+        let sending = admit_bytes(app, self.account, self.range.len())?;
+        Ok((open_blob(app, &self.blob, self.range, self.key.as_ref()).await?, sending))
     }
 }
 

@@ -1,18 +1,20 @@
 //! What follows when a version comes or goes, in the transaction that makes it so: the one place
 //! through which uploads, copies, large files, hides, deletions, replicas and the workers change
-//! what a bucket holds.
+//! what a bucket holds. What it stores is counted here, and held to the cap of its account.
 
 use crate::catalog::files::{self, Newest};
 use crate::catalog::replication::JobOrigin;
-use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replication};
+use crate::catalog::{Abort, Tx, blob_refs, parts, replication, usage};
 use crate::domain::bucket::Bucket;
 use crate::domain::file::{Action, FileVersion};
+use crate::domain::large_file::Part;
 use crate::domain::lock::LockTimes;
 use crate::domain::refusal::access_denied;
 use crate::domain::replication::{Ineligible, ReplicationStatus};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::replication_rules::{self, Enqueued};
+use crate::operations::usage::{require_room, signed};
 
 /// Why a version comes or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct Moment {
     pub(crate) locks_run_to: Millis,
     /// Replicate files whose metadata Backblaze finds too large.
     pub(crate) copy_large_metadata: bool,
+    /// Whether any account at all has a storage cap: most servers need not look.
+    pub(crate) storage_is_capped: bool,
 }
 
 impl Moment {
@@ -54,6 +58,7 @@ impl Moment {
             locks_run_to: now,
             steady: app.waits.now(),
             copy_large_metadata: app.policy.copy_large_metadata,
+            storage_is_capped: app.usage.storage_is_capped(),
         }
     }
 
@@ -70,7 +75,8 @@ impl Moment {
 
 /// Stores a version with all that follows from it. `newest` is what [`files::newest`] answered in
 /// this transaction. The version's replication status is settled here, and so is the retention
-/// that the bucket gives to files that come without one.
+/// that the bucket gives to files that come without one. Refuses
+/// `storage_cap_exceeded`.
 pub(crate) fn add(
     tx: &mut dyn Tx,
     bucket: &Bucket,
@@ -78,7 +84,7 @@ pub(crate) fn add(
     newest: Newest,
     cause: Cause,
     moment: Moment,
-) -> Result<Enqueued, Error> {
+) -> Result<Enqueued, Abort> {
     version.lock = match cause {
         Cause::Upload | Cause::Copy | Cause::Start => {
             bucket.settings.file_lock.of_new(version.lock, version.upload_at)
@@ -94,11 +100,38 @@ pub(crate) fn add(
     };
     let enqueued = plan(tx, bucket, version, cause, moment)?;
     if cause == Cause::Finish {
+        // Its parts were counted one by one, and so was the version when it was begun.
         files::finish_version(tx, bucket.number, version, newest)?;
     } else {
         files::insert_version(tx, bucket.number, version, newest)?;
+        count_stored(tx, bucket, (1, signed(version.size)), moment)?;
     }
     Ok(enqueued)
+}
+
+/// Stores a part of an unfinished large file. Refuses `storage_cap_exceeded`.
+pub(crate) fn add_part(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &FileVersion,
+    part: &Part,
+    moment: Moment,
+) -> Result<(), Abort> {
+    let grown = parts::put_part(tx, version.number, part)?;
+    count_stored(tx, bucket, (0, grown), moment)
+}
+
+/// Counts what comes to a bucket or goes from it, and refuses what is too much for its account.
+fn count_stored(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    (versions, bytes): (i64, i64),
+    moment: Moment,
+) -> Result<(), Abort> {
+    if moment.storage_is_capped && bytes > 0 {
+        require_room(tx, bucket.account, bytes)?;
+    }
+    Ok(usage::add_stored(tx, bucket.number, versions, bytes)?)
 }
 
 fn plan(
@@ -107,7 +140,7 @@ fn plan(
     version: &mut FileVersion,
     cause: Cause,
     moment: Moment,
-) -> Result<Enqueued, Error> {
+) -> Result<Enqueued, Abort> {
     match cause {
         Cause::Upload | Cause::Copy | Cause::Finish => {}
         Cause::Start
@@ -146,9 +179,11 @@ pub(crate) fn remove(
         return Err(access_denied().into());
     }
     files::delete_version(tx, bucket.number, version)?;
+    let mut bytes = signed(version.size);
     if cause == Cause::Cancel {
-        parts::remove_parts(tx, version.number, moment.now)?;
+        bytes += parts::remove_parts(tx, version.number, moment.now)?;
     }
+    count_stored(tx, bucket, (-1, -bytes), moment)?;
     if let Some(blob) = version.blob {
         blob_refs::release(tx, blob, moment.now)?;
     }

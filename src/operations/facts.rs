@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::catalog::{Abort, Catalog, Tx, buckets, config_versions, keys};
+use crate::catalog::{Abort, Catalog, Tx, buckets, config_versions, keys, usage};
 use crate::domain::bucket::Bucket;
-use crate::domain::ids::{BucketId, KeyId};
+use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
 use crate::domain::names::fold_bucket_name;
+use crate::domain::usage::Caps;
 
 /// Entries kept of each kind; beyond that all are dropped and read again.
 const ENTRIES_MAX: usize = 10_000;
@@ -34,6 +35,13 @@ struct Entries {
     keys: HashMap<KeyId, Known<Key>>,
     buckets: HashMap<BucketId, Known<Bucket>>,
     bucket_names: HashMap<String, Known<Bucket>>,
+    caps: HashMap<AccountId, Known<Caps>>,
+}
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.keys.len() + self.buckets.len() + self.bucket_names.len() + self.caps.len()
+    }
 }
 
 /// The cache.
@@ -84,6 +92,19 @@ impl Facts {
         )
     }
 
+    /// The caps of an account; one that is not there has none.
+    pub(crate) fn caps(&self, catalog: &Catalog, account: AccountId) -> Result<Caps, Abort> {
+        let known = self.look_up(
+            catalog,
+            |entries| entries.caps.get(&account).cloned(),
+            |tx| Ok(Some(usage::find_caps(tx, account)?)),
+            |entries, known| {
+                entries.caps.insert(account, known);
+            },
+        )?;
+        Ok(known.map(|known| *known.value).unwrap_or_default())
+    }
+
     fn look_up<T>(
         &self,
         catalog: &Catalog,
@@ -106,8 +127,7 @@ impl Facts {
         })?;
         if let Some(known) = &found {
             let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            let full = entries.keys.len() + entries.buckets.len() + entries.bucket_names.len()
-                >= ENTRIES_MAX;
+            let full = entries.len() >= ENTRIES_MAX;
             if entries.epoch < epoch || full {
                 *entries = Entries { epoch, ..Entries::default() };
             }

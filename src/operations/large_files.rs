@@ -15,7 +15,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::encryption::{Encryption, Sealing};
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
-use crate::domain::ids::{BlobId, ClaimedFileId, FileId};
+use crate::domain::ids::{AccountId, BlobId, ClaimedFileId, FileId};
 use crate::domain::large_file::{Part, PartNumber, PartSizes, check_parts, parts_digest};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
@@ -35,6 +35,7 @@ use crate::operations::files::find_claimed;
 use crate::operations::locks;
 use crate::operations::replication_rules::Enqueued;
 use crate::operations::upload::{Announced, BodyFault, custom_time, receive};
+use crate::operations::usage::{check_room, count_uploaded};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
 /// of. Nobody is told which.
@@ -72,6 +73,7 @@ pub(crate) async fn start(
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
     locks::check_new(app, caller, &grant.bucket, wanted.lock)?;
     locks::check_metadata(&grant.bucket, &wanted.name, &wanted.info)?;
+    check_room(app, caller.account(), 1)?;
     let custom_time = custom_time(app, wanted.custom_time.as_deref())?;
     let moment = Moment::of(app);
     let number = app.numbers.large_file(moment.now);
@@ -189,6 +191,13 @@ pub(crate) struct PartTicket {
     token: String,
 }
 
+impl PartTicket {
+    /// The account whose file it is.
+    pub(crate) fn account(&self) -> AccountId {
+        self.unfinished.fence.bucket.account
+    }
+}
+
 /// Checks a part token against the address it was sent to.
 pub(crate) fn part_ticket(
     app: &App,
@@ -223,13 +232,16 @@ where
     let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
         return Err(token_in_use(&ticket.token).into());
     };
+    let account = ticket.account();
+    let unfinished = ticket.unfinished;
+    check_room(app, account, announced.content_bytes()?)?;
     let received = receive(app, announced, &Sealing::None, body).await?;
     let moment = Moment::of(app);
-    let unfinished = ticket.unfinished;
     let stored = app
         .catalog
         .write("upload_part", move |tx| {
-            let (_, version) = unfinished.reread(tx, moment)?;
+            let (reread, version) = unfinished.reread(tx, moment)?;
+            let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
             blob_refs::insert_blob(tx, &received.blob)?;
             let part = Part {
                 number,
@@ -239,11 +251,12 @@ where
                 md5: received.md5,
                 uploaded_at: moment.now,
             };
-            parts::put_part(tx, version.number, &part)?;
+            effects::add_part(tx, bucket, &version, &part, moment)?;
             Ok((version, part))
         })
         .await?;
     app.metrics.upload_bytes.add(stored.1.size);
+    count_uploaded(app, account, stored.1.size);
     app.wake.sweep.notify_one();
     Ok(stored)
 }

@@ -29,6 +29,7 @@ pub(crate) mod reset;
 pub(crate) mod test_mode;
 pub(crate) mod upload;
 pub(crate) mod upload_slots;
+pub(crate) mod usage;
 
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::facts::Facts;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
+use crate::operations::usage::Usage;
 
 /// Everything an act needs.
 pub(crate) struct App {
@@ -71,6 +73,8 @@ pub(crate) struct App {
     pub(crate) facts: Facts,
     pub(crate) dead_tokens: DeadTokens,
     pub(crate) strikes: Strikes,
+    /// Shared with downloads under way, which may end when nobody looks.
+    pub(crate) usage: Arc<Usage>,
     pub(crate) upload_slots: UploadSlots,
     /// Held by whoever walks buckets with lifecycle rules: one walk at a time is enough.
     pub(crate) lifecycle_turn: tokio::sync::Mutex<()>,

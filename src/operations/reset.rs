@@ -5,9 +5,10 @@ use crate::catalog::reset;
 use crate::entropy;
 use crate::operations::App;
 use crate::operations::error::Error;
+use crate::operations::usage::forget_counts;
 
-/// Removes every bucket, file, key and job and every account but the first, which keeps its master
-/// application key; all tokens die.
+/// Removes every bucket, file, key and job, all usage and caps, and every account but the first,
+/// which keeps its master application key; all tokens die.
 ///
 /// One transaction: whoever is at work meanwhile finds in his own what he was about either still
 /// there or gone. Bytes in the blob store go with the next sweeps. The clock stays as it is, and
@@ -21,7 +22,9 @@ pub(crate) async fn reset_server(app: &App) -> Result<(), Error> {
         Ok::<_, Error>(secret.to_vec())
     })?;
     let now = app.clock.now();
-    app.catalog.write("reset", move |tx| Ok(reset::remove_everything(tx, &sealed, now)?)).await?;
+    let removed =
+        app.catalog.write("reset", move |tx| Ok(reset::remove_everything(tx, &sealed, now)?));
+    forget_counts(app, removed).await?;
     app.tokens.replace(fresh);
     app.wake.sweep.notify_one();
     Ok(())

@@ -24,6 +24,7 @@ use crate::operations::encryption::{Intake, encryption_of};
 use crate::operations::error::Error;
 use crate::operations::locks;
 use crate::operations::replication_rules::Enqueued;
+use crate::operations::usage::{check_room, count_uploaded};
 
 /// What the uploader says about the SHA-1 of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +148,8 @@ where
     let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
         return Err(token_in_use(&ticket.token).into());
     };
+    let account = ticket.fence.bucket.account;
+    check_room(app, account, file.body.content_bytes()?)?;
     let default = ticket.fence.bucket.settings.encryption;
     let sealing = file.encryption.clone().in_bucket(default);
     let received = receive(app, file.body, &sealing, body).await?;
@@ -161,6 +164,7 @@ where
     };
     let (version, enqueued) = app.catalog.write("upload", move |tx| commit.run(tx)).await?;
     effects::announce(app, &version, enqueued);
+    count_uploaded(app, account, version.size);
     Ok(version)
 }
 

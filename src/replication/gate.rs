@@ -15,6 +15,7 @@ use crate::domain::key::Key;
 use crate::domain::lock::Retention;
 use crate::domain::replication::{Reason, mapped_key};
 use crate::domain::time::{Millis, Steady};
+use crate::operations::usage::{require_room, signed};
 
 /// What a job that passed works with.
 #[derive(Clone, Debug)]
@@ -135,5 +136,9 @@ pub(crate) fn check(
     if !source.lock.is_empty() && !destination.settings.file_lock.is_file_lock_enabled {
         return Ok(Err(Reason::DestLockDisabled));
     }
-    Ok(Ok(Passed { source, blob, destination }))
+    match require_room(tx, destination.account, signed(source.size)) {
+        Ok(()) => Ok(Ok(Passed { source, blob, destination })),
+        Err(Abort::Refused(_)) => Ok(Err(Reason::DestCapExceeded)),
+        Err(abort) => Err(abort),
+    }
 }

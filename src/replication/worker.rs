@@ -474,7 +474,10 @@ impl Engine {
             Consequence::Retry => Outcome::Again {
                 reason: failed.reason,
                 error: failed.text.clone(),
-                at: now.plus(backoff_ms(job.attempts + 1, self.jitter_per_mille())),
+                at: now.plus(
+                    backoff_ms(job.attempts + 1, self.jitter_per_mille())
+                        .max(failed.reason.wait_ms_min()),
+                ),
             },
         };
         match &outcome {

@@ -64,6 +64,11 @@ class Server:
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
 
+    def cap(self, **caps):
+        """Sets caps of the first account; the word none removes one."""
+        basic = base64.b64encode(f"{KEY_ID}:{KEY}".encode()).decode()
+        return post(self.admin + "/admin/caps", caps, "Basic " + basic)["caps"]
+
     def fired(self):
         """How often each planned fault has struck; clears them."""
         faults = self.control("/admin/faults", method="GET")["faults"]

@@ -10,7 +10,8 @@ import requests
 import b2sdk.v2
 import b2sdk.v3
 from b2sdk._internal import b2http
-from b2sdk.v2.exception import B2Error, ClockSkew, InvalidAuthToken, Unauthorized
+from b2sdk.v2.exception import (
+    B2Error, ClockSkew, InvalidAuthToken, StorageCapExceeded, TransactionCapExceeded, Unauthorized)
 
 from kiln import KEY, KEY_ID, check
 
@@ -243,7 +244,34 @@ def a_lost_answer_and_a_broken_connection_are_tried_again(server):
     check(server.fired() == [1], "the connection was broken")
 
 
+def native_398_caps_raise_their_exceptions(server):
+    api = api_v3(server)
+    bucket = api.create_bucket("sdk-caps", "allPrivate")
+    bucket.upload_bytes(b"0123456789", "f")
+    stored = sum(version.size for one in api.list_buckets()
+                 for version, _ in one.ls(latest_only=False, recursive=True) if version.size)
+    for caps, act, expected in (
+            ({"storageBytes": stored}, lambda: bucket.upload_bytes(b"x", "g"),
+             StorageCapExceeded),
+            ({"storageBytes": "none", "classCPerDay": 0}, lambda: list(bucket.ls()),
+             TransactionCapExceeded),
+            ({"classCPerDay": "none", "classBPerDay": 0}, lambda: bucket.get_file_info_by_name("f"),
+             B2Error),
+            ({"classBPerDay": "none", "downloadBytesPerDay": 1},
+             lambda: bucket.download_file_by_name("f").save(io.BytesIO()), B2Error)):
+        server.cap(**caps)
+        try:
+            act()
+            check(False, f"{caps} should stop it")
+        except expected as error:
+            check(expected is not B2Error or "403" in str(error), repr(error))
+    check(set(server.cap(downloadBytesPerDay="none").values()) == {None}, "no caps any more")
+    bucket.upload_bytes(b"x", "g")
+    check(len(list(bucket.ls())) == 2, "all is well again")
+
+
 CHECKS = [
+    native_398_caps_raise_their_exceptions,
     native_394_failing_uploads_are_tried_again_with_another_url,
     native_395_tokens_that_expire_early_are_renewed,
     native_396_the_forced_cap_stops_what_caps_can_stop,

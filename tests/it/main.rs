@@ -20,3 +20,4 @@ mod native;
 mod pages;
 mod rights;
 mod support;
+mod test_server;

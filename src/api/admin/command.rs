@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::refusal::{Refusal, bad_request};
+use crate::domain::usage::CapChange;
 
 /// One thing an operator can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,41 @@ pub(crate) enum AdminCommand {
         name: String,
     },
     ListAccounts,
+    /// What an account may use.
+    #[serde(rename_all = "camelCase")]
+    ShowCaps {
+        #[serde(default)]
+        account_id: Option<String>,
+    },
+    /// Sets caps: a number, or `none` to remove one; those not named stay.
+    #[serde(rename_all = "camelCase")]
+    ChangeCaps {
+        #[serde(default)]
+        account_id: Option<String>,
+        /// Bytes of everything stored.
+        #[serde(default)]
+        storage_bytes: CapChange,
+        #[serde(default)]
+        download_bytes_per_day: CapChange,
+        #[serde(default)]
+        class_a_per_day: CapChange,
+        #[serde(default)]
+        class_b_per_day: CapChange,
+        #[serde(default)]
+        class_c_per_day: CapChange,
+    },
+    /// What accounts store, and what they did on the last days.
+    #[serde(rename_all = "camelCase")]
+    ShowUsage {
+        /// None means every account.
+        #[serde(default)]
+        account_id: Option<String>,
+        /// At most 400, today counted; default 30.
+        #[serde(default)]
+        days: Option<i64>,
+    },
+    /// Counts what is stored anew and compares.
+    RecountUsage,
     #[serde(rename_all = "camelCase")]
     CreateKey {
         /// None means the first account of this server.
@@ -98,6 +134,10 @@ impl AdminCommand {
         let (method, path) = match self {
             Self::CreateAccount { .. } => ("POST", "/admin/accounts".to_owned()),
             Self::ListAccounts => ("GET", "/admin/accounts".to_owned()),
+            Self::ShowCaps { .. } => ("GET", "/admin/caps".to_owned()),
+            Self::ChangeCaps { .. } => ("POST", "/admin/caps".to_owned()),
+            Self::ShowUsage { .. } => ("GET", "/admin/usage".to_owned()),
+            Self::RecountUsage => ("POST", "/admin/usage/recount".to_owned()),
             Self::CreateKey { .. } => ("POST", "/admin/keys".to_owned()),
             Self::ListKeys { .. } => ("GET", "/admin/keys".to_owned()),
             Self::DeleteKey { application_key_id } => {
@@ -121,6 +161,10 @@ impl AdminCommand {
         let command = match (method, path) {
             ("POST", "/admin/accounts") => "createAccount",
             ("GET", "/admin/accounts") => "listAccounts",
+            ("GET", "/admin/caps") => "showCaps",
+            ("POST", "/admin/caps") => "changeCaps",
+            ("GET", "/admin/usage") => "showUsage",
+            ("POST", "/admin/usage/recount") => "recountUsage",
             ("POST", "/admin/keys") => "createKey",
             ("GET", "/admin/keys") => "listKeys",
             ("GET", "/admin/replication/jobs") => "listReplicationJobs",
@@ -143,9 +187,9 @@ impl AdminCommand {
     }
 }
 
-/// Query parameters are texts; these two are meant as numbers.
+/// Query parameters are texts; these are meant as numbers.
 fn read_numbers(fields: &mut Map<String, Value>) {
-    for name in ["after", "limit"] {
+    for name in ["after", "limit", "days"] {
         if let Some(value) = fields.get_mut(name)
             && let Some(number) = value.as_str().and_then(|text| text.parse::<i64>().ok())
         {
@@ -163,6 +207,17 @@ mod tests {
         let commands = [
             AdminCommand::CreateAccount { name: "x".to_owned() },
             AdminCommand::ListAccounts,
+            AdminCommand::ShowCaps { account_id: None },
+            AdminCommand::ChangeCaps {
+                account_id: Some("a".to_owned()),
+                storage_bytes: CapChange::Set(5),
+                download_bytes_per_day: CapChange::Remove,
+                class_a_per_day: CapChange::Keep,
+                class_b_per_day: CapChange::Set(0),
+                class_c_per_day: CapChange::Keep,
+            },
+            AdminCommand::ShowUsage { account_id: None, days: Some(3) },
+            AdminCommand::RecountUsage,
             AdminCommand::ListKeys { account_id: Some("a".to_owned()) },
             AdminCommand::DeleteKey { application_key_id: "k".to_owned() },
             AdminCommand::ListReplicationJobs {

@@ -7,6 +7,7 @@ use crate::api::native::unwritable;
 use crate::api::native::wire::ApiVersion;
 use crate::domain::ids::AccountId;
 use crate::domain::refusal::{Refusal, bad_request, shorten};
+use crate::domain::usage::{Caps, CapsChange};
 use crate::operations::App;
 use crate::operations::accounts::{self, Operator};
 use crate::operations::buckets::bucket_named;
@@ -14,6 +15,10 @@ use crate::operations::error::Error;
 use crate::operations::keys::{self, NewKey};
 use crate::operations::lifecycle::{self, Counts, Preview};
 use crate::operations::replication_jobs::{self, JobPage, JobQuery, RetryQuery};
+use crate::operations::usage::{self, AccountUsage, BucketUsage};
+
+/// Days of usage that are shown when nobody says how many.
+const USAGE_DAYS: i64 = 30;
 
 /// Commands speak the newest version.
 const VERSION: ApiVersion = ApiVersion(4);
@@ -48,6 +53,44 @@ pub(crate) async fn perform(
                 })
                 .collect();
             Ok(json!({"accounts": shown}))
+        }
+        AdminCommand::ShowCaps { account_id } => {
+            change_caps(app, operator, account_id.as_deref(), CapsChange::default()).await
+        }
+        AdminCommand::ChangeCaps {
+            account_id,
+            storage_bytes,
+            download_bytes_per_day,
+            class_a_per_day,
+            class_b_per_day,
+            class_c_per_day,
+        } => {
+            let change = CapsChange {
+                storage_bytes,
+                download_bytes_per_day,
+                class_a_per_day,
+                class_b_per_day,
+                class_c_per_day,
+            };
+            change_caps(app, operator, account_id.as_deref(), change).await
+        }
+        AdminCommand::ShowUsage { account_id, days } => {
+            let wanted = account_id.as_deref().map(|id| account(app, Some(id))).transpose()?;
+            let listed =
+                usage::list_usage(app, operator, wanted, days.unwrap_or(USAGE_DAYS)).await?;
+            let shown: Vec<Value> = listed.iter().map(render_usage).collect();
+            Ok(json!({"accounts": shown}))
+        }
+        AdminCommand::RecountUsage => {
+            let recount = usage::recount(app, operator).await?;
+            let differences: Vec<Value> = recount
+                .differences
+                .iter()
+                .map(|(counted, recounted)| {
+                    json!({"counted": stored(counted), "recounted": stored(recounted)})
+                })
+                .collect();
+            Ok(json!({"buckets": recount.buckets, "differences": differences}))
         }
         AdminCommand::CreateKey {
             account_id,
@@ -138,6 +181,63 @@ fn render_preview(preview: &Preview, bucket_name: &str) -> Value {
         "counts": render_counts(preview.counts),
         "deletedContentLength": preview.bytes,
         "hasLifecycleRules": preview.has_rules,
+    })
+}
+
+async fn change_caps(
+    app: &App,
+    operator: &Operator,
+    given: Option<&str>,
+    change: CapsChange,
+) -> Result<Value, Error> {
+    let account = account(app, given)?;
+    let caps = usage::change_caps(app, operator, account, change).await?;
+    Ok(json!({"accountId": account, "caps": render_caps(&caps)}))
+}
+
+fn render_caps(caps: &Caps) -> Value {
+    json!({
+        "classAPerDay": caps.class_a_per_day,
+        "classBPerDay": caps.class_b_per_day,
+        "classCPerDay": caps.class_c_per_day,
+        "downloadBytesPerDay": caps.download_bytes_per_day,
+        "storageBytes": caps.storage_bytes,
+    })
+}
+
+fn stored(bucket: &BucketUsage) -> Value {
+    json!({
+        "bucketId": bucket.bucket,
+        "bucketName": bucket.name,
+        "fileVersions": bucket.stored.versions,
+        "storedBytes": bucket.stored.bytes,
+    })
+}
+
+fn render_usage(usage: &AccountUsage) -> Value {
+    let days: Vec<Value> = usage
+        .days
+        .iter()
+        .map(|(day, counts)| {
+            json!({
+                "classA": counts.class_a,
+                "classB": counts.class_b,
+                "classC": counts.class_c,
+                "day": day.to_string(),
+                "downloadedBytes": counts.downloaded_bytes,
+                "uploadedBytes": counts.uploaded_bytes,
+            })
+        })
+        .collect();
+    let total = |of: fn(&BucketUsage) -> i64| usage.buckets.iter().map(of).sum::<i64>();
+    json!({
+        "accountId": usage.account,
+        "buckets": usage.buckets.iter().map(stored).collect::<Vec<_>>(),
+        "caps": render_caps(&usage.caps),
+        "days": days,
+        "fileVersions": total(|bucket| bucket.stored.versions),
+        "name": usage.name,
+        "storedBytes": total(|bucket| bucket.stored.bytes),
     })
 }
 

@@ -9,8 +9,10 @@ use crate::api::Http;
 use crate::api::native::wire::ApiVersion;
 use crate::api::native::{authorization, base_url, json_answer, reply};
 use crate::domain::refusal::bad_auth_token;
+use crate::domain::usage::Class;
 use crate::operations::authorize::{Authorized, authorize_account};
 use crate::operations::error::Error;
+use crate::operations::usage::admit_transactions;
 
 /// Longest `Authorization` header that is looked at, in bytes (ours).
 const BASIC_BYTES_MAX: usize = 4096;
@@ -34,6 +36,7 @@ pub(crate) fn authorize(
 ) -> Result<HttpResponse, Error> {
     let (id, secret) = basic_credentials(authorization(request)?).ok_or_else(bad_auth_token)?;
     let authorized = authorize_account(&http.app, &id, &secret, version.0)?;
+    admit_transactions(&http.app, authorized.caller.account(), Class::C, 1)?;
     let answer = render(&authorized, http, &base_url(request, http), version);
     reply(&answer).map(json_answer)
 }

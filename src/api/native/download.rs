@@ -34,9 +34,11 @@ use crate::operations::authorize::{
     DownloadAuthorization, OVERRIDES, Overrides, download_authorization,
 };
 use crate::operations::download::{
-    Content, Download, DownloadQuery, LockShown, find_by_id, find_by_name, single_token,
+    Content, Download, DownloadQuery, LockShown, Reader as FileReader, find_by_id, find_by_name,
+    single_token,
 };
 use crate::operations::error::Error;
+use crate::operations::usage::Sending;
 
 pub(crate) async fn authorization(call: Call) -> Reply {
     let fields = &call.fields;
@@ -145,29 +147,35 @@ async fn answer(
         return Ok(head);
     }
     let mut response = match download.open(&http.app).await? {
-        Content::Inline(data) => response.body(data),
-        Content::Stored(reader) => {
-            let app = Arc::clone(&http.app);
-            response.body(SizedStream::new(length, Box::pin(bytes_of(reader, app, id))))
+        (Content::Inline(data), mut sending) => {
+            sending.sent(data.len());
+            response.body(data)
+        }
+        (Content::Stored(reader), sending) => {
+            let bytes = bytes_of((reader, sending), Arc::clone(&http.app), id);
+            response.body(SizedStream::new(length, Box::pin(bytes)))
         }
     };
     write_headers(response.headers_mut(), &download);
     Ok(response)
 }
 
-/// The bytes of a reader. A damaged block ends the stream with an error before its last byte, and
+/// The bytes of a reader, counted as they go. A damaged block ends the stream with an error before its last byte, and
 /// the connection with it: the client sees a short answer, never a wrong one.
 fn bytes_of(
-    reader: crate::operations::download::Reader,
+    reading: (FileReader, Sending),
     app: Arc<App>,
     id: RequestId,
 ) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold(Some(reader), move |reader| {
+    stream::unfold(Some(reading), move |reading| {
         let app = Arc::clone(&app);
         async move {
-            let mut reader = reader?;
+            let (mut reader, mut sending) = reading?;
             match reader.next(&app).await? {
-                Ok(chunk) => Some((Ok(chunk), Some(reader))),
+                Ok(chunk) => {
+                    sending.sent(chunk.len());
+                    Some((Ok(chunk), Some((reader, sending))))
+                }
                 Err(error) => {
                     app.metrics.faults.one();
                     tracing::error!(request.id = %id, %error, "read a blob");

@@ -14,8 +14,10 @@ use crate::domain::file::FileInfo;
 use crate::domain::large_file::PartNumber;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, missing_field, not_supported};
+use crate::domain::usage::Class;
 use crate::operations::error::Error;
 use crate::operations::large_files::{self, NewLargeFile, UnfinishedQuery, part_ticket};
+use crate::operations::usage::admit_transactions;
 
 pub(crate) async fn start(call: Call) -> Reply {
     let fields = &call.fields;
@@ -80,6 +82,7 @@ pub(crate) async fn upload_part(
     let number = number.to_str().ok().and_then(|digits| digits.parse().ok());
     let number = PartNumber::of_caller(number.ok_or_else(|| bad_request("Bad X-Bz-Part-Number"))?)?;
     let announced = announced(headers)?;
+    admit_transactions(&http.app, ticket.account(), Class::A, 1)?;
     let body = with_idle_limit(payload, http);
     let (file, part) = large_files::upload_part(&http.app, ticket, number, announced, body).await?;
     reply(&part_json(&file, &part)).map(json_answer)

@@ -45,17 +45,11 @@ use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, cap_exceeded, refuse, shorten,
 };
 use crate::domain::test_mode::TestModes;
+use crate::domain::usage::Class;
 use crate::operations::authorize::caller_with_token;
 use crate::operations::error::{Error, Fault};
+use crate::operations::usage::admit_transactions;
 use crate::operations::{App, test_mode};
-
-/// Transaction classes, by which Backblaze bills.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    A,
-    B,
-    C,
-}
 
 /// What of the account an operation is about; says which restrictions of a key matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +106,16 @@ impl Operation {
             Door::DownloadById => &["GET", "HEAD", "POST"],
             Door::DownloadByName => &["GET", "HEAD"],
         }
+    }
+
+    /// As how many transactions a call counts: long listings count once per thousand entries.
+    fn units(&self, fields: &Fields) -> Result<i64, Refusal> {
+        let asked = match self.name {
+            "b2_list_file_names" | "b2_list_file_versions" => fields.opt_int("maxFileCount")?,
+            "b2_list_keys" => fields.opt_int("maxKeyCount")?,
+            _ => None,
+        };
+        Ok((asked.unwrap_or_default().clamp(1, ENTRIES_COUNTED_MAX) + 999) / 1000)
     }
 
     /// Whether it takes the bytes of files, at addresses of its own.
@@ -312,6 +316,9 @@ const fn row(
 
 /// Asks for failures, for clients that try how they deal with them.
 const TEST_MODE: HeaderName = HeaderName::from_static("x-bz-test-mode");
+
+/// More entries than this no listing gives, whatever it is asked for.
+const ENTRIES_COUNTED_MAX: i64 = 10_000;
 
 /// The versions of the API.
 const VERSIONS: std::ops::RangeInclusive<u8> = 1..=4;
@@ -535,6 +542,7 @@ async fn dispatch(
             };
             let caller = caller(request, http)?;
             let fields = fields(request, payload, http).await?;
+            count_call(http, operation, &caller, &fields)?;
             let call = Call {
                 http: http.clone(),
                 caller,
@@ -546,6 +554,24 @@ async fn dispatch(
         }
         Door::Upload | Door::UploadPart | Door::DownloadByName => Err(absent().into()),
     }
+}
+
+/// Counts a call among the transactions of its account, and refuses it when there have been too
+/// many. A caller without the right is told of that first.
+fn count_call(
+    http: &Http,
+    operation: &Operation,
+    caller: &Caller,
+    fields: &Fields,
+) -> Result<(), Error> {
+    let units = operation.units(fields)?;
+    let admitted = admit_transactions(&http.app, caller.account(), operation.class, units);
+    if admitted.is_err()
+        && let Some(capability) = operation.capability
+    {
+        caller.require(capability)?;
+    }
+    admitted
 }
 
 /// Refuses methods the operation does not answer.

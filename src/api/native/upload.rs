@@ -15,9 +15,11 @@ use crate::domain::digest::Sha1Digest;
 use crate::domain::file::FileInfo;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, missing_field, shorten};
+use crate::domain::usage::Class;
 use crate::operations::authorize::{retire_upload_url, upload_pair, upload_ticket};
 use crate::operations::error::Error;
 use crate::operations::upload::{Announced, DeclaredSha1, NewFile, check_upload, upload};
+use crate::operations::usage::admit_transactions;
 
 pub(crate) async fn upload_url(call: Call) -> Reply {
     let bucket = call.fields.text("bucketId")?;
@@ -43,6 +45,7 @@ pub(crate) async fn upload_file(
     let ticket = upload_ticket(&http.app, token, bucket, mark)?;
     let file = new_file(request.headers())?;
     check_upload(&http.app, &ticket, &file)?;
+    admit_transactions(&http.app, ticket.caller.account(), Class::A, 1)?;
     let body = with_idle_limit(payload, http);
     let stored = upload(&http.app, &ticket, file, body).await?;
     let reader = Reader { caller: &ticket.caller, version };

@@ -64,8 +64,8 @@ async fn download(house: &TestHouse, version: &FileVersion, range: Wanted) -> (V
     let mut got = Vec::new();
     match download.open(&house.app).await {
         Err(_) => return (got, false),
-        Ok(Content::Inline(bytes)) => got.extend_from_slice(&bytes),
-        Ok(Content::Stored(mut reader)) => {
+        Ok((Content::Inline(bytes), _)) => got.extend_from_slice(&bytes),
+        Ok((Content::Stored(mut reader), _)) => {
             while let Some(chunk) = reader.next(&house.app).await {
                 match chunk {
                     Ok(chunk) => got.extend_from_slice(&chunk),

@@ -12,10 +12,12 @@ use crate::domain::ids::KeyId;
 use crate::domain::names::FileName;
 use crate::domain::replication::{JobState, Reason, ReplicationConfiguration, shown_status};
 use crate::domain::time::Millis;
+use crate::domain::usage::{CapChange, CapsChange};
 use crate::operations::accounts::Operator;
 use crate::operations::controls::EngineControls;
 use crate::operations::files::{delete_version, hide_file};
 use crate::operations::replication_jobs::{RetryQuery, retry_jobs};
+use crate::operations::usage::change_caps;
 use crate::replication::EngineOptions;
 use crate::replication::destination::faulty::Fault;
 use crate::testing::{
@@ -1098,4 +1100,30 @@ async fn replication_36_39_40_41_44_45_configuration_is_checked_against_what_exi
     let nowhere = crate::domain::ids::BucketId::from_bytes([9; 12]);
     let text = refusal(rules(&pair.source_key, vec![rule("rule-one", nowhere)])).await;
     assert!(text.contains(&format!("Invalid bucketId: {nowhere}")), "{text}");
+}
+
+#[tokio::test]
+async fn f14_native_398_a_replica_waits_for_room_below_the_storage_cap() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let cap = async |bytes| {
+        let change = CapsChange { storage_bytes: CapChange::Set(bytes), ..CapsChange::default() };
+        let operator = Operator::of_data_folder();
+        change_caps(&house.app, &operator, house.caller.account(), change).await.unwrap();
+    };
+    cap(150).await;
+    let source = house.upload(pair.source, "f", &[7; 100]).await;
+    assert!(house.engine.step_once().await.unwrap());
+    assert_eq!(house.only_job(), (JobState::Ready, reason("dest_cap_exceeded")));
+    assert_eq!(house.status(&source), Some("pending"), "caps get raised");
+    assert!(house.versions(pair.destination).is_empty());
+    cap(200).await;
+    house.clock.advance(299_999);
+    assert!(!house.engine.step_once().await.unwrap(), "five minutes at least");
+    house.clock.advance(1);
+    assert!(house.engine.step_once().await.unwrap());
+    assert_eq!(house.status(&source), Some("completed"));
+    house.assert_booked_right("a replica counts as a whole copy");
+    let stored = house.try_upload(pair.source, "g", b"x", FileInfo::default()).await;
+    assert!(stored.is_err(), "source and replica fill the cap");
 }

@@ -167,6 +167,7 @@ impl Run {
         let sources: BTreeMap<_, _> =
             self.house.versions(self.pair.source).into_iter().map(|v| (v.number, v)).collect();
         let jobs = self.house.jobs();
+        self.house.assert_booked_right(&format!("I4, seed {seed}, act {at}"));
         assert!(
             self.model.uploaded.iter().all(|number| sources.contains_key(number)),
             "I11, seed {seed}, act {at}"

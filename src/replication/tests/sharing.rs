@@ -113,7 +113,7 @@ async fn read(house: &TestHouse, id: FileId, range: Option<(usize, usize)>) -> V
     let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false, key: None };
     let download = find_by_id(&house.app, Some(&house.caller), &id.to_string(), query).unwrap();
     let mut all = Vec::new();
-    match download.open(&house.app).await.unwrap() {
+    match download.open(&house.app).await.unwrap().0 {
         Content::Inline(bytes) => all.extend_from_slice(&bytes),
         Content::Stored(mut reader) => {
             while let Some(chunk) = reader.next(&house.app).await {
@@ -162,6 +162,7 @@ async fn assert_empty(house: &TestHouse) {
 }
 
 fn assert_counted(house: &TestHouse, what: &str) {
+    house.assert_booked_right(what);
     for (blob, refs, shown) in counts(house) {
         assert_eq!(refs, shown, "{what}: blob {blob:x} counts {refs}, {shown} show it");
     }

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::support::http::call;
-use crate::support::server::{MASTER_ID, Server, Session};
+use crate::support::inside::Server;
+use crate::support::server::{MASTER_ID, Session};
 
 #[test]
 fn native_26_65_to_81_keys_are_made_as_asked_or_refused() {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::server::{Server, Session};
+use crate::support::inside::Server;
+use crate::support::server::Session;
 
 fn names(session: &Session, operation: &str, body: &Value) -> Vec<String> {
     let page = session.ok(operation, body);

@@ -4,6 +4,7 @@
 mod account;
 mod bad_input;
 mod buckets;
+mod caps;
 mod copy;
 mod cors;
 mod download;

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::http::{Answer, call};
-use crate::support::server::{MASTER_ID, MASTER_KEY, Server, Session, basic, sha1_hex};
+use crate::support::inside::Server;
+use crate::support::server::{MASTER_ID, MASTER_KEY, Session, basic, sha1_hex};
 
 const MODE: &str = "X-Bz-Test-Mode";
 
@@ -115,7 +116,7 @@ fn native_396_calls_that_a_cap_can_stop_are_stopped() {
 
 #[test]
 fn native_397_the_operator_can_switch_the_test_mode_off() {
-    let server = Server::start_with(&["--test-mode=false"]);
+    let server = Server::with(&[("test_mode", "false")]);
     let master = server.master();
     let bucket = master.create_bucket("mode-off");
     for mode in ["force_cap_exceeded", "fail_some_uploads"] {

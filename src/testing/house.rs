@@ -13,7 +13,7 @@ use crate::blobs::BlobStore;
 use crate::blobs::faulty::{Faults, FaultyStore};
 use crate::catalog::keys::find_key;
 use crate::catalog::replication::{self, Job, JobFilter};
-use crate::catalog::{buckets, files};
+use crate::catalog::{buckets, files, usage};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
 pub(crate) use crate::config::LargeMetadata;
@@ -113,7 +113,7 @@ impl TestHouse {
         change: impl FnOnce(&mut Config),
     ) -> Self {
         let folder = tempfile::Builder::new().prefix("kiln-house-").tempdir_in(folder).unwrap();
-        let mut config = Config::for_tests(&folder.path().join("data"));
+        let mut config = Config::on_free_ports(&folder.path().join("data"), &[]).unwrap();
         change(&mut config);
         let clock = Arc::new(ManualClock::at(OPENED_AT));
         let entropy = Arc::new(SeededEntropy::new(7));
@@ -172,6 +172,12 @@ impl TestHouse {
     /// One look of the upkeep.
     pub(crate) async fn upkeep(&self) {
         crate::jobs::upkeep::Upkeep::new(Arc::clone(&self.app)).look().await.unwrap();
+    }
+
+    /// What every bucket stores was counted as it is.
+    pub(crate) fn assert_booked_right(&self, what: &str) {
+        let (_, wrong) = self.app.catalog.read(|tx| Ok(usage::differences(tx)?)).unwrap();
+        assert!(wrong.is_empty(), "{what}: counted and recounted differ: {wrong:?}");
     }
 
     pub(crate) fn data_dir(&self) -> &std::path::Path {
@@ -334,7 +340,7 @@ impl TestHouse {
         };
         let id = version.id().to_string();
         let download = find_by_id(&self.app, Some(&self.caller), &id, query).unwrap();
-        match download.open(&self.app).await.unwrap() {
+        match download.open(&self.app).await.unwrap().0 {
             Content::Inline(bytes) => bytes.to_vec(),
             Content::Stored(mut reader) => {
                 let mut all = Vec::new();
