@@ -22,7 +22,7 @@ use crate::domain::key::KEY_DURATION_S_END;
 use crate::domain::replication::JobState;
 use crate::domain::time::Millis;
 use crate::domain::usage::CapChange;
-use crate::house;
+use crate::house::{self, AdminError, Desk};
 
 const EXAMPLES: &str = "\
 First run, in an empty folder:
@@ -66,6 +66,9 @@ Examples:
     /// Make, list and delete application keys.
     #[command(subcommand)]
     Key(KeyAction),
+    /// Look after the keys behind SSE-B2.
+    #[command(subcommand)]
+    KeyRing(KeyRingAction),
     /// Show what accounts store and did.
     #[command(after_help = "\
 Examples:
@@ -230,6 +233,29 @@ Examples:
 }
 
 #[derive(Debug, Subcommand)]
+enum KeyRingAction {
+    /// List the keys, and how many bodies are encrypted under each.
+    List(Form),
+    /// Make a new key and put everything under it; goes on where it was cut short.
+    #[command(after_help = "\
+The new key is in the key ring file before anything is under it: copy that file again.
+Bodies are not written anew, only the small keys that each of them has, so this takes seconds for a
+million of them, while the server runs or while it does not. Cut short, it leaves everything
+readable; `kiln key-ring rewrap` does the rest. Old keys stay until `kiln key-ring retire`.
+
+Example:
+  kiln key-ring rotate && kiln key-ring retire")]
+    Rotate(Form),
+    /// Put what is still under older keys under the newest one.
+    Rewrap(Form),
+    /// Take keys that nothing is under any more out of the key ring file.
+    #[command(after_help = "\
+A copy of the data folder from before the last rotation needs the old keys: keep a copy of the key
+ring file from that time as long as you keep such copies.")]
+    Retire(Form),
+}
+
+#[derive(Debug, Subcommand)]
 enum ReplicationAction {
     /// List replication jobs, oldest first.
     #[command(after_help = "\
@@ -389,6 +415,7 @@ fn run(
         Action::Version(form) => print(out, &version(form)),
         Action::Account(action) => administer(account_command(action), load, out, err),
         Action::Key(action) => administer(key_command(action), load, out, err),
+        Action::KeyRing(action) => key_ring(&action, load, out, err),
         Action::Usage { account_id, days, recount, form } => {
             administer((usage_command(account_id, days, recount), form), load, out, err)
         }
@@ -419,7 +446,8 @@ fn administer(
         Err(error) => return misconfigured(err, &error),
     };
     let endpoint = endpoint(&config);
-    match house::administer(config, command.clone()) {
+    let performed = Desk::open(config).and_then(|desk| desk.perform(command.clone()));
+    match performed {
         Ok(answer) => {
             let text =
                 if form.json { pretty(&answer) } else { render(&command, &answer, &endpoint) };
@@ -429,6 +457,91 @@ fn administer(
         }
         Err(error) => complain(err, &format!("kiln: {error}\n"), Ending::Failed),
     }
+}
+
+fn key_ring(
+    action: &KeyRingAction,
+    load: impl FnOnce() -> Result<Config, ConfigError>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Ending {
+    let (command, form) = match action {
+        KeyRingAction::List(form) => (AdminCommand::ListRingKeys, form),
+        KeyRingAction::Rotate(form) => (AdminCommand::AddRingKey, form),
+        KeyRingAction::Rewrap(form) => (AdminCommand::Rewrap { after: None }, form),
+        KeyRingAction::Retire(form) => (AdminCommand::RetireRingKeys, form),
+    };
+    if matches!(action, KeyRingAction::List(_) | KeyRingAction::Retire(_)) {
+        return administer((command, *form), load, out, err);
+    }
+    let config = match load() {
+        Ok(config) => config,
+        Err(error) => return misconfigured(err, &error),
+    };
+    let rotates = command == AdminCommand::AddRingKey;
+    match Desk::open(config).and_then(|desk| rewrap(&desk, rotates, *form, err)) {
+        Ok(answer) if form.json => print(out, &pretty(&answer)),
+        Ok(answer) => print(out, &rewrapped(&answer)),
+        Err(error) => complain(err, &format!("kiln: {error}\n"), Ending::Failed),
+    }
+}
+
+/// How many data keys are wrapped anew between two lines about it.
+const REWRAPPED_BETWEEN_LINES: u64 = 20_000;
+
+/// Wraps every data key with the newest key, which is made before if `rotates`.
+fn rewrap(
+    desk: &Desk,
+    rotates: bool,
+    form: Form,
+    err: &mut dyn Write,
+) -> Result<Value, AdminError> {
+    if rotates {
+        desk.perform(AdminCommand::AddRingKey)?;
+    }
+    let keys = desk.perform(AdminCommand::ListRingKeys)?;
+    let keys = keys["ringKeys"].as_array().cloned().unwrap_or_default();
+    let (current, older): (Vec<Value>, Vec<Value>) =
+        keys.into_iter().partition(|key| key["isCurrent"] == true);
+    let wanted: u64 = older.iter().filter_map(|key| key["blobs"].as_u64()).sum();
+    let (mut done, mut told) = (0, 0);
+    let failed = loop {
+        let (before, mut after, mut failed) = (done, None, 0);
+        loop {
+            let step = desk.perform(AdminCommand::Rewrap { after })?;
+            done += step["rewrapped"].as_u64().unwrap_or_default();
+            failed += step["failed"].as_u64().unwrap_or_default();
+            if !form.json && done >= told + REWRAPPED_BETWEEN_LINES {
+                told = done;
+                // When nobody listens, the answer at the end still tells.
+                writeln!(err, "{done} of about {wanted}").ok();
+            }
+            after = step["nextAfter"].as_str().map(str::to_owned);
+            if after.is_none() {
+                break;
+            }
+        }
+        // An upload that was under way may have come to the old key after this passed by.
+        if done == before {
+            break failed;
+        }
+    };
+    let current = current.first().map_or(Value::Null, |key| key["ringKey"].clone());
+    Ok(json!({ "failed": failed, "rewrapped": done, "ringKey": current }))
+}
+
+fn rewrapped(answer: &Value) -> String {
+    let (key, done) = (text(&answer["ringKey"]), text(&answer["rewrapped"]));
+    let failed = match &answer["failed"] {
+        none if none.as_u64() == Some(0) => String::new(),
+        some => {
+            let some = text(some);
+            format!(
+                "Bodies whose key cannot be opened: {some}. The log of the server names them.\n"
+            )
+        }
+    };
+    format!("Key {key} is the current one. Bodies put under it: {done}.\n{failed}")
 }
 
 fn misconfigured(err: &mut dyn Write, error: &ConfigError) -> Ending {
@@ -461,7 +574,16 @@ const NEEDED_BY_ALL: [&str; 5] =
 /// The whole command line. Every command takes every setting, but shows only those it needs.
 fn command() -> Command {
     let mut command = Line::command().args(config::flags());
-    for name in ["account", "key", "usage", "replication", "lifecycle", "completions", "version"] {
+    for name in [
+        "account",
+        "key",
+        "key-ring",
+        "usage",
+        "replication",
+        "lifecycle",
+        "completions",
+        "version",
+    ] {
         let needs_some = !matches!(name, "completions" | "version");
         let hidden = config::flags()
             .into_iter()
@@ -715,6 +837,25 @@ fn render(command: &AdminCommand, answer: &Value, endpoint: &str) -> String {
                 ]
             })
         }
+        AdminCommand::ListRingKeys => {
+            let head = ["KEY", "MADE", "BODIES", "CURRENT"];
+            listing("No keys.", &head, &answer["ringKeys"], |key| {
+                let current = if key["isCurrent"] == true { "yes" } else { "no" };
+                vec![
+                    text(&key["ringKey"]),
+                    moment(&key["createdTimestamp"]),
+                    text(&key["blobs"]),
+                    current.to_owned(),
+                ]
+            })
+        }
+        AdminCommand::AddRingKey | AdminCommand::Rewrap { .. } => rewrapped(answer),
+        AdminCommand::RetireRingKeys => match answer["retired"].as_array() {
+            Some(retired) if !retired.is_empty() => {
+                format!("Taken out of the key ring: {}.\n", text(&answer["retired"]))
+            }
+            _ => "No key can be taken out: see `kiln key-ring list`.\n".to_owned(),
+        },
         AdminCommand::ListReplicationJobs { .. } => jobs(answer),
         AdminCommand::RetryReplicationJobs { .. } => match &answer["retried"] {
             number if number.as_u64() == Some(1) => "1 job is tried again.\n".to_owned(),

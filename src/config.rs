@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     pub(crate) uploads: Uploads,
     pub(crate) auth: Auth,
+    pub(crate) encryption: Encryption,
     pub(crate) replication: Replication,
 }
 
@@ -125,6 +126,12 @@ pub(crate) struct Auth {
     pub(crate) strict_cors_tokens: bool,
 }
 
+/// Server-side encryption.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Encryption {
+    pub(crate) default: NewBuckets,
+}
+
 /// The replication engine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replication {
@@ -173,6 +180,9 @@ choices! {
 
     /// What replication does with a file of more than 2048 bytes of metadata headers.
     LargeMetadata { #[default] Skip, "skip"; Copy, "copy"; }
+
+    /// How new buckets encrypt files that ask for nothing.
+    NewBuckets { #[default] None, "none"; SseB2, "sse-b2"; }
 }
 
 /// A setting that takes one of a few words.
@@ -260,6 +270,7 @@ impl Draft {
             catalog: Catalog::default(),
             uploads: Uploads::default(),
             auth: Auth::default(),
+            encryption: Encryption::default(),
             replication: Replication::default(),
         };
         Self {
@@ -340,7 +351,7 @@ struct Group {
     heading: &'static str,
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group { section: "", heading: "Server settings" },
     Group { section: "log", heading: "Log settings" },
     Group { section: "http", heading: "HTTP settings" },
@@ -348,6 +359,7 @@ const GROUPS: [Group; 8] = [
     Group { section: "blobs", heading: "Blob settings" },
     Group { section: "catalog", heading: "Catalog settings" },
     Group { section: "auth", heading: "Key settings" },
+    Group { section: "encryption", heading: "Encryption settings" },
     Group { section: "replication", heading: "Replication settings" },
 ];
 
@@ -478,6 +490,9 @@ settings! {
 
     "auth.strict_cors_tokens", Switch, Text("false"), config.auth.strict_cors_tokens = switch,
     "Refuse account tokens in downloads by pages of other origins; download tokens still serve them";
+
+    "encryption.default", Plain("WHAT"), Text("none"), config.encryption.default = choice,
+    "How new buckets encrypt files that ask for nothing: none, or sse-b2 as Backblaze since 2026";
 
     "replication.accept_empty_rules", Switch, Text("false"),
     config.replication.accept_empty_rules = switch,
@@ -1185,6 +1200,7 @@ mod tests {
         ("uploads.custom_timestamps", &["true"], &["2"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
         ("auth.strict_cors_tokens", &["true"], &["no"]),
+        ("encryption.default", &["none", "sse-b2"], &["", "SSE-B2", "sse-c", "true"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
         ("replication.accept_priority_zero", &["true"], &["2"]),
         ("replication.large_metadata", &["skip", "copy"], &["drop"]),

@@ -7,15 +7,18 @@ use serde_json::Value;
 
 use crate::api::native::account::basic_credentials;
 use crate::api::native::fields::{Fields, parse_query};
+use crate::auth::key_ring::{KeyRing, RingFile};
 use crate::auth::token::{TOKEN_LIFE_MS, TokenKind, Tokens};
+use crate::blobs::sealed::Cipher;
 use crate::domain::content_type;
 use crate::domain::cors::{self, CorsOperation, CorsRule};
 use crate::domain::digest::Sha1Digest;
+use crate::domain::encryption::{CustomerKey, DataKey};
 use crate::domain::file::{FileInfo, check_header_value};
-use crate::domain::ids::{BucketId, ClaimedFileId, FileId, KeyId};
+use crate::domain::ids::{BlobId, BucketId, ClaimedFileId, FileId, KeyId};
 use crate::domain::names::{BucketName, FileName, check_prefix, decode_text, successor};
 use crate::domain::percent;
-use crate::domain::range::Wanted;
+use crate::domain::range::{ByteRange, Wanted};
 use crate::domain::replication::{
     Leniency, ReplicationConfiguration, ReplicationRule, check_configuration, winning_rules,
 };
@@ -37,13 +40,16 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bucket_name", run: bucket_name },
     Target { name: "content_disposition", run: disposition },
     Target { name: "cors", run: cors_rule },
+    Target { name: "customer_key", run: customer_key },
     Target { name: "file_id", run: file_id },
     Target { name: "file_info", run: file_info },
     Target { name: "file_name", run: file_name },
     Target { name: "json_fields", run: json_fields },
+    Target { name: "key_ring", run: key_ring },
     Target { name: "query", run: query },
     Target { name: "range", run: range },
     Target { name: "replication_rules", run: replication_rules },
+    Target { name: "sealed", run: sealed },
     Target { name: "sha1", run: sha1 },
     Target { name: "token", run: token },
 ];
@@ -78,6 +84,44 @@ fn disposition(bytes: &[u8]) {
     if let Ok(kind) = content_type::resolve(Some(&given), "f") {
         assert!(kind.bytes().all(|byte| (32..127).contains(&byte)), "{kind:?}");
     }
+}
+
+/// Three lines: algorithm, key and MD5, as they stand in headers and fields.
+fn customer_key(bytes: &[u8]) {
+    let given = text(bytes);
+    let mut lines = given.lines();
+    let mut next = || lines.next().unwrap_or_default();
+    let (algorithm, key, md5) = (next(), next(), next());
+    match CustomerKey::parse(algorithm, key, md5) {
+        Ok(parsed) => assert_eq!((algorithm, parsed.md5().as_str()), ("AES256", md5)),
+        Err(refusal) => assert!(key.len() < 20 || !refusal.message.contains(key)),
+    }
+}
+
+/// Keeps no key ring.
+struct Nowhere;
+
+impl RingFile for Nowhere {
+    fn keep(&self, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn key_ring(bytes: &[u8]) {
+    if let Ok(ring) = KeyRing::read(bytes.to_vec(), Box::new(Nowhere)) {
+        let numbers: Vec<i64> = ring.list().iter().map(|key| key.number).collect();
+        assert!(!numbers.is_empty() && numbers.is_sorted());
+        assert!(ring.list().last().is_some_and(|key| key.is_current));
+    }
+}
+
+/// Two bytes say how long the content is said to be, the rest is said to be its sealed form.
+fn sealed(bytes: &[u8]) {
+    let Some((&[high, low], stored)) = bytes.split_first_chunk() else { return };
+    let size = u64::from(u16::from_be_bytes([high, low]));
+    let (key, id) = (DataKey::new([7; 32]), BlobId(7));
+    let cipher = Cipher::new(&key, id, size).expect("a key of the right length");
+    assert!(cipher.open_whole(stored, ByteRange::whole(size)).is_err(), "a forgery");
 }
 
 /// The first line is the origin of a page, each further line an allowed origin.

@@ -30,7 +30,8 @@ use crate::catalog::ring_keys::{self, RingKeyRow};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
-use crate::config::{Config, LargeMetadata, LogFormat};
+use crate::config::{Config, LargeMetadata, LogFormat, NewBuckets};
+use crate::domain::encryption::DefaultEncryption;
 use crate::domain::ids::{AccountId, BlobId, Numbers};
 use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
@@ -426,6 +427,10 @@ fn policy(config: &Config) -> Policy {
             accept_priority_zero: replication.accept_priority_zero,
         },
         copy_large_metadata: replication.large_metadata == LargeMetadata::Copy,
+        default_encryption: match config.encryption.default {
+            NewBuckets::None => DefaultEncryption::None,
+            NewBuckets::SseB2 => DefaultEncryption::Managed,
+        },
         part_sizes: PartSizes {
             bytes_min: config.limits.part_size_min,
             bytes_recommended: config.limits.part_size_recommended,
@@ -838,30 +843,50 @@ pub(crate) enum AdminError {
     Operation(OperationError),
 }
 
-/// Performs a command: in the running server, or here when none runs on the data folder.
-pub(crate) fn administer(config: Config, command: AdminCommand) -> Result<Value, AdminError> {
-    keep_files_private();
-    let exists = config.data_dir.join("meta.db").try_exists().unwrap_or(false);
-    if !exists {
-        return Err(AdminError::NoDataFolder(config.data_dir));
+/// Where administration commands are performed: in the running server, or here when none runs on
+/// the data folder.
+pub(crate) struct Desk {
+    runtime: tokio::runtime::Runtime,
+    config: Config,
+    opened: Option<Opened>,
+}
+
+impl Desk {
+    pub(crate) fn open(config: Config) -> Result<Self, AdminError> {
+        keep_files_private();
+        let exists = config.data_dir.join("meta.db").try_exists().unwrap_or(false);
+        if !exists {
+            return Err(AdminError::NoDataFolder(config.data_dir));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let opened = match open(&config, Parts::real()) {
+            Ok(opened) => Some(opened),
+            Err(StartError::InUse { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { runtime, config, opened })
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(StartError::Runtime)?;
-    match open(&config, Parts::real()) {
-        Ok(opened) => {
+
+    pub(crate) fn perform(&self, command: AdminCommand) -> Result<Value, AdminError> {
+        if let Some(opened) = &self.opened {
             let operator = Operator::of_data_folder();
-            let performed = runtime.block_on(manage::perform(&opened.app, &operator, command));
+            let performed = self.runtime.block_on(manage::perform(&opened.app, &operator, command));
+            return performed.map_err(AdminError::Operation);
+        }
+        let request = admin_request(&self.config, &command)?;
+        Ok(self.runtime.block_on(outbound::ask_admin(request))?)
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if let Some(opened) = &self.opened {
             opened.app.catalog.close();
-            performed.map_err(AdminError::Operation)
         }
-        Err(StartError::InUse { .. }) => {
-            let request = admin_request(&config, &command)?;
-            Ok(runtime.block_on(outbound::ask_admin(request))?)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -73,6 +73,17 @@ impl Account {
         text(&self.call("b2_create_bucket", &wanted).await?, "bucketId")
     }
 
+    /// Has a bucket encrypt new files with SSE-B2.
+    pub(crate) async fn encrypt(&self, bucket_id: &str) -> Fallible<()> {
+        let wanted = json!({
+            "accountId": self.id,
+            "bucketId": bucket_id,
+            "defaultServerSideEncryption": { "mode": "SSE-B2", "algorithm": "AES256" },
+        });
+        self.call("b2_update_bucket", &wanted).await?;
+        Ok(())
+    }
+
     /// Creates an application key for the whole account and returns its id.
     pub(crate) async fn create_key(&self, name: &str, capabilities: &[&str]) -> Fallible<String> {
         let wanted = json!({

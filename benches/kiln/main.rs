@@ -29,6 +29,7 @@ mod listing;
 mod load;
 mod process;
 mod report;
+mod sealed;
 mod server;
 mod sink;
 mod small;
@@ -125,12 +126,13 @@ enum Workload {
     LargePuts,
     Parts,
     Copies,
+    Sealed,
     Mixed,
     Memory,
 }
 
 impl Workload {
-    const ALL: [(&str, Self); 15] = [
+    const ALL: [(&str, Self); 16] = [
         ("start_up", Self::StartUp),
         ("put4k_c1", Self::PutsAlone),
         ("put4k_c64", Self::PutsSideBySide),
@@ -144,6 +146,7 @@ impl Workload {
         ("put64m_c4", Self::LargePuts),
         ("large1g", Self::Parts),
         ("copy_c16", Self::Copies),
+        ("sealed", Self::Sealed),
         ("mixed_c32", Self::Mixed),
         ("memory_c64", Self::Memory),
     ];
@@ -163,6 +166,7 @@ impl Workload {
             Self::LargePuts => bulk::puts(bench).await,
             Self::Parts => large::parts(bench).await,
             Self::Copies => large::copies(bench).await,
+            Self::Sealed => sealed::sealed(bench).await,
             Self::Mixed => large::mixed(bench).await,
             Self::Memory => bulk::memory(bench).await,
         }

@@ -52,7 +52,9 @@ pub(crate) fn wrap(
 ) -> Result<Vec<u8>, DataKeyError> {
     let salt: [u8; SALT_BYTES] = entropy::bytes(entropy);
     let wrapping = derived(secret, &salt, purpose, blob)?;
-    let mut sealed = key.expose().to_vec();
+    // With room for the tag, so that no copy of the key is left behind when it is appended.
+    let mut sealed = Vec::with_capacity(KEY_BYTES + AES_256_GCM.tag_len());
+    sealed.extend_from_slice(key.expose());
     let nonce = Nonce::assume_unique_for_key(NONCE);
     wrapping
         .seal_in_place_append_tag(nonce, Aad::empty(), &mut sealed)

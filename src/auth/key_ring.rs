@@ -1,8 +1,8 @@
 //! The key ring: the numbered keys that wrap the keys of blobs encrypted with SSE-B2.
 //!
-//! Shape: one small text file apart from the catalog, a line for each key. The key with the largest
-//! number is the current one: new blobs are wrapped with it. Older ones stay until nothing is
-//! wrapped with them any more. A number is never used for a second key. Not here: who is wrapped
+//! Shape: one small text file apart from the catalog, a line for each key. New blobs are wrapped
+//! with the key that has the largest number. Older ones stay until nothing is wrapped with them any
+//! more. A number is never used for a second key. Not here: who is wrapped
 //! with which key (the catalog knows) and the file itself (whoever opens the ring hands in a way to
 //! keep it). The promise that would break first: a key is durable before anything is wrapped with
 //! it.
@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
@@ -65,9 +65,16 @@ pub(crate) struct RingKeyFacts {
     pub(crate) fingerprint: [u8; FINGERPRINT_BYTES],
 }
 
+/// The keys, and which of them wraps new blobs: the newest one that the catalog knows.
+#[derive(Default)]
+struct Keys {
+    all: BTreeMap<i64, RingKey>,
+    current: i64,
+}
+
 /// The key ring in use.
 pub(crate) struct KeyRing {
-    keys: RwLock<BTreeMap<i64, RingKey>>,
+    keys: RwLock<Keys>,
     file: Box<dyn RingFile>,
     /// Held while the ring is changed, so that two changes do not undo each other.
     changing: Mutex<()>,
@@ -131,15 +138,17 @@ fn text_of(keys: &BTreeMap<i64, RingKey>) -> Zeroizing<String> {
     text
 }
 
-fn current(keys: &BTreeMap<i64, RingKey>) -> Option<(i64, &RingKey)> {
-    keys.last_key_value().map(|(number, key)| (*number, key))
+fn newest(keys: &BTreeMap<i64, RingKey>) -> Option<i64> {
+    keys.last_key_value().map(|(number, _)| *number)
 }
 
 impl KeyRing {
     /// Reads the ring out of the text of its file, which is wiped.
     pub(crate) fn read(text: Vec<u8>, file: Box<dyn RingFile>) -> Result<Self, BadRing> {
         let text = Zeroizing::new(text);
-        let keys = RwLock::new(parse(&text)?);
+        let all = parse(&text)?;
+        let current = newest(&all).unwrap_or_default();
+        let keys = RwLock::new(Keys { all, current });
         Ok(Self { keys, file, changing: Mutex::default() })
     }
 
@@ -150,18 +159,23 @@ impl KeyRing {
         entropy: &dyn Entropy,
     ) -> io::Result<Self> {
         let ring = Self { keys: RwLock::default(), file, changing: Mutex::default() };
-        ring.add_key(now, entropy)?;
+        let first = ring.add_key(now, entropy)?;
+        ring.use_key(first.number);
         Ok(ring)
     }
 
-    fn keys(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<i64, RingKey>> {
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys_mut(&self) -> RwLockWriteGuard<'_, Keys> {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts `changed` in the place of the keys once its text is durable.
     fn keep(&self, changed: BTreeMap<i64, RingKey>) -> io::Result<()> {
         self.file.keep(text_of(&changed).as_bytes())?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = changed;
+        self.keys_mut().all = changed;
         Ok(())
     }
 
@@ -170,29 +184,38 @@ impl KeyRing {
             let RingKey { made_at, secret, retired } = key;
             (*number, RingKey { made_at: *made_at, secret: secret.clone(), retired: *retired })
         };
-        self.keys().iter().map(copy).collect()
+        self.keys().all.iter().map(copy).collect()
     }
 
-    /// Makes a new current key, durable when this answers; blocks. Answers its number.
-    pub(crate) fn add_key(&self, now: Millis, entropy: &dyn Entropy) -> io::Result<i64> {
+    /// Makes a new key, durable when this answers; blocks. It wraps nothing before
+    /// [`KeyRing::use_key`].
+    pub(crate) fn add_key(&self, now: Millis, entropy: &dyn Entropy) -> io::Result<RingKeyFacts> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.copied();
-        let number = current(&changed).map_or(1, |(number, _)| number + 1);
+        let number = newest(&changed).map_or(1, |number| number + 1);
         let secret = Zeroizing::new(entropy::bytes(entropy));
+        let fingerprint = fingerprint(&secret);
         changed.insert(number, RingKey { made_at: now, secret, retired: false });
         self.keep(changed)?;
-        Ok(number)
+        Ok(RingKeyFacts { number, made_at: now, is_current: false, fingerprint })
     }
 
-    #[cfg(test)]
+    /// From now on new blobs are wrapped with this key, unless a newer one is in use already.
+    pub(crate) fn use_key(&self, number: i64) {
+        let mut keys = self.keys_mut();
+        if keys.all.contains_key(&number) {
+            keys.current = keys.current.max(number);
+        }
+    }
+
     /// Takes a key out of the file; blocks. Whoever calls knows that nothing is wrapped with it. The
-    /// current key stays.
+    /// current key stays, and so do newer ones.
     pub(crate) fn retire(&self, number: i64) -> io::Result<()> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.copied();
-        let is_current = current(&changed).is_some_and(|(last, _)| last == number);
+        let is_older = number < self.keys().current;
         match changed.get_mut(&number) {
-            Some(key) if !is_current => key.retired = true,
+            Some(key) if is_older => key.retired = true,
             _ => return Ok(()),
         }
         self.keep(changed)
@@ -201,14 +224,13 @@ impl KeyRing {
     /// The keys in the file, oldest first.
     pub(crate) fn list(&self) -> Vec<RingKeyFacts> {
         let keys = self.keys();
-        let last = current(&keys).map(|(number, _)| number);
         let facts = |(number, key): (&i64, &RingKey)| RingKeyFacts {
             number: *number,
             made_at: key.made_at,
-            is_current: Some(*number) == last,
+            is_current: *number == keys.current,
             fingerprint: fingerprint(&key.secret),
         };
-        keys.iter().filter(|(_, key)| !key.retired).map(facts).collect()
+        keys.all.iter().filter(|(_, key)| !key.retired).map(facts).collect()
     }
 
     /// Wraps the key of a blob with the current key.
@@ -219,7 +241,8 @@ impl KeyRing {
         entropy: &dyn Entropy,
     ) -> Result<Seal, DataKeyError> {
         let keys = self.keys();
-        let (ring_key, current) = current(&keys).ok_or(DataKeyError::NoRingKey(0))?;
+        let ring_key = keys.current;
+        let current = keys.all.get(&ring_key).ok_or(DataKeyError::NoRingKey(ring_key))?;
         let wrapped = data_keys::wrap(&current.secret, PURPOSE, blob, key, entropy)?;
         Ok(Seal::Managed { ring_key, wrapped })
     }
@@ -232,7 +255,7 @@ impl KeyRing {
         wrapped: &[u8],
     ) -> Result<DataKey, DataKeyError> {
         let keys = self.keys();
-        let key = keys.get(&ring_key).ok_or(DataKeyError::NoRingKey(ring_key))?;
+        let key = keys.all.get(&ring_key).ok_or(DataKeyError::NoRingKey(ring_key))?;
         data_keys::unwrap(&key.secret, PURPOSE, blob, wrapped)
     }
 }
@@ -275,7 +298,12 @@ mod tests {
         let ring = KeyRing::make(Box::new(file.clone()), NOW, &entropy).expect("kept");
         let key = data_keys::draw(&entropy);
         let first = ring.wrap(BLOB, &key, &entropy).expect("wraps");
-        assert_eq!(ring.add_key(NOW.plus(5), &entropy).expect("kept"), 2);
+        assert_eq!(ring.add_key(NOW.plus(5), &entropy).expect("kept").number, 2);
+        let before = ring.wrap(BLOB, &key, &entropy).expect("wraps");
+        assert!(matches!(before, Seal::Managed { ring_key: 1, .. }), "not in use yet");
+        ring.use_key(2);
+        ring.use_key(1);
+        ring.use_key(3);
         let second = ring.wrap(BLOB, &key, &entropy).expect("wraps");
         assert!(matches!(second, Seal::Managed { ring_key: 2, .. }), "{second:?}");
         let text = file.text.lock().expect("no panic").clone();
@@ -301,13 +329,17 @@ mod tests {
         ring.retire(1).expect("nothing to keep");
         assert_eq!(ring.list().len(), 1, "the current key is not retired");
         ring.add_key(NOW, &entropy).expect("kept");
+        ring.retire(1).expect("nothing to keep");
+        assert_eq!(ring.list().len(), 2, "still the current key");
+        ring.use_key(2);
         ring.retire(1).expect("kept");
         assert_eq!(ring.list().iter().map(|key| key.number).collect::<Vec<_>>(), [2]);
         assert!(unwraps(&ring, &old));
         let text = file.text.lock().expect("no panic").clone();
         let again = KeyRing::read(text, Box::new(file)).expect("its own text");
         assert!(!unwraps(&again, &old));
-        assert_eq!(again.add_key(NOW, &entropy).expect("kept"), 3, "no number comes twice");
+        let next = again.add_key(NOW, &entropy).expect("kept");
+        assert_eq!(next.number, 3, "no number comes twice");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::blobs::sealed::{SEGMENT_BYTES, Sealer, stored_bytes};
+use crate::blobs::sealed::{SEGMENT, Sealer, stored_bytes};
 use crate::blobs::{BlobReader, BlobStore, BlobWriter, Error};
 use crate::clock::Clock;
 use crate::domain::blob::Placement;
@@ -56,7 +56,7 @@ const HOURS_KEPT: usize = 4;
 
 /// What one write call carries: bigger ones save nothing and cost memory in every upload.
 const BUFFER_BYTES: usize = 256 * 1024;
-const _: () = assert!((BUFFER_BYTES as u64).is_multiple_of(SEGMENT_BYTES), "sealed as they come");
+const _: () = assert!(BUFFER_BYTES.is_multiple_of(SEGMENT), "sealed as they come");
 /// Alignment of memory, offset and length that writes past the page cache ask for.
 const PAGE_BYTES: usize = 4096;
 /// Buffers handed to the pool of threads at a time: one is hashed while the one before it is

@@ -26,12 +26,12 @@ use crate::domain::encryption::DataKey;
 use crate::domain::ids::BlobId;
 use crate::domain::range::ByteRange;
 
-/// Content in one segment. Buffers of writers are a multiple of it.
-pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024;
-const SEGMENT: usize = 64 * 1024;
+/// Content in one segment, in bytes. Buffers of writers are a multiple of it.
+pub(crate) const SEGMENT: usize = 64 * 1024;
+const SEGMENT_BYTES: u64 = 64 * 1024;
 /// Length of the tag of a segment.
-pub(crate) const TAG_BYTES: u64 = 16;
 const TAG: usize = 16;
+const TAG_BYTES: u64 = 16;
 /// Segments whose tags are read at a time.
 const TAGS_AHEAD: u64 = 1024;
 /// A rest up to this size is read with its tags in one go.
@@ -414,6 +414,10 @@ mod tests {
 
     const ID: BlobId = BlobId(0x1234_5678);
 
+    fn fits(size: u64) -> usize {
+        usize::try_from(size).expect("it fits")
+    }
+
     fn key(seed: u8) -> DataKey {
         DataKey::new([seed; 32])
     }
@@ -472,7 +476,7 @@ mod tests {
             _: BlockChecks,
         ) -> BoxFuture<'_, Result<Box<dyn BlobReader>, Error>> {
             Box::pin(async move {
-                let within = |at: u64| usize::try_from(at).expect("fits").min(self.stored.len());
+                let within = |at: u64| fits(at).min(self.stored.len());
                 let bytes = &self.stored[within(range.start)..within(range.end)];
                 assert_eq!(id, ID);
                 let chunks = bytes.chunks(self.chunk).map(Bytes::copy_from_slice).collect();
@@ -627,8 +631,7 @@ mod tests {
             let content = content(size);
             let stored = sealed(&content, ID, 4);
             let range = ByteRange { start: one.min(other), end: one.max(other) };
-            let at = |offset| usize::try_from(offset).expect("it fits");
-            let wanted = &content[at(range.start)..at(range.end)];
+            let wanted = &content[fits(range.start)..fits(range.end)];
             // Chunks of single bytes would take for ever.
             let (got, right) = read(stored.clone(), chunk.max(100), size, range);
             prop_assert!(right && got == wanted);

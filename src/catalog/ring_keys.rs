@@ -1,6 +1,7 @@
 //! Rows of the keys of the key ring, and which blobs are wrapped with each.
 
 use crate::catalog::tx::{Error, Tx, Value, collect, find};
+use crate::domain::ids::BlobId;
 use crate::domain::time::Millis;
 
 /// A key of the ring as the catalog knows it.
@@ -37,6 +38,12 @@ pub(crate) fn insert_ring_key(tx: &mut dyn Tx, key: &RingKeyRow) -> Result<(), E
     Ok(())
 }
 
+/// From now on no blob can be wrapped with that key.
+pub(crate) fn delete_ring_key(tx: &mut dyn Tx, number: i64) -> Result<(), Error> {
+    tx.execute("DELETE FROM ring_keys WHERE key_no = ?1", &[Value::Int(number)])?;
+    Ok(())
+}
+
 /// Whether blobs may be wrapped with that key.
 pub(crate) fn is_ring_key(tx: &mut dyn Tx, number: i64) -> Result<bool, Error> {
     let sql = "SELECT key_no FROM ring_keys WHERE key_no = ?1";
@@ -47,4 +54,66 @@ pub(crate) fn is_ring_key(tx: &mut dyn Tx, number: i64) -> Result<bool, Error> {
 pub(crate) fn is_in_use(tx: &mut dyn Tx, number: i64) -> Result<bool, Error> {
     let sql = "SELECT blob_id FROM blobs WHERE ring_key = ?1 LIMIT 1";
     Ok(find(tx, sql, &[Value::Int(number)], |row| row.int(0))?.is_some())
+}
+
+/// How many blobs are wrapped with each key that wraps any.
+pub(crate) fn count_blobs(tx: &mut dyn Tx) -> Result<Vec<(i64, i64)>, Error> {
+    collect(
+        tx,
+        "SELECT ring_key, CAST(COUNT(*) AS BIGINT) FROM blobs
+          WHERE ring_key IS NOT NULL GROUP BY ring_key ORDER BY ring_key",
+        &[],
+        |row| Ok((row.int(0)?, row.int(1)?)),
+    )
+}
+
+/// The wrapped key of a blob. Ordered by the key it is wrapped with, then by blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrappedKey {
+    pub(crate) ring_key: i64,
+    pub(crate) blob: BlobId,
+    pub(crate) wrapped: Vec<u8>,
+}
+
+/// At most `limit` wrapped keys after a place in their order whose ring key is older than `current`.
+pub(crate) fn list_outdated(
+    tx: &mut dyn Tx,
+    current: i64,
+    (ring_key, blob): (i64, BlobId),
+    limit: i64,
+) -> Result<Vec<WrappedKey>, Error> {
+    collect(
+        tx,
+        "SELECT ring_key, blob_id, sealed_key FROM blobs
+          WHERE ring_key >= ?2 AND ring_key < ?1 AND (ring_key > ?2 OR blob_id > ?3)
+          ORDER BY ring_key, blob_id LIMIT ?4",
+        &[Value::Int(current), Value::Int(ring_key), Value::Int(blob.0), Value::Int(limit)],
+        |row| {
+            Ok(WrappedKey {
+                ring_key: row.int(0)?,
+                blob: BlobId(row.int(1)?),
+                wrapped: row.bytes(2)?.to_vec(),
+            })
+        },
+    )
+}
+
+/// Puts the key of a blob, wrapped anew, in the place of `old`; false when that is not there any
+/// more.
+pub(crate) fn replace_wrapped(
+    tx: &mut dyn Tx,
+    old: &WrappedKey,
+    new: &WrappedKey,
+) -> Result<bool, Error> {
+    let replaced = tx.execute(
+        "UPDATE blobs SET sealed_key = ?3, ring_key = ?4
+          WHERE blob_id = ?1 AND ring_key = ?2",
+        &[
+            Value::Int(old.blob.0),
+            Value::Int(old.ring_key),
+            Value::Bytes(&new.wrapped),
+            Value::Int(new.ring_key),
+        ],
+    )?;
+    Ok(replaced > 0)
 }

@@ -66,8 +66,13 @@ pub(crate) struct BucketSettings {
     pub(crate) lifecycle_rules: Vec<LifecycleRule>,
     pub(crate) replication: ReplicationConfiguration,
     /// Of new files that ask for nothing themselves.
-    #[serde(skip_serializing_if = "DefaultEncryption::is_none")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) encryption: DefaultEncryption,
+}
+
+/// What says nothing is not stored, so that the stored form does not grow with every feature.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Checks bucket info: at most 10 entries, names like those of file info, 10,000 bytes in all.

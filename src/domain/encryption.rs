@@ -48,9 +48,31 @@ pub(crate) enum DefaultEncryption {
 }
 
 impl DefaultEncryption {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this form")]
-    pub(crate) fn is_none(&self) -> bool {
-        *self == Self::None
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::None
+    }
+}
+
+/// What a request wants a bucket to do with new files that ask for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AskedDefault {
+    /// What the server does with new buckets.
+    OfServer,
+    Managed,
+    /// Encrypt with a customer's key, which no bucket can do.
+    Customer,
+}
+
+impl AskedDefault {
+    /// The default to store, on a server whose own is `of_server`.
+    pub(crate) fn settle(self, of_server: DefaultEncryption) -> Result<DefaultEncryption, Refusal> {
+        match self {
+            Self::OfServer => Ok(of_server),
+            Self::Managed => Ok(DefaultEncryption::Managed),
+            Self::Customer => {
+                Err(bad_request("SSE-C cannot be the default encryption of a bucket"))
+            }
+        }
     }
 }
 
@@ -80,6 +102,30 @@ impl AskedEncryption {
             (Self::Default, DefaultEncryption::None) => Sealing::None,
             (Self::Default, DefaultEncryption::Managed) | (Self::Managed, _) => Sealing::Managed,
             (Self::Customer(key), _) => Sealing::Customer(key),
+        }
+    }
+}
+
+impl Encryption {
+    /// How a part of a large file that is encrypted so is to be sealed, except that whoever calls
+    /// must compare a customer's key with the file's. Only for SSE-C is the key sent again; that
+    /// the server encrypts may be repeated.
+    pub(crate) fn sealing_of_part(&self, asked: AskedEncryption) -> Result<Sealing, Refusal> {
+        match (self, asked) {
+            (Self::None, AskedEncryption::Default) => Ok(Sealing::None),
+            (Self::Managed, AskedEncryption::Default | AskedEncryption::Managed) => {
+                Ok(Sealing::Managed)
+            }
+            (Self::Customer { .. }, AskedEncryption::Customer(key)) => Ok(Sealing::Customer(key)),
+            (Self::Customer { .. }, _) => Err(bad_request(
+                "the large file was started with a customer key, which must come with each part",
+            )),
+            (Self::None, AskedEncryption::Managed) => {
+                Err(bad_request("the large file was not started with server-side encryption"))
+            }
+            (Self::None | Self::Managed, AskedEncryption::Customer(_)) => {
+                Err(bad_request("the large file was not started with a customer key"))
+            }
         }
     }
 }

@@ -136,7 +136,7 @@ impl Default for FileInfo {
 
 /// Bytes that names and values of one version may have together (documented).
 const METADATA_BYTES_MAX: usize = 7000;
-/// The same in a bucket with Object Lock (documented).
+/// The same in buckets with Object Lock, and for files whose uploader asks for encryption (documented).
 const SHORT_METADATA_BYTES_MAX: usize = 2048;
 /// Longest name of a file info, in bytes (documented).
 const INFO_NAME_BYTES_MAX: usize = 50;
@@ -248,7 +248,7 @@ fn check_metadata_bytes(bytes: usize, max: usize) -> Result<(), Refusal> {
     Err(refuse(Code::MetadataExceeded, text))
 }
 
-/// Checks the smaller limit on metadata, that of buckets with Object Lock.
+/// Checks the smaller limit on metadata.
 pub(crate) fn check_short_metadata(name: &FileName, info: &FileInfo) -> Result<(), Refusal> {
     let infos = info.entries();
     let infos: usize =

@@ -10,6 +10,7 @@ use crate::domain::bucket::{
 };
 use crate::domain::capability::Capability;
 use crate::domain::cors::{self, CorsRule};
+use crate::domain::encryption::AskedDefault;
 use crate::domain::ids::BucketId;
 use crate::domain::lifecycle::{self, LifecycleRule};
 use crate::domain::lock::{BucketLock, BucketLockChange, DefaultChange};
@@ -25,31 +26,6 @@ use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
 use crate::operations::error::Error;
 use crate::operations::replication_rules;
 
-/// A feature of later versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LaterFeature {
-    Encryption,
-}
-
-/// Features of later versions that a request asked for. Each is refused in words.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LaterFeatures(pub(crate) Vec<LaterFeature>);
-
-impl LaterFeatures {
-    /// The right to ask comes before the answer that it is not there.
-    fn refuse(&self, caller: &Caller) -> Result<(), Refusal> {
-        for feature in &self.0 {
-            match feature {
-                LaterFeature::Encryption => caller.require(Capability::WriteBucketEncryption)?,
-            }
-        }
-        match self.0.first() {
-            Some(LaterFeature::Encryption) => Err(not_supported("server-side encryption")),
-            None => Ok(()),
-        }
-    }
-}
-
 /// What a new bucket shall be.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NewBucket {
@@ -59,8 +35,8 @@ pub(crate) struct NewBucket {
     pub(crate) cors_rules: Vec<CorsRule>,
     pub(crate) lifecycle_rules: Vec<LifecycleRule>,
     pub(crate) file_lock: BucketLockChange,
+    pub(crate) encryption: Option<AskedDefault>,
     pub(crate) replication: Option<ReplicationConfiguration>,
-    pub(crate) later: LaterFeatures,
 }
 
 /// Makes a bucket in the caller's account.
@@ -71,6 +47,10 @@ pub(crate) async fn create_bucket(
 ) -> Result<Bucket, Error> {
     caller.require(Capability::WriteBuckets)?;
     caller.require_unrestricted()?;
+    let encryption = wanted.encryption.unwrap_or(AskedDefault::OfServer);
+    if encryption != AskedDefault::OfServer {
+        caller.require(Capability::WriteBucketEncryption)?;
+    }
     if wanted.replication.is_some() {
         replication_rules::require_right(caller)?;
     }
@@ -80,7 +60,6 @@ pub(crate) async fn create_bucket(
     check_bucket_info(&wanted.info)?;
     cors::check_rules(&wanted.cors_rules)?;
     lifecycle::check_rules(&wanted.lifecycle_rules)?;
-    wanted.later.refuse(caller)?;
     let replication = wanted.replication.unwrap_or_default();
     let replication = check_configuration(replication, None, app.policy.replication_leniency)?;
     let settings = BucketSettings {
@@ -88,8 +67,8 @@ pub(crate) async fn create_bucket(
         cors_rules: wanted.cors_rules,
         lifecycle_rules: wanted.lifecycle_rules,
         file_lock,
+        encryption: encryption.settle(app.policy.default_encryption)?,
         replication,
-        ..BucketSettings::default()
     };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
     let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);
@@ -148,9 +127,9 @@ pub(crate) struct BucketChange {
     pub(crate) cors_rules: Option<Vec<CorsRule>>,
     pub(crate) lifecycle_rules: Option<Vec<LifecycleRule>>,
     pub(crate) file_lock: BucketLockChange,
+    pub(crate) encryption: Option<AskedDefault>,
     pub(crate) replication: Option<ReplicationConfiguration>,
     pub(crate) if_revision_is: Option<i64>,
-    pub(crate) later: LaterFeatures,
 }
 
 /// Changes a bucket: all of it or nothing.
@@ -163,6 +142,9 @@ pub(crate) async fn update_bucket(
     caller.require(Capability::WriteBuckets)?;
     let id = parse_bucket_id(id)?;
     caller.require_bucket(Capability::WriteBuckets, id)?;
+    if change.encryption.is_some() {
+        caller.require(Capability::WriteBucketEncryption)?;
+    }
     if change.replication.is_some() {
         replication_rules::require_right(caller)?;
     }
@@ -184,7 +166,8 @@ pub(crate) async fn update_bucket(
     if let Some(rules) = &change.lifecycle_rules {
         lifecycle::check_rules(rules)?;
     }
-    change.later.refuse(caller)?;
+    let of_server = app.policy.default_encryption;
+    let encryption = change.encryption.map(|asked| asked.settle(of_server)).transpose()?;
     let leniency = app.policy.replication_leniency;
     let now = app.clock.now();
     let id = grant.bucket.id;
@@ -205,6 +188,7 @@ pub(crate) async fn update_bucket(
                 bucket.settings.replication = checked;
             }
             bucket.kind = kind.unwrap_or(bucket.kind);
+            bucket.settings.encryption = encryption.unwrap_or(bucket.settings.encryption);
             if let Some(info) = &change.info {
                 bucket.settings.bucket_info.clone_from(info);
             }

@@ -1,16 +1,18 @@
 //! Server-side copies: of a file to a new version, of a file into a part of a large file. No byte
-//! is written again where a reference does.
+//! is written again where a reference does; where source and copy are not encrypted alike, the
+//! bytes go through in one stream.
 
 use std::sync::Arc;
 
 use crate::auth::caller::{Caller, Grant};
+use crate::blobs;
 use crate::catalog::blob_refs::{self, NewBlob, Place, StoredBlob};
 use crate::catalog::{Abort, Error as CatalogError, Tx, files};
-use crate::domain::blob::{Piece, Placement, Seal};
+use crate::domain::blob::Piece;
 use crate::domain::bucket::BucketType;
 use crate::domain::capability::Capability;
-use crate::domain::digest::{Hasher, Md5Digest};
-use crate::domain::encryption::Encryption;
+use crate::domain::digest::{Corrupt, Hasher, Md5Digest};
+use crate::domain::encryption::{AskedEncryption, CustomerKey, Sealing};
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYTES_MAX};
 use crate::domain::ids::{BlobId, BucketId, ClaimedFileId};
 use crate::domain::large_file::{Part, PartNumber};
@@ -18,17 +20,21 @@ use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::range::{ByteRange, Unsatisfiable, Wanted};
 use crate::domain::refusal::{
-    Code, Refusal, bad_request, invalid_file_id, no_such_bucket, no_such_file_id, not_supported,
+    Code, Refusal, bad_request, invalid_file_id, no_such_bucket, no_such_file_id,
     range_not_satisfiable, refuse, shorten, unauthorized,
 };
 use crate::operations::App;
 use crate::operations::authorize::{fence, parse_bucket_id};
 use crate::operations::download::read_through;
 use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::encryption::{
+    check_key, encryption_of, is_sealed_alike, reseal, sealing_of_part,
+};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::large_files::unfinished;
 use crate::operations::locks;
+use crate::operations::upload::check_metadata;
 
 /// What is to be copied.
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct Source {
     pub(crate) file_id: String,
     /// `bytes=first-last`; None copies everything.
     pub(crate) range: Option<String>,
+    /// The customer's key that the source is encrypted with.
+    pub(crate) key: Option<CustomerKey>,
 }
 
 /// Where the metadata of a copy comes from.
@@ -59,6 +67,7 @@ pub(crate) struct NewCopy {
     pub(crate) metadata: Metadata,
     /// Never that of the source.
     pub(crate) lock: FileLock,
+    pub(crate) encryption: AskedEncryption,
 }
 
 /// A source that the caller may read.
@@ -66,6 +75,7 @@ struct Readable {
     version: FileVersion,
     blob: StoredBlob,
     range: ByteRange,
+    key: Option<CustomerKey>,
 }
 
 impl Readable {
@@ -110,9 +120,7 @@ fn readable(app: &App, caller: &Caller, source: &Source) -> Result<Readable, Err
     if version.action != Action::Upload {
         return Err(bad_request(format!("not a file that can be copied: {}", shorten(id))).into());
     }
-    if version.encryption != Encryption::None {
-        return Err(not_supported("copying encrypted files").into());
-    }
+    check_key(&version.encryption, source.key.as_ref())?;
     let blob = blob.filter(|blob| blob.size == version.size);
     let blob = blob.ok_or(CatalogError::Unreadable { what: "blob of a file version" })?;
     let range = wanted
@@ -123,7 +131,7 @@ fn readable(app: &App, caller: &Caller, source: &Source) -> Result<Readable, Err
         let text = format!("Copy source too big: {}", range.len());
         return Err(refuse(Code::SourceTooLarge, text).into());
     }
-    Ok(Readable { version, blob, range })
+    Ok(Readable { version, blob, range, key: source.key.clone() })
 }
 
 /// How a copy gets its bytes.
@@ -175,34 +183,46 @@ struct Copied {
     md5: Md5Digest,
 }
 
-/// Digests of what is copied, read only where the source does not tell them already.
-async fn copied(app: &App, source: &Readable) -> Result<Copied, Error> {
+/// The bytes of a copy and their digests. Nothing is read where the source tells the digests
+/// already, and nothing is written where the blobs of the source can be shared.
+async fn copied(app: &App, source: &Readable, sealing: &Sealing) -> Result<Copied, Error> {
     let (size, whole) = (source.range.len(), source.is_whole());
+    let alike = is_sealed_alike(&source.version.encryption, sealing);
+    if !alike || (!whole && size <= app.policy.inline_max) {
+        return written(app, source, sealing).await;
+    }
     if whole && let (Some(_), Some(md5)) = (source.version.sha1.digest(), source.version.md5) {
         let (bytes, sha1) = (Bytes::Shared(source.blob.id), source.version.sha1);
         return Ok(Copied { bytes, size, sha1, md5 });
     }
     let mut hasher = Hasher::new();
-    let mut kept = Vec::new();
-    let keeps = size <= app.policy.inline_max;
-    read_through(app, &source.blob, source.range, None, &mut |chunk| {
-        hasher.update(chunk);
-        if keeps {
-            kept.extend_from_slice(chunk);
-        }
-    })
-    .await?;
+    let key = source.key.as_ref();
+    read_through(app, &source.blob, source.range, key, &mut |chunk| hasher.content(chunk)).await?;
     let digests = hasher.finish();
-    let id = app.numbers.blob(app.clock.now());
     let bytes = if whole {
         Bytes::Shared(source.blob.id)
-    } else if keeps {
-        let (placement, seal) = (Placement::Inline(kept.into()), Seal::Plain);
-        Bytes::Fresh(NewBlob { id, size, checks: digests.checks, placement, seal })
     } else {
+        let id = app.numbers.blob(app.clock.now());
         Bytes::Stretch { id, pieces: stretch(app, source)? }
     };
     Ok(Copied { bytes, size, sha1: ContentSha1::Verified(digests.sha1), md5: digests.md5 })
+}
+
+/// Reads what is copied and writes it anew, sealed as the copy is to be.
+async fn written(app: &App, source: &Readable, sealing: &Sealing) -> Result<Copied, Error> {
+    let (size, key) = (source.range.len(), source.key.as_ref());
+    let (digests, intake) = reseal(app, &source.blob, source.range, key, sealing, &|| ()).await?;
+    let known = source.version.sha1.digest().filter(|_| source.is_whole());
+    if known.is_some_and(|known| known != digests.sha1) {
+        let corrupt = Corrupt { block: 0 };
+        return Err(blobs::Error::Damaged { id: source.blob.id, corrupt }.into());
+    }
+    let sha1 = match known {
+        Some(_) => source.version.sha1,
+        None => ContentSha1::Verified(digests.sha1),
+    };
+    let blob = intake.finish(app, &digests).await?;
+    Ok(Copied { bytes: Bytes::Fresh(blob), size, sha1, md5: digests.md5 })
 }
 
 /// The pieces that hold the range of the source.
@@ -251,8 +271,10 @@ pub(crate) async fn copy_file(
         Metadata::Copy => (readable.version.content_type.clone(), readable.version.info.clone()),
         Metadata::Replace { content_type, info } => (content_type, info),
     };
-    locks::check_metadata(&grant.bucket, &wanted.name, &info)?;
-    let copied = copied(app, &readable).await?;
+    check_metadata(&grant.bucket, &wanted.encryption, &wanted.name, &info)?;
+    let sealing = wanted.encryption.in_bucket(fence.bucket.settings.encryption);
+    let encryption = encryption_of(app, &sealing)?;
+    let copied = copied(app, &readable, &sealing).await?;
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
     let (source_id, name, lock) = (wanted.source.file_id, wanted.name, wanted.lock);
@@ -280,7 +302,7 @@ pub(crate) async fn copy_file(
                 blob: Some(blob),
                 replication: None,
                 lock,
-                encryption: Encryption::None,
+                encryption: encryption.clone(),
             };
             let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
             Ok((version, enqueued))
@@ -297,6 +319,7 @@ pub(crate) async fn copy_part(
     source: Source,
     large_file_id: &str,
     number: PartNumber,
+    asked: AskedEncryption,
 ) -> Result<(FileVersion, Part), Error> {
     caller.require(Capability::WriteFiles)?;
     let readable = readable(app, caller, &source)?;
@@ -304,7 +327,8 @@ pub(crate) async fn copy_part(
     if readable.range.len() == 0 {
         return Err(bad_request("a part must have at least one byte").into());
     }
-    let copied = copied(app, &readable).await?;
+    let sealing = sealing_of_part(&unfinished.version.encryption, asked)?;
+    let copied = copied(app, &readable, &sealing).await?;
     let moment = Moment::of(app);
     let stored = app
         .catalog

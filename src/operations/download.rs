@@ -384,6 +384,49 @@ pub(crate) async fn open_blob(
     open_leaf(app, blob, range, key).await
 }
 
+/// A range of a blob that is read through to its end.
+pub(crate) struct Through {
+    blob: BlobId,
+    content: Option<Content>,
+    /// Bytes still to come.
+    rest: u64,
+}
+
+impl Through {
+    /// As [`open_blob`].
+    pub(crate) async fn begin(
+        app: &App,
+        blob: &StoredBlob,
+        range: ByteRange,
+        key: Option<&CustomerKey>,
+    ) -> Result<Self, Error> {
+        let content = Some(open_blob(app, blob, range, key).await?);
+        Ok(Self { blob: blob.id, content, rest: range.len() })
+    }
+
+    /// The next bytes; None once all of the range has come, and an error when less did.
+    pub(crate) async fn next(&mut self, app: &App) -> Result<Option<Bytes>, Error> {
+        let chunk = match self.content.take() {
+            None => None,
+            Some(Content::Inline(data)) => Some(data).filter(|data| !data.is_empty()),
+            Some(Content::Stored(mut reader)) => {
+                let chunk = reader.next(app).await.transpose()?;
+                self.content = Some(Content::Stored(reader)).filter(|_| chunk.is_some());
+                chunk
+            }
+        };
+        let missing = blobs::Error::Missing(self.blob);
+        match &chunk {
+            Some(chunk) => {
+                self.rest = self.rest.checked_sub(chunk.len() as u64).ok_or(missing)?;
+            }
+            None if self.rest > 0 => return Err(missing.into()),
+            None => {}
+        }
+        Ok(chunk)
+    }
+}
+
 /// Reads `range` of a blob through to its end, and hands each chunk to `each`.
 pub(crate) async fn read_through(
     app: &App,
@@ -392,21 +435,11 @@ pub(crate) async fn read_through(
     key: Option<&CustomerKey>,
     each: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<(), Error> {
-    let mut read = 0_u64;
-    match open_blob(app, blob, range, key).await? {
-        Content::Inline(data) => {
-            read = data.len() as u64;
-            each(&data);
-        }
-        Content::Stored(mut reader) => {
-            while let Some(chunk) = reader.next(app).await {
-                let chunk = chunk?;
-                read += chunk.len() as u64;
-                each(&chunk);
-            }
-        }
+    let mut through = Through::begin(app, blob, range, key).await?;
+    while let Some(chunk) = through.next(app).await? {
+        each(&chunk);
     }
-    if read == range.len() { Ok(()) } else { Err(blobs::Error::Missing(blob.id).into()) }
+    Ok(())
 }
 
 /// Reads a blob through to its end and compares it with its checks: what a copy that shares the

@@ -8,12 +8,14 @@ use crate::blobs::sealed::Sealer;
 use crate::catalog::blob_refs::{NewBlob, StoredBlob};
 use crate::domain::blob::Seal;
 use crate::domain::digest::Digests;
-use crate::domain::encryption::{CustomerKey, DataKey, Encryption, Sealing};
+use crate::domain::encryption::{AskedEncryption, CustomerKey, DataKey, Encryption, Sealing};
 use crate::domain::ids::BlobId;
+use crate::domain::range::ByteRange;
 use crate::domain::refusal::{
     Refusal, customer_key_needed, customer_key_unused, wrong_customer_key,
 };
 use crate::operations::App;
+use crate::operations::download::Through;
 use crate::operations::error::Error;
 
 /// How a version whose content is sealed so is encrypted. For a customer's key the check is new
@@ -29,16 +31,16 @@ pub(crate) fn encryption_of(app: &App, sealing: &Sealing) -> Result<Encryption, 
 }
 
 /// Content on its way into a new blob.
-pub(crate) struct Intake<'s> {
+pub(crate) struct Intake {
     id: BlobId,
     writer: Box<dyn BlobWriter>,
-    sealing: &'s Sealing,
+    sealing: Sealing,
     key: Option<DataKey>,
 }
 
-impl<'s> Intake<'s> {
+impl Intake {
     /// Begins a blob whose content has `size` bytes.
-    pub(crate) async fn begin(app: &App, size: u64, sealing: &'s Sealing) -> Result<Self, Error> {
+    pub(crate) async fn begin(app: &App, size: u64, sealing: &Sealing) -> Result<Self, Error> {
         let id = app.numbers.blob(app.clock.now());
         let key = match sealing {
             Sealing::None => None,
@@ -46,7 +48,7 @@ impl<'s> Intake<'s> {
         };
         let sealer = key.as_ref().map(|key| Sealer::new(key, id, size)).transpose()?;
         let writer = app.blobs.begin(id, size, sealer).await?;
-        Ok(Self { id, writer, sealing, key })
+        Ok(Self { id, writer, sealing: sealing.clone(), key })
     }
 
     /// Takes the next bytes. Waiting for it is the back-pressure.
@@ -64,7 +66,7 @@ impl<'s> Intake<'s> {
         let Self { id, writer, sealing, key } = self;
         let placement = writer.finish().await?;
         // Wrapped only now, with the key that is current when the blob is committed.
-        let seal = match (sealing, &key) {
+        let seal = match (&sealing, &key) {
             (Sealing::None, _) | (_, None) => Seal::Plain,
             (Sealing::Managed, Some(key)) => app.key_ring.wrap(id, key, &*app.entropy)?,
             (Sealing::Customer(customer), Some(key)) => {
@@ -74,6 +76,25 @@ impl<'s> Intake<'s> {
         let (size, checks) = (digests.size, digests.checks.clone());
         Ok(NewBlob { id, size, checks, placement, seal })
     }
+}
+
+/// Reads a range of a blob and writes it into a new blob that is sealed otherwise, in one stream.
+/// `key` is the customer's of the blob that is read. Calls `progress` with each piece.
+pub(crate) async fn reseal(
+    app: &App,
+    blob: &StoredBlob,
+    range: ByteRange,
+    key: Option<&CustomerKey>,
+    sealing: &Sealing,
+    progress: &(dyn Fn() + Send + Sync),
+) -> Result<(Digests, Intake), Error> {
+    let mut intake = Intake::begin(app, range.len(), sealing).await?;
+    let mut through = Through::begin(app, blob, range, key).await?;
+    while let Some(chunk) = through.next(app).await? {
+        progress();
+        intake.write(chunk).await?;
+    }
+    Ok((intake.digests().await?, intake))
 }
 
 /// Refuses a request that brings no key, a wrong one, or one too many for content that is encrypted
@@ -90,6 +111,30 @@ pub(crate) fn check_key(
         (Encryption::Customer { .. }, Some(_)) => Err(wrong_customer_key()),
         (Encryption::None | Encryption::Managed, None) => Ok(()),
         (Encryption::None | Encryption::Managed, Some(_)) => Err(customer_key_unused()),
+    }
+}
+
+/// How a part of a large file is to be sealed.
+pub(crate) fn sealing_of_part(
+    file: &Encryption,
+    asked: AskedEncryption,
+) -> Result<Sealing, Refusal> {
+    let sealing = file.sealing_of_part(asked)?;
+    if let Sealing::Customer(key) = &sealing {
+        check_key(file, Some(key))?;
+    }
+    Ok(sealing)
+}
+
+/// Whether content that is encrypted so is what it would be with that sealing, so that new versions
+/// can share its blobs.
+pub(crate) fn is_sealed_alike(encryption: &Encryption, sealing: &Sealing) -> bool {
+    match (encryption, sealing) {
+        (Encryption::None, Sealing::None) | (Encryption::Managed, Sealing::Managed) => true,
+        (Encryption::Customer { key_check }, Sealing::Customer(key)) => {
+            data_keys::fits(key, key_check)
+        }
+        _ => false,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
 use crate::domain::blob::Piece;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
-use crate::domain::encryption::{Encryption, Sealing};
+use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BlobId, ClaimedFileId, FileId};
 use crate::domain::large_file::{Part, PartNumber, PartSizes, check_parts, parts_digest};
@@ -30,11 +30,12 @@ use crate::operations::authorize::{
     Fence, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of, parse_bucket_id,
 };
 use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::encryption::{encryption_of, sealing_of_part};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::locks;
 use crate::operations::replication_rules::Enqueued;
-use crate::operations::upload::{Announced, BodyFault, custom_time, receive};
+use crate::operations::upload::{Announced, BodyFault, check_metadata, custom_time, receive};
 use crate::operations::usage::{check_room, count_uploaded};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
@@ -50,6 +51,7 @@ pub(crate) struct NewLargeFile {
     pub(crate) name: FileName,
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
+    pub(crate) encryption: AskedEncryption,
     /// The upload time that the caller wants, as it was written.
     pub(crate) custom_time: Option<String>,
     /// Holds from the moment the file is finished.
@@ -72,9 +74,11 @@ pub(crate) async fn start(
     let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
     locks::check_new(app, caller, &grant.bucket, wanted.lock)?;
-    locks::check_metadata(&grant.bucket, &wanted.name, &wanted.info)?;
+    check_metadata(&grant.bucket, &wanted.encryption, &wanted.name, &wanted.info)?;
     check_room(app, caller.account(), 1)?;
     let custom_time = custom_time(app, wanted.custom_time.as_deref())?;
+    let sealing = wanted.encryption.clone().in_bucket(fence.bucket.settings.encryption);
+    let encryption = encryption_of(app, &sealing)?;
     let moment = Moment::of(app);
     let number = app.numbers.large_file(moment.now);
     let started = app
@@ -100,7 +104,7 @@ pub(crate) async fn start(
                 blob: None,
                 replication: None,
                 lock: wanted.lock,
-                encryption: Encryption::None,
+                encryption: encryption.clone(),
             };
             effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
             Ok(version)
@@ -221,6 +225,7 @@ pub(crate) async fn upload_part<B>(
     ticket: PartTicket,
     number: PartNumber,
     announced: Announced,
+    asked: AskedEncryption,
     body: B,
 ) -> Result<(FileVersion, Part), Error>
 where
@@ -229,13 +234,14 @@ where
     if announced.content_bytes()? == 0 {
         return Err(bad_request("a part must have at least one byte").into());
     }
+    let sealing = sealing_of_part(&ticket.unfinished.version.encryption, asked)?;
     let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
         return Err(token_in_use(&ticket.token).into());
     };
     let account = ticket.account();
     let unfinished = ticket.unfinished;
     check_room(app, account, announced.content_bytes()?)?;
-    let received = receive(app, announced, &Sealing::None, body).await?;
+    let received = receive(app, announced, &sealing, body).await?;
     let moment = Moment::of(app);
     let stored = app
         .catalog

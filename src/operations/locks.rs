@@ -6,10 +6,9 @@ use crate::auth::caller::{Caller, Grant};
 use crate::catalog::{Abort, Tx, files};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
-use crate::domain::file::{Action, FileInfo, FileVersion, check_short_metadata};
+use crate::domain::file::{Action, FileVersion};
 use crate::domain::ids::ClaimedFileId;
 use crate::domain::lock::{FileLock, Retention, check_change};
-use crate::domain::names::FileName;
 use crate::domain::refusal::{
     Refusal, access_forbidden, bad_request, file_not_present, invalid_file_id, shorten,
     unauthorized,
@@ -34,18 +33,6 @@ pub(crate) fn check_new(
         caller.require(Capability::WriteFileLegalHolds)?;
     }
     bucket.settings.file_lock.check_new(wanted, app.clock.now())
-}
-
-/// Refuses metadata that is too long for a bucket with Object Lock.
-pub(crate) fn check_metadata(
-    bucket: &Bucket,
-    name: &FileName,
-    info: &FileInfo,
-) -> Result<(), Refusal> {
-    if bucket.settings.file_lock.is_file_lock_enabled {
-        check_short_metadata(name, info)?;
-    }
-    Ok(())
 }
 
 /// A version whose lock is to be changed: name and id must both be right.

@@ -18,6 +18,7 @@ pub(crate) mod encryption;
 pub(crate) mod error;
 pub(crate) mod facts;
 pub(crate) mod files;
+pub(crate) mod key_ring;
 pub(crate) mod keys;
 pub(crate) mod large_files;
 pub(crate) mod lifecycle;
@@ -42,6 +43,7 @@ use crate::blobs::BlobStore;
 use crate::blobs::metered::BlobMetrics;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Waits};
+use crate::domain::encryption::DefaultEncryption;
 use crate::domain::ids::Numbers;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
@@ -98,6 +100,8 @@ pub(crate) struct Policy {
     /// Replicate files whose metadata is too large for Backblaze to replicate.
     pub(crate) copy_large_metadata: bool,
     pub(crate) part_sizes: PartSizes,
+    /// Of new buckets that ask for nothing, and of those that are set back.
+    pub(crate) default_encryption: DefaultEncryption,
     /// Content up to this size is kept in the catalog, in bytes.
     pub(crate) inline_max: u64,
 }

@@ -8,10 +8,13 @@ use futures_util::{Stream, StreamExt};
 use crate::auth::caller::Grant;
 use crate::catalog::blob_refs::{self, NewBlob};
 use crate::catalog::{Abort, Tx, files};
+use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::{AskedEncryption, Encryption, Sealing};
-use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYTES_MAX};
+use crate::domain::file::{
+    Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYTES_MAX, check_short_metadata,
+};
 use crate::domain::ids::FileNumber;
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
@@ -118,6 +121,20 @@ pub(crate) fn custom_time(app: &App, given: Option<&str>) -> Result<Option<Milli
     }
 }
 
+/// Refuses metadata above the smaller limit, which holds in buckets with Object Lock and for files
+/// whose uploader asks for encryption.
+pub(crate) fn check_metadata(
+    bucket: &Bucket,
+    asked: &AskedEncryption,
+    name: &FileName,
+    info: &FileInfo,
+) -> Result<(), Refusal> {
+    if bucket.settings.file_lock.is_file_lock_enabled || *asked != AskedEncryption::Default {
+        check_short_metadata(name, info)?;
+    }
+    Ok(())
+}
+
 /// Refuses before the body is read what no body could make right: rights, name, size, time, lock.
 pub(crate) fn check_upload(
     app: &App,
@@ -130,7 +147,7 @@ pub(crate) fn check_upload(
     file.body.content_bytes()?;
     custom_time(app, file.custom_time.as_deref())?;
     locks::check_new(app, &ticket.caller, &grant.bucket, file.lock)?;
-    locks::check_metadata(&grant.bucket, &file.name, &file.info)?;
+    check_metadata(&grant.bucket, &file.encryption, &file.name, &file.info)?;
     Ok(grant)
 }
 

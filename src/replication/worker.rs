@@ -11,10 +11,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use crate::catalog::blob_refs::{self, NewBlob};
 use crate::catalog::replication::{self, Breaker, DueHead, Job, Lease, LostJob, Outcome};
-use crate::catalog::{Abort, Tx, blob_refs, files};
+use crate::catalog::{Abort, Tx, files};
+use crate::domain::blob::Piece;
+use crate::domain::encryption::Encryption;
 use crate::domain::file::FileVersion;
-use crate::domain::ids::FileNumber;
+use crate::domain::ids::{BlobId, FileNumber};
 use crate::domain::replication::{
     CRASHES_MAX, Consequence, JobState, LATE_MS, Reason, ReplicationStatus, backoff_ms,
     crash_wait_ms,
@@ -26,7 +29,7 @@ use crate::operations::controls::EngineControls;
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::replication::destination::local::failure;
-use crate::replication::destination::{Destination, Failure, Progress};
+use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
 use crate::replication::scan;
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
@@ -434,14 +437,13 @@ impl Engine {
         self.changed.notify_one();
     }
 
-    async fn carry(&self, job: &Job, progress: &Progress) -> Result<Passed, Failure> {
+    async fn carry(&self, job: &Job, progress: &Progress) -> Result<Carried, Failure> {
         let at = self.checked_now();
         let checked = self.app.catalog.read(|tx| gate::check(tx, job, at));
         let passed = checked
             .map_err(|abort| failure(&Error::from(abort)))?
             .map_err(|reason| Failure { reason, text: String::new() })?;
-        self.destination.carry(&self.app, &passed, progress).await?;
-        Ok(passed)
+        self.destination.carry(&self.app, &passed, progress).await
     }
 
     fn checked_now(&self) -> Checked {
@@ -450,9 +452,9 @@ impl Engine {
     }
 
     /// Writes what became of an attempt.
-    async fn end(&self, job: &Job, carried: Result<Passed, Failure>) -> Result<(), Error> {
+    async fn end(&self, job: &Job, carried: Result<Carried, Failure>) -> Result<(), Error> {
         let failed = match carried {
-            Ok(_) => match self.settle_done(job).await? {
+            Ok(carried) => match self.settle_done(job, carried).await? {
                 Ok(settled) => {
                     self.count_fenced(settled);
                     if settled {
@@ -533,12 +535,17 @@ impl Engine {
 
     /// The replica, its origin and the outcome, in one transaction. The inner error is a check that
     /// no longer holds; false means that the lease was lost, and nothing was written.
-    async fn settle_done(&self, job: &Job) -> Result<Result<bool, Reason>, Error> {
+    async fn settle_done(
+        &self,
+        job: &Job,
+        carried: Carried,
+    ) -> Result<Result<bool, Reason>, Error> {
         let moment = Moment::of(&self.app);
         let now = moment.now;
         let numbers = &self.app.numbers;
         let (small, large) = (numbers.small_file(now), numbers.large_file(now));
         let at = self.checked_now();
+        let whole = numbers.blob(now);
         let origin = replication::origin_of(&self.app.instance, &job.file_id);
         let (job, owner) = (job.clone(), self.owner.clone());
         let settled = self
@@ -560,6 +567,10 @@ impl Engine {
                     return Ok(Ok(false));
                 }
                 if is_new {
+                    replica.blob = Some(show(tx, &passed, &carried, whole)?);
+                    if matches!(carried, Carried::Sealed(_)) {
+                        replica.encryption = Encryption::Managed;
+                    }
                     write_replica(tx, &passed, &mut replica, &origin, moment)?;
                 }
                 Ok(Ok(true))
@@ -651,6 +662,35 @@ fn replica_of(passed: &Passed, number: FileNumber, now: Millis) -> FileVersion {
     }
 }
 
+/// Counts the replica on the bytes it shows; answers their blob. `whole` is the id of a blob that
+/// is made of pieces, if one is needed.
+fn show(
+    tx: &mut dyn Tx,
+    passed: &Passed,
+    carried: &Carried,
+    whole: BlobId,
+) -> Result<BlobId, Abort> {
+    let sealed = match carried {
+        Carried::Shared => {
+            if !blob_refs::hold(tx, passed.blob.id)? {
+                let what = "blob of a file version";
+                return Err(crate::catalog::Error::Unreadable { what }.into());
+            }
+            return Ok(passed.blob.id);
+        }
+        Carried::Sealed(blobs) => blobs,
+    };
+    for blob in sealed {
+        blob_refs::insert_blob(tx, blob)?;
+    }
+    if let [single] = sealed.as_slice() {
+        return Ok(single.id);
+    }
+    let piece = |blob: &NewBlob| Piece { blob: blob.id, start: 0, size: blob.size };
+    blob_refs::insert_pieces(tx, whole, &mut sealed.iter().map(piece))?;
+    Ok(whole)
+}
+
 fn write_replica(
     tx: &mut dyn Tx,
     passed: &Passed,
@@ -660,9 +700,6 @@ fn write_replica(
 ) -> Result<(), Abort> {
     let bucket = &passed.destination;
     let newest = files::newest(tx, bucket.number, replica.name.as_str())?;
-    if !blob_refs::hold(tx, passed.blob.id)? {
-        return Err(crate::catalog::Error::Unreadable { what: "blob of a file version" }.into());
-    }
     effects::add(tx, bucket, replica, newest, Cause::Replica, moment)?;
     replication::insert_replica(tx, passed.destination.id, origin, &replica.id().to_string())?;
     Ok(())

@@ -274,6 +274,17 @@ impl TestHouse {
         self.try_upload_locked(bucket, name, body, info, FileLock::default()).await
     }
 
+    pub(crate) async fn upload_encrypted(
+        &self,
+        bucket: BucketId,
+        name: &str,
+        body: &[u8],
+        encryption: AskedEncryption,
+    ) -> Result<FileVersion, Error> {
+        let (info, lock) = (FileInfo::default(), FileLock::default());
+        self.upload_with(bucket, name, body, info, (lock, encryption)).await
+    }
+
     pub(crate) async fn try_upload_locked(
         &self,
         bucket: BucketId,
@@ -281,6 +292,17 @@ impl TestHouse {
         body: &[u8],
         info: FileInfo,
         lock: FileLock,
+    ) -> Result<FileVersion, Error> {
+        self.upload_with(bucket, name, body, info, (lock, AskedEncryption::Default)).await
+    }
+
+    async fn upload_with(
+        &self,
+        bucket: BucketId,
+        name: &str,
+        body: &[u8],
+        info: FileInfo,
+        (lock, encryption): (FileLock, AskedEncryption),
     ) -> Result<FileVersion, Error> {
         let caller = self.owner_of(bucket);
         let pair = upload_pair(&self.app, &caller, &bucket.to_string())?;
@@ -292,7 +314,7 @@ impl TestHouse {
             content_type: "text/plain".to_owned(),
             info,
             lock,
-            encryption: AskedEncryption::Default,
+            encryption,
             body: Announced {
                 body_bytes: body.len() as u64,
                 sha1: DeclaredSha1::Is(hasher.finish().sha1),

@@ -7,6 +7,7 @@ import traceback
 import with_b2_cli
 import with_b2sdk
 import with_browser
+import with_encryption
 import with_large_files
 import with_npm
 import with_rclone
@@ -16,6 +17,7 @@ from kiln import Server
 SUITES = [
     with_b2_cli,
     with_b2sdk,
+    with_encryption,
     with_large_files,
     with_npm,
     with_rclone,

@@ -80,6 +80,18 @@ pub(crate) enum AdminCommand {
     DeleteKey {
         application_key_id: String,
     },
+    ListRingKeys,
+    /// Makes a new key for SSE-B2; what older ones wrap stays so until it is wrapped anew.
+    AddRingKey,
+    /// Wraps a bounded number of data keys anew, with the current key.
+    #[serde(rename_all = "camelCase")]
+    Rewrap {
+        /// Where an earlier step ended.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Takes keys out of the key ring that nothing is wrapped with any more.
+    RetireRingKeys,
     #[serde(rename_all = "camelCase")]
     ListReplicationJobs {
         /// `ready`, `leased`, `done`, `failed` or `cancelled`; None means all.
@@ -144,6 +156,10 @@ impl AdminCommand {
                 fields.clear();
                 ("DELETE", format!("/admin/keys/{application_key_id}"))
             }
+            Self::ListRingKeys => ("GET", "/admin/key-ring".to_owned()),
+            Self::AddRingKey => ("POST", "/admin/key-ring".to_owned()),
+            Self::Rewrap { .. } => ("POST", "/admin/key-ring/rewrap".to_owned()),
+            Self::RetireRingKeys => ("POST", "/admin/key-ring/retire".to_owned()),
             Self::ListReplicationJobs { .. } => ("GET", "/admin/replication/jobs".to_owned()),
             Self::RetryReplicationJobs { .. } => ("POST", "/admin/replication/retry".to_owned()),
             Self::PreviewLifecycle { .. } => ("GET", "/admin/lifecycle/preview".to_owned()),
@@ -167,6 +183,10 @@ impl AdminCommand {
             ("POST", "/admin/usage/recount") => "recountUsage",
             ("POST", "/admin/keys") => "createKey",
             ("GET", "/admin/keys") => "listKeys",
+            ("GET", "/admin/key-ring") => "listRingKeys",
+            ("POST", "/admin/key-ring") => "addRingKey",
+            ("POST", "/admin/key-ring/rewrap") => "rewrap",
+            ("POST", "/admin/key-ring/retire") => "retireRingKeys",
             ("GET", "/admin/replication/jobs") => "listReplicationJobs",
             ("POST", "/admin/replication/retry") => "retryReplicationJobs",
             ("GET", "/admin/lifecycle/preview") => "previewLifecycle",
@@ -220,6 +240,10 @@ mod tests {
             AdminCommand::RecountUsage,
             AdminCommand::ListKeys { account_id: Some("a".to_owned()) },
             AdminCommand::DeleteKey { application_key_id: "k".to_owned() },
+            AdminCommand::ListRingKeys,
+            AdminCommand::AddRingKey,
+            AdminCommand::Rewrap { after: Some("1.5".to_owned()) },
+            AdminCommand::RetireRingKeys,
             AdminCommand::ListReplicationJobs {
                 state: Some("failed".to_owned()),
                 bucket_name: None,

@@ -12,6 +12,7 @@ use crate::operations::App;
 use crate::operations::accounts::{self, Operator};
 use crate::operations::buckets::bucket_named;
 use crate::operations::error::Error;
+use crate::operations::key_ring;
 use crate::operations::keys::{self, NewKey};
 use crate::operations::lifecycle::{self, Counts, Preview};
 use crate::operations::replication_jobs::{self, JobPage, JobQuery, RetryQuery};
@@ -126,6 +127,33 @@ pub(crate) async fn perform(
         AdminCommand::DeleteKey { application_key_id } => {
             let key = keys::delete_key_as_operator(app, operator, &application_key_id).await?;
             Ok(serde_json::to_value(VERSION.key(&key, None)).map_err(unwritable)?)
+        }
+        AdminCommand::ListRingKeys => {
+            let listed = key_ring::list_ring(app, operator)?;
+            let shown: Vec<Value> = listed
+                .iter()
+                .map(|key| {
+                    json!({
+                        "blobs": key.blobs,
+                        "createdTimestamp": key.facts.made_at.0,
+                        "isCurrent": key.facts.is_current,
+                        "ringKey": key.facts.number,
+                    })
+                })
+                .collect();
+            Ok(json!({"ringKeys": shown}))
+        }
+        AdminCommand::AddRingKey => {
+            Ok(json!({"ringKey": key_ring::add_ring_key(app, operator).await?}))
+        }
+        AdminCommand::Rewrap { after } => {
+            let step = key_ring::rewrap(app, operator, after.as_deref()).await?;
+            Ok(json!({
+                "failed": step.failed, "nextAfter": step.next, "rewrapped": step.done,
+            }))
+        }
+        AdminCommand::RetireRingKeys => {
+            Ok(json!({"retired": key_ring::retire_ring_keys(app, operator).await?}))
         }
         AdminCommand::ListReplicationJobs { state, bucket_name, after, limit } => {
             let query = JobQuery { state, bucket_name, after, limit };

@@ -1,8 +1,7 @@
 //! `b2_copy_file` and `b2_copy_part`.
 
-use crate::api::native::large_files::refuse_later_features;
 use crate::api::native::wire::part_json;
-use crate::api::native::{Call, Reply, locks, reply};
+use crate::api::native::{Call, Reply, encryption, locks, reply};
 use crate::domain::content_type;
 use crate::domain::file::FileInfo;
 use crate::domain::large_file::PartNumber;
@@ -10,10 +9,13 @@ use crate::domain::names::FileName;
 use crate::domain::refusal::{Refusal, bad_request, missing_field, shorten};
 use crate::operations::copy::{self, Metadata, NewCopy, Source};
 
+const DESTINATION: &str = "destinationServerSideEncryption";
+
 fn source(call: &Call) -> Result<Source, Refusal> {
     Ok(Source {
         file_id: call.fields.text("sourceFileId")?.to_owned(),
         range: call.fields.opt_text("range")?.map(str::to_owned),
+        key: encryption::key_of_source(&call.fields)?,
     })
 }
 
@@ -38,13 +40,13 @@ fn metadata(call: &Call, name: &FileName) -> Result<Metadata, Refusal> {
 }
 
 pub(crate) async fn copy_file(call: Call) -> Reply {
-    refuse_later_features(&call.fields)?;
     let name = FileName::parse(call.fields.text("fileName")?)?;
     let wanted = NewCopy {
         source: source(&call)?,
         bucket: call.fields.opt_text("destinationBucketId")?.map(str::to_owned),
         metadata: metadata(&call, &name)?,
         lock: locks::of_fields(&call.fields)?,
+        encryption: encryption::asked_in(&call.fields, DESTINATION)?,
         name,
     };
     let file = copy::copy_file(call.app(), &call.caller, wanted).await?;
@@ -52,10 +54,11 @@ pub(crate) async fn copy_file(call: Call) -> Reply {
 }
 
 pub(crate) async fn copy_part(call: Call) -> Reply {
-    refuse_later_features(&call.fields)?;
     let large_file = call.fields.text("largeFileId")?;
     let number = PartNumber::of_caller(call.fields.int("partNumber")?)?;
+    let asked = encryption::asked_in(&call.fields, DESTINATION)?;
+    let source = source(&call)?;
     let (file, part) =
-        copy::copy_part(call.app(), &call.caller, source(&call)?, large_file, number).await?;
+        copy::copy_part(call.app(), &call.caller, source, large_file, number, asked).await?;
     reply(&part_json(&file, &part))
 }

@@ -1,9 +1,12 @@
-//! How requests ask for server-side encryption and how downloads tell of it, in headers.
+//! How requests ask for server-side encryption, in headers and in fields, and how downloads tell
+//! of it.
 
 use actix_web::http::header::HeaderMap;
+use serde_json::Value;
 
-use crate::domain::encryption::{ALGORITHM, AskedEncryption, CustomerKey};
-use crate::domain::refusal::{Refusal, bad_request};
+use crate::api::native::fields::Fields;
+use crate::domain::encryption::{ALGORITHM, AskedDefault, AskedEncryption, CustomerKey};
+use crate::domain::refusal::{Refusal, bad_request, shorten, wrong_type};
 
 /// Asks for SSE-B2, and tells of it.
 pub(crate) const MANAGED: &str = "X-Bz-Server-Side-Encryption";
@@ -25,6 +28,50 @@ pub(crate) fn customer_key(headers: &HeaderMap) -> Result<Option<CustomerKey>, R
         )));
     };
     CustomerKey::parse(algorithm, key, md5).map(Some)
+}
+
+/// What the fields of a request ask for. Forms that mean "none" ask for nothing: older SDKs send
+/// them always.
+pub(crate) fn asked_in(fields: &Fields, name: &str) -> Result<AskedEncryption, Refusal> {
+    let Some(asked) = fields.opt_structure(name)? else { return Ok(AskedEncryption::Default) };
+    let Value::Object(asked) = asked else { return Err(wrong_type(name, "an object")) };
+    let text = |member: &str| match asked.get(member) {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) => Ok(text.as_str()),
+        Some(_) => Err(bad_request(format!("{name}.{member} must be a string"))),
+    };
+    match text("mode")? {
+        "" | "none" | "NONE" => Ok(AskedEncryption::Default),
+        "SSE-B2" if text("algorithm")? == ALGORITHM => Ok(AskedEncryption::Managed),
+        "SSE-B2" => Err(bad_request(format!("{name}.algorithm must be {ALGORITHM}"))),
+        "SSE-C" => {
+            let (key, md5) = (text("customerKey")?, text("customerKeyMd5")?);
+            CustomerKey::parse(text("algorithm")?, key, md5).map(AskedEncryption::Customer)
+        }
+        other => Err(bad_request(format!("Bad {name}.mode: {}", shorten(other)))),
+    }
+}
+
+/// The customer's key that a copy's source is encrypted with. For other sources nothing need be
+/// said, and that the server encrypts them may be.
+pub(crate) fn key_of_source(fields: &Fields) -> Result<Option<CustomerKey>, Refusal> {
+    Ok(match asked_in(fields, "sourceServerSideEncryption")? {
+        AskedEncryption::Customer(key) => Some(key),
+        AskedEncryption::Default | AskedEncryption::Managed => None,
+    })
+}
+
+/// What a bucket is to do with new files that ask for nothing; None when the request does not say.
+pub(crate) fn default_in(fields: &Fields) -> Result<Option<AskedDefault>, Refusal> {
+    const FIELD: &str = "defaultServerSideEncryption";
+    if fields.opt_structure(FIELD)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match asked_in(fields, FIELD)? {
+        AskedEncryption::Default => AskedDefault::OfServer,
+        AskedEncryption::Managed => AskedDefault::Managed,
+        AskedEncryption::Customer(_) => AskedDefault::Customer,
+    }))
 }
 
 /// What the headers of an upload ask for.

@@ -5,15 +5,15 @@ use serde_json::json;
 
 use crate::api::Http;
 use crate::api::body::{Incoming, with_idle_limit};
-use crate::api::native::fields::Fields;
 use crate::api::native::upload::{announced, missing_header};
 use crate::api::native::wire::part_json;
-use crate::api::native::{Call, Reply, authorization, json_answer, locks, reply};
+use crate::api::native::{Call, Reply, authorization, encryption, json_answer, locks, reply};
 use crate::domain::content_type;
+use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::FileInfo;
 use crate::domain::large_file::PartNumber;
 use crate::domain::names::FileName;
-use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, missing_field, not_supported};
+use crate::domain::refusal::{bad_auth_token, bad_request, missing_field};
 use crate::domain::usage::Class;
 use crate::operations::error::Error;
 use crate::operations::large_files::{self, NewLargeFile, UnfinishedQuery, part_ticket};
@@ -21,7 +21,6 @@ use crate::operations::usage::admit_transactions;
 
 pub(crate) async fn start(call: Call) -> Reply {
     let fields = &call.fields;
-    refuse_later_features(fields)?;
     let bucket = fields.text("bucketId")?.to_owned();
     let name = FileName::parse(fields.text("fileName")?)?;
     let content_type = content_type::resolve(Some(fields.text("contentType")?), name.as_str())?;
@@ -32,25 +31,15 @@ pub(crate) async fn start(call: Call) -> Reply {
         None => fields.opt_number_text("custom_upload_timestamp")?,
         given => given,
     };
+    let encryption = encryption::asked_in(fields, "serverSideEncryption")?;
+    let key_md5 = match &encryption {
+        AskedEncryption::Customer(key) => Some(key.md5()),
+        AskedEncryption::Default | AskedEncryption::Managed => None,
+    };
     let lock = locks::of_fields(fields)?;
-    let wanted = NewLargeFile { bucket, name, content_type, info, custom_time, lock };
+    let wanted = NewLargeFile { bucket, name, content_type, info, encryption, custom_time, lock };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
-    reply(&call.reader().file(&started, false))
-}
-
-/// Fields that ask for what is not there yet are refused, never ignored.
-pub(crate) fn refuse_later_features(fields: &Fields) -> Result<(), Refusal> {
-    for (field, feature) in [
-        ("serverSideEncryption", "server-side encryption"),
-        ("sourceServerSideEncryption", "server-side encryption"),
-        ("destinationServerSideEncryption", "server-side encryption"),
-    ] {
-        let names_none = fields.names_no_mode(field)?;
-        if fields.asks_for(field)? && !names_none {
-            return Err(not_supported(feature));
-        }
-    }
-    Ok(())
+    reply(&call.reader().started(&started, key_md5))
 }
 
 pub(crate) async fn upload_url(call: Call) -> Reply {
@@ -72,19 +61,15 @@ pub(crate) async fn upload_part(
     let token = authorization(request)?.ok_or_else(bad_auth_token)?;
     let ticket = part_ticket(&http.app, token, file, mark)?;
     let headers = request.headers();
-    if headers.keys().any(|name| name.as_str().starts_with("x-bz-server-side-encryption")) {
-        return Err(
-            bad_request("the large file was not started with server-side encryption").into()
-        );
-    }
     let number =
         headers.get("X-Bz-Part-Number").ok_or_else(|| missing_header("X-Bz-Part-Number"))?;
     let number = number.to_str().ok().and_then(|digits| digits.parse().ok());
     let number = PartNumber::of_caller(number.ok_or_else(|| bad_request("Bad X-Bz-Part-Number"))?)?;
-    let announced = announced(headers)?;
+    let (announced, asked) = (announced(headers)?, encryption::asked(headers)?);
     admit_transactions(&http.app, ticket.account(), Class::A, 1)?;
     let body = with_idle_limit(payload, http);
-    let (file, part) = large_files::upload_part(&http.app, ticket, number, announced, body).await?;
+    let sent = large_files::upload_part(&http.app, ticket, number, announced, asked, body);
+    let (file, part) = sent.await?;
     reply(&part_json(&file, &part)).map(json_answer)
 }
 

@@ -10,7 +10,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::cors::CorsRule;
 use crate::domain::digest::Md5Digest;
-use crate::domain::encryption::Encryption;
+use crate::domain::encryption::{ALGORITHM, Encryption};
 use crate::domain::file::{Action, ContentSha1, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, FileId};
 use crate::domain::key::{Key, Secret};
@@ -62,15 +62,19 @@ pub(crate) fn legal_hold(hold: bool) -> &'static str {
 
 /// Encryption of a file, a part or a bucket's new files; both null where there is none.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct EncryptionJson {
     algorithm: Option<&'static str>,
+    /// Only in the answer that began a large file with a customer's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customer_key_md5: Option<String>,
     mode: Option<&'static str>,
 }
 
 impl EncryptionJson {
     pub(crate) fn of(encryption: &Encryption) -> Self {
         let mode = encryption.mode();
-        Self { algorithm: mode.map(|_| "AES256"), mode }
+        Self { algorithm: mode.map(|_| ALGORITHM), customer_key_md5: None, mode }
     }
 }
 
@@ -167,6 +171,17 @@ impl Reader<'_> {
         }
     }
 
+    /// A large file that was begun, with the MD5 of the customer's key it is encrypted with.
+    pub(crate) fn started(
+        self,
+        file: &FileVersion,
+        customer_key_md5: Option<String>,
+    ) -> FileJson<'_> {
+        let encryption =
+            EncryptionJson { customer_key_md5, ..EncryptionJson::of(&file.encryption) };
+        FileJson { server_side_encryption: Some(encryption), ..self.file(file, false) }
+    }
+
     /// The version that a copy made, as the answer to the copy shows it.
     pub(crate) fn copied(self, file: &FileVersion) -> FileJson<'_> {
         FileJson { action: "copy", ..self.file(file, false) }
@@ -234,7 +249,7 @@ impl Reader<'_> {
             cors_rules: &settings.cors_rules,
             default_server_side_encryption: Guarded::shown_if(
                 may(Capability::ReadBucketEncryption),
-                Some(EncryptionJson::of(&Encryption::None)),
+                Some(EncryptionJson::of(&settings.encryption.into())),
             ),
             file_lock_configuration: Guarded::shown_if(
                 may(Capability::ReadBucketRetentions),

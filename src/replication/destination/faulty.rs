@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::domain::ids::BucketId;
 use crate::domain::replication::Reason;
 use crate::operations::App;
-use crate::replication::destination::{Destination, Failure, Progress};
+use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::Passed;
 
 /// What shall go wrong with a call.
@@ -63,7 +63,7 @@ impl Destination for Faulty {
         app: &'a App,
         passed: &'a Passed,
         progress: &'a Progress,
-    ) -> BoxFuture<'a, Result<(), Failure>> {
+    ) -> BoxFuture<'a, Result<Carried, Failure>> {
         async move {
             match self.plan.next(passed.destination.id) {
                 None => self.inner.carry(app, passed, progress).await,

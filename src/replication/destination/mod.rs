@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::BoxFuture;
 
+use crate::catalog::blob_refs::NewBlob;
 use crate::clock::Clock;
 use crate::domain::replication::Reason;
 use crate::domain::time::Millis;
@@ -47,6 +48,15 @@ impl Progress {
     }
 }
 
+/// The bytes of a replica, ready to be shown.
+#[derive(Clone, Debug)]
+pub(crate) enum Carried {
+    /// The replica shows the blob of its source.
+    Shared,
+    /// The replica is encrypted with SSE-B2, its source is not: the content in new blobs, in order.
+    Sealed(Vec<NewBlob>),
+}
+
 /// A place that can receive the bytes of a version.
 pub(crate) trait Destination: Send + Sync {
     /// Makes sure that the bytes are at the destination, whole and right, and notes each step on
@@ -56,5 +66,5 @@ pub(crate) trait Destination: Send + Sync {
         app: &'a App,
         passed: &'a Passed,
         progress: &'a Progress,
-    ) -> BoxFuture<'a, Result<(), Failure>>;
+    ) -> BoxFuture<'a, Result<Carried, Failure>>;
 }

@@ -4,6 +4,7 @@
 //! Time stands still unless a test moves it, and one step is one job from claim to outcome.
 
 mod damage;
+mod encryption;
 mod fairness;
 mod locks;
 mod matrix;

@@ -9,6 +9,7 @@ use futures_util::stream;
 use crate::catalog::parts;
 use crate::catalog::tx::{Value, collect};
 use crate::domain::digest::Hasher;
+use crate::domain::encryption::{AskedEncryption, CustomerKey};
 use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::{BucketId, FileId};
 use crate::domain::large_file::PartNumber;
@@ -41,12 +42,21 @@ fn sha1(bytes: &[u8]) -> String {
     hasher.finish().sha1.to_string()
 }
 
-async fn begin(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
+/// Nothing is asked for.
+const PLAIN: AskedEncryption = AskedEncryption::Default;
+
+async fn begin(
+    house: &TestHouse,
+    bucket: BucketId,
+    name: &str,
+    encryption: AskedEncryption,
+) -> FileVersion {
     let wanted = NewLargeFile {
         bucket: bucket.to_string(),
         name: FileName::parse(name).unwrap(),
         content_type: "text/plain".to_owned(),
         info: FileInfo::default(),
+        encryption,
         custom_time: None,
         lock: FileLock::default(),
     };
@@ -58,25 +68,30 @@ async fn send(
     file: &FileVersion,
     number: i64,
     body: &[u8],
+    asked: AskedEncryption,
 ) -> Result<(), Error> {
     let pair = part_pair(&house.app, &house.caller, &file.id().to_string())?;
     let ticket = part_ticket(&house.app, &pair.token, &file.id().to_string(), &pair.mark)?;
     let announced = Announced { body_bytes: body.len() as u64, sha1: DeclaredSha1::Unknown };
     let body = stream::iter([Ok(Bytes::copy_from_slice(body))]);
     let number = PartNumber::new(number).unwrap();
-    upload_part(&house.app, ticket, number, announced, body).await.map(|_| ())
+    upload_part(&house.app, ticket, number, announced, asked, body).await.map(|_| ())
 }
 
 async fn copy_into(
     house: &TestHouse,
     file: FileId,
     number: i64,
-    source: FileId,
-    range: Option<(usize, usize)>,
+    source: Source,
+    asked: AskedEncryption,
 ) -> Result<(), Error> {
-    let source = Source { file_id: source.to_string(), range: range.map(range_text) };
-    let number = PartNumber::new(number).unwrap();
-    copy_part(&house.app, &house.caller, source, &file.to_string(), number).await.map(|_| ())
+    let (caller, number) = (&house.caller, PartNumber::new(number).unwrap());
+    copy_part(&house.app, caller, source, &file.to_string(), number, asked).await.map(|_| ())
+}
+
+/// A source that is not encrypted with a customer's key.
+fn from(source: FileId, range: Option<(usize, usize)>) -> Source {
+    Source { file_id: source.to_string(), range: range.map(range_text), key: None }
 }
 
 fn range_text((first, end): (usize, usize)) -> String {
@@ -85,16 +100,17 @@ fn range_text((first, end): (usize, usize)) -> String {
 
 async fn copy(
     house: &TestHouse,
-    source: FileId,
+    source: Source,
     name: &str,
-    range: Option<(usize, usize)>,
+    encryption: AskedEncryption,
 ) -> Result<FileVersion, Error> {
     let wanted = NewCopy {
-        source: Source { file_id: source.to_string(), range: range.map(range_text) },
+        source,
         name: FileName::parse(name).unwrap(),
         bucket: None,
         metadata: Metadata::Copy,
         lock: FileLock::default(),
+        encryption,
     };
     copy_file(&house.app, &house.caller, wanted).await
 }
@@ -109,8 +125,17 @@ async fn complete(
 }
 
 async fn read(house: &TestHouse, id: FileId, range: Option<(usize, usize)>) -> Vec<u8> {
+    read_with(house, id, range, None).await
+}
+
+async fn read_with(
+    house: &TestHouse,
+    id: FileId,
+    range: Option<(usize, usize)>,
+    key: Option<CustomerKey>,
+) -> Vec<u8> {
     let range = Wanted::parse(range.map(range_text).as_deref());
-    let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false, key: None };
+    let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false, key };
     let download = find_by_id(&house.app, Some(&house.caller), &id.to_string(), query).unwrap();
     let mut all = Vec::new();
     match download.open(&house.app).await.unwrap().0 {
@@ -161,6 +186,19 @@ async fn assert_empty(house: &TestHouse) {
     assert_eq!(house.app.blobs.list(None, 10).await.unwrap(), []);
 }
 
+/// The bytes of each version and each part are encrypted as its file says.
+fn assert_sealed_as_shown(house: &TestHouse) {
+    let wrong = "
+        SELECT COUNT(*) FROM (
+          SELECT f.sse AS sse, f.blob_id AS shown FROM files f WHERE f.blob_id IS NOT NULL
+          UNION ALL
+          SELECT f.sse, p.blob_id FROM parts p JOIN files f ON f.file_no = p.file_no) v
+          LEFT JOIN blob_pieces q ON q.blob_id = v.shown
+          JOIN blobs b ON b.blob_id = COALESCE(q.piece_id, v.shown)
+         WHERE b.place = 2 OR b.seal <> v.sse";
+    assert_eq!(rows(house, wrong), 0);
+}
+
 fn assert_counted(house: &TestHouse, what: &str) {
     house.assert_booked_right(what);
     for (blob, refs, shown) in counts(house) {
@@ -179,17 +217,19 @@ async fn blobs_live_as_long_as_anything_shows_them_in_every_order_of_deletion() 
             (3, vec![b'c'; STORED]),
         ]);
         let whole: Vec<u8> = bodies.values().flatten().copied().collect();
-        let large = begin(&house, bucket, "large").await;
+        let large = begin(&house, bucket, "large", PLAIN).await;
         for (number, body) in &bodies {
-            send(&house, &large, *number, b"replaced later").await.unwrap();
-            send(&house, &large, *number, body).await.unwrap();
+            send(&house, &large, *number, b"replaced later", PLAIN).await.unwrap();
+            send(&house, &large, *number, body, PLAIN).await.unwrap();
         }
         complete(&house, large.id(), &bodies).await.unwrap();
-        let twin = copy(&house, large.id(), "twin", None).await.unwrap();
-        let cut = copy(&house, large.id(), "cut", Some((5, STORED + 310))).await.unwrap();
-        let joined = begin(&house, bucket, "joined").await;
-        copy_into(&house, joined.id(), 1, large.id(), None).await.unwrap();
-        copy_into(&house, joined.id(), 2, cut.id(), Some((100, STORED + 100))).await.unwrap();
+        let twin = copy(&house, from(large.id(), None), "twin", PLAIN).await.unwrap();
+        let middle = from(large.id(), Some((5, STORED + 310)));
+        let cut = copy(&house, middle, "cut", PLAIN).await.unwrap();
+        let joined = begin(&house, bucket, "joined", PLAIN).await;
+        copy_into(&house, joined.id(), 1, from(large.id(), None), PLAIN).await.unwrap();
+        let of_cut = from(cut.id(), Some((100, STORED + 100)));
+        copy_into(&house, joined.id(), 2, of_cut, PLAIN).await.unwrap();
         let cut_content = whole[5..STORED + 310].to_vec();
         let parts =
             BTreeMap::from([(1, whole.clone()), (2, cut_content[100..STORED + 100].to_vec())]);
@@ -235,6 +275,18 @@ impl Dice {
         (start..start + size).map(|at| u8::try_from(at % 251).unwrap()).collect()
     }
 
+    /// One of two customers, twice as often as the others.
+    fn asked(&mut self) -> AskedEncryption {
+        match self.roll(4) {
+            0 => AskedEncryption::Default,
+            1 => AskedEncryption::Managed,
+            customer => {
+                let seed = u8::try_from(customer).unwrap();
+                AskedEncryption::Customer(CustomerKey::for_tests([seed; 32]))
+            }
+        }
+    }
+
     fn range(&mut self, size: usize) -> (usize, usize) {
         let first = self.roll(size);
         (first, first + 1 + self.roll(size - first))
@@ -244,14 +296,47 @@ impl Dice {
 /// What a test believes is there.
 #[derive(Default)]
 struct Model {
-    finished: Vec<(String, FileId, Vec<u8>)>,
-    unfinished: Vec<(FileVersion, BTreeMap<i64, Vec<u8>>)>,
+    finished: Vec<(String, Known)>,
+    unfinished: Vec<(FileVersion, AskedEncryption, BTreeMap<i64, Vec<u8>>)>,
+}
+
+#[derive(Clone)]
+struct Known {
+    id: FileId,
+    content: Vec<u8>,
+    key: Option<CustomerKey>,
+}
+
+impl Known {
+    fn source(&self, range: Option<(usize, usize)>) -> Source {
+        Source { key: self.key.clone(), ..from(self.id, range) }
+    }
+
+    fn cut(&self, range: Option<(usize, usize)>) -> Vec<u8> {
+        let (first, end) = range.unwrap_or((0, self.content.len()));
+        self.content[first..end].to_vec()
+    }
+
+    async fn read(&self, house: &TestHouse, range: Option<(usize, usize)>) -> Vec<u8> {
+        read_with(house, self.id, range, self.key.clone()).await
+    }
+}
+
+fn key_of(asked: &AskedEncryption) -> Option<CustomerKey> {
+    match asked {
+        AskedEncryption::Customer(key) => Some(key.clone()),
+        AskedEncryption::Default | AskedEncryption::Managed => None,
+    }
 }
 
 impl Model {
-    fn pick(&self, dice: &mut Dice) -> Option<(FileId, Vec<u8>)> {
+    fn pick(&self, dice: &mut Dice) -> Option<Known> {
         let at = dice.roll(self.finished.len().max(1));
-        self.finished.get(at).map(|(_, id, content)| (*id, content.clone()))
+        self.finished.get(at).map(|(_, known)| known.clone())
+    }
+
+    fn add(&mut self, name: String, id: FileId, content: Vec<u8>, asked: &AskedEncryption) {
+        self.finished.push((name, Known { id, content, key: key_of(asked) }));
     }
 }
 
@@ -259,31 +344,36 @@ async fn act(house: &TestHouse, bucket: BucketId, dice: &mut Dice, model: &mut M
     let name = format!("n{}", dice.roll(4));
     match dice.roll(10) {
         0 => {
-            let body = dice.body();
-            let version = house.upload(bucket, &name, &body).await;
-            model.finished.push((name, version.id(), body));
+            let (body, asked) = (dice.body(), dice.asked());
+            let uploaded = house.upload_encrypted(bucket, &name, &body, asked.clone());
+            let version = uploaded.await.unwrap();
+            model.add(name, version.id(), body, &asked);
         }
-        1 => model.unfinished.push((begin(house, bucket, &name).await, BTreeMap::new())),
+        1 => {
+            let asked = dice.asked();
+            let begun = begin(house, bucket, &name, asked.clone()).await;
+            model.unfinished.push((begun, asked, BTreeMap::new()));
+        }
         2 | 3 if !model.unfinished.is_empty() => {
             let which = dice.roll(model.unfinished.len());
             let (number, body) = (1 + i64::try_from(dice.roll(3)).unwrap(), dice.body());
-            let (file, parts) = &mut model.unfinished[which];
-            send(house, file, number, &body).await.unwrap();
+            let (file, asked, parts) = &mut model.unfinished[which];
+            send(house, file, number, &body, asked.clone()).await.unwrap();
             parts.insert(number, body);
         }
         4 | 5 if !model.unfinished.is_empty() => {
-            let Some((source, content)) = model.pick(dice) else { return };
+            let Some(source) = model.pick(dice) else { return };
             let which = dice.roll(model.unfinished.len());
             let number = 1 + i64::try_from(dice.roll(3)).unwrap();
-            let range = (dice.roll(2) == 0).then(|| dice.range(content.len()));
-            let (file, parts) = &mut model.unfinished[which];
-            copy_into(house, file.id(), number, source, range).await.unwrap();
-            let (first, end) = range.unwrap_or((0, content.len()));
-            parts.insert(number, content[first..end].to_vec());
+            let range = (dice.roll(2) == 0).then(|| dice.range(source.content.len()));
+            let (file, asked, parts) = &mut model.unfinished[which];
+            let copied = copy_into(house, file.id(), number, source.source(range), asked.clone());
+            copied.await.unwrap();
+            parts.insert(number, source.cut(range));
         }
         6 if !model.unfinished.is_empty() => {
             let which = dice.roll(model.unfinished.len());
-            let (file, parts) = model.unfinished[which].clone();
+            let (file, asked, parts) = model.unfinished[which].clone();
             let numbers: Vec<i64> = parts.keys().copied().collect();
             let complete = complete(house, file.id(), &parts).await;
             if numbers == [1, 2] || numbers == [1, 2, 3] {
@@ -291,26 +381,27 @@ async fn act(house: &TestHouse, bucket: BucketId, dice: &mut Dice, model: &mut M
                 model.unfinished.remove(which);
                 let content: Vec<u8> = parts.into_values().flatten().collect();
                 assert_eq!(version.size, content.len() as u64);
-                model.finished.push((version.name.as_str().to_owned(), version.id(), content));
+                model.add(version.name.as_str().to_owned(), version.id(), content, &asked);
             } else {
                 assert!(complete.is_err(), "act {at}: {numbers:?} is not complete");
             }
         }
         7 => {
-            let Some((source, content)) = model.pick(dice) else { return };
-            let range = (dice.roll(2) == 0).then(|| dice.range(content.len()));
-            let version = copy(house, source, &name, range).await.unwrap();
-            let (first, end) = range.unwrap_or((0, content.len()));
-            model.finished.push((name, version.id(), content[first..end].to_vec()));
+            let Some(source) = model.pick(dice) else { return };
+            let range = (dice.roll(2) == 0).then(|| dice.range(source.content.len()));
+            let asked = dice.asked();
+            let copied = copy(house, source.source(range), &name, asked.clone());
+            let version = copied.await.unwrap();
+            model.add(name, version.id(), source.cut(range), &asked);
         }
         8 if !model.finished.is_empty() => {
             let which = dice.roll(model.finished.len());
-            let (name, id, _) = model.finished.remove(which);
-            delete(house, &name, id).await;
+            let (name, known) = model.finished.remove(which);
+            delete(house, &name, known.id).await;
         }
         9 if !model.unfinished.is_empty() => {
             let which = dice.roll(model.unfinished.len());
-            let (file, _) = model.unfinished.remove(which);
+            let (file, ..) = model.unfinished.remove(which);
             cancel(&house.app, &house.caller, &file.id().to_string()).await.unwrap();
         }
         _ => house.sweep_freed().await,
@@ -329,15 +420,16 @@ async fn random_acts_on_shared_bytes_count_right_and_leave_nothing() {
                 house.crash_and_reopen().await;
                 assert_counted(&house, &format!("seed {seed}, act {at}"));
             }
-            if let Some((id, content)) = model.pick(&mut dice) {
-                let range = dice.range(content.len());
-                let got = read(&house, id, Some(range)).await;
-                assert!(got == content[range.0..range.1], "seed {seed}, act {at}, {range:?}");
+            if let Some(known) = model.pick(&mut dice) {
+                let range = Some(dice.range(known.content.len()));
+                let got = known.read(&house, range).await;
+                assert!(got == known.cut(range), "seed {seed}, act {at}, {range:?}");
             }
         }
         assert_counted(&house, &format!("seed {seed}"));
-        for (name, id, content) in &model.finished {
-            assert!(read(&house, *id, None).await == *content, "seed {seed}: {name}");
+        assert_sealed_as_shown(&house);
+        for (name, known) in &model.finished {
+            assert!(known.read(&house, None).await == known.content, "seed {seed}: {name}");
         }
         let unfinished = house
             .versions(bucket)
@@ -345,10 +437,10 @@ async fn random_acts_on_shared_bytes_count_right_and_leave_nothing() {
             .filter(|version| version.action == Action::Start)
             .count();
         assert_eq!(unfinished, model.unfinished.len(), "seed {seed}");
-        for (name, id, _) in model.finished {
-            delete(&house, &name, id).await;
+        for (name, known) in model.finished {
+            delete(&house, &name, known.id).await;
         }
-        for (file, _) in model.unfinished {
+        for (file, ..) in model.unfinished {
             delete(&house, file.name.as_str(), file.id()).await;
         }
         assert_empty(&house).await;
@@ -369,11 +461,12 @@ async fn f77_native_259_ten_thousand_parts_make_ten_gigabytes_that_are_read_and_
     body[..8].copy_from_slice(b"the head");
     body[999_992..].copy_from_slice(b"the tail");
     let source = house.upload(bucket, "source", &body).await;
-    let large = begin(&house, bucket, "large").await;
+    let large = begin(&house, bucket, "large", PLAIN).await;
     let numbers: Vec<i64> = (1..=PARTS).collect();
     for together in numbers.chunks(200) {
-        let copies =
-            together.iter().map(|number| copy_into(&house, large.id(), *number, source.id(), None));
+        let copies = together
+            .iter()
+            .map(|number| copy_into(&house, large.id(), *number, from(source.id(), None), PLAIN));
         for copied in join_all(copies).await {
             copied.unwrap();
         }
