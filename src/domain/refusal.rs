@@ -189,11 +189,6 @@ pub(crate) fn wrong_type(field: &str, wanted: &str) -> Refusal {
     bad_request(format!("field {field} must be {wanted}"))
 }
 
-/// Asked for something that kiln does not do yet: said clearly, never accepted silently.
-pub(crate) fn not_supported(what: &str) -> Refusal {
-    bad_request(format!("{what} is not supported by this server yet"))
-}
-
 /// An upload that the test mode lets fail, in the words of a vault without room.
 pub(crate) fn upload_failed() -> Refusal {
     Refusal {

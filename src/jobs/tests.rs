@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::catalog::files;
 use crate::catalog::lifecycle::Counts;
 use crate::clock::Clock as _;
+use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::{BucketId, FileNumber};
 use crate::domain::lifecycle::{Act, Facts, LifecycleRule, NameLook};
@@ -50,6 +51,7 @@ async fn start(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
         content_type: "text/plain".to_owned(),
         info: FileInfo::default(),
         lock: FileLock::default(),
+        encryption: AskedEncryption::Default,
         custom_time: None,
     };
     large_files::start(&house.app, &house.caller, wanted).await.unwrap()

@@ -15,9 +15,7 @@ use crate::domain::ids::BucketId;
 use crate::domain::lifecycle::{self, LifecycleRule};
 use crate::domain::lock::{BucketLock, BucketLockChange, DefaultChange};
 use crate::domain::names::{BucketName, fold_bucket_name};
-use crate::domain::refusal::{
-    Code, Refusal, bad_request, no_such_bucket, not_supported, refuse, unauthorized,
-};
+use crate::domain::refusal::{Code, Refusal, bad_request, no_such_bucket, refuse, unauthorized};
 use crate::domain::replication::{ReplicationConfiguration, check_configuration};
 use crate::domain::time::{DAY_MS, Millis};
 use crate::entropy;

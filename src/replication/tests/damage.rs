@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::catalog::tx::{Value, find};
+use crate::domain::encryption::{AskedEncryption, Encryption};
 use crate::domain::file::FileVersion;
 use crate::domain::ids::BlobId;
 use crate::domain::lock::FileLock;
@@ -98,6 +99,8 @@ async fn reliability_p6_a_thousand_flipped_bits_are_found_before_a_wrong_byte_is
     let mut files = Vec::new();
     for (name, size) in [("a", 1), ("b", 16_384), ("c", 16_385), ("d", 65_536), ("e", 300_001)] {
         let body: Vec<u8> = (0..size).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect();
+        let sealed = house.upload_encrypted(bucket, name, &body, AskedEncryption::Managed);
+        files.push((sealed.await.unwrap(), body.clone()));
         files.push((house.upload(bucket, name, &body).await, body));
     }
     for flipped in 0..1000 {
@@ -121,15 +124,18 @@ async fn reliability_p6_a_thousand_flipped_bits_are_found_before_a_wrong_byte_is
                 source: Source {
                     file_id: version.id().to_string(),
                     range: Some(format!("bytes={first}-{last}")),
+                    key: None,
                 },
                 name: FileName::parse("copy").unwrap(),
                 bucket: None,
                 metadata: Metadata::Copy,
                 lock: FileLock::default(),
+                encryption: AskedEncryption::Default,
             };
             let copied = copy_file(&house.app, &house.caller, wanted).await;
             let whole = first == 0 && last + 1 == version.size;
-            assert!(copied.is_err() || whole, "flip {flipped}: a copied range is read");
+            let shared = whole && version.encryption == Encryption::None;
+            assert!(copied.is_err() || shared, "flip {flipped}: what is not shared is read");
         }
         flip(&house, version, bit).await;
     }

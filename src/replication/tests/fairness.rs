@@ -12,7 +12,7 @@ use crate::clock::Clock as _;
 use crate::domain::ids::BucketId;
 use crate::domain::replication::JobState;
 use crate::operations::App;
-use crate::replication::destination::{Destination, Failure, Progress};
+use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::Passed;
 use crate::replication::{Engine, EngineOptions};
 use crate::testing::{TestHouse, mapping, rule, rules};
@@ -35,12 +35,12 @@ impl Destination for Wires {
         _: &'a App,
         passed: &'a Passed,
         _: &'a Progress,
-    ) -> BoxFuture<'a, Result<(), Failure>> {
+    ) -> BoxFuture<'a, Result<Carried, Failure>> {
         async move {
             let (answer, answered) = oneshot::channel();
             self.waiting.lock().unwrap().push((passed.destination.id, answer));
             answered.await.expect("a target either hangs or answers");
-            Ok(())
+            Ok(Carried::Shared)
         }
         .boxed()
     }
