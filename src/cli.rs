@@ -99,6 +99,9 @@ Examples:
     /// See what lifecycle rules would do now, and let them.
     #[command(subcommand)]
     Lifecycle(LifecycleAction),
+    /// Look at event notification rules and what waits for them.
+    #[command(subcommand)]
+    Notification(NotificationAction),
     /// Show and check settings without serving.
     #[command(subcommand)]
     Config(ConfigAction),
@@ -333,6 +336,28 @@ Examples:
 }
 
 #[derive(Debug, Subcommand)]
+enum NotificationAction {
+    /// List event notification rules with what waits for them and how delivery goes.
+    #[command(after_help = "\
+Examples:
+  kiln notification list
+  kiln notification list --bucket photos --json")]
+    List {
+        /// Only rules of this bucket.
+        #[arg(long, value_name = "NAME")]
+        bucket: Option<String>,
+        /// Most rules to list, 1 to 1000 [default: 100].
+        #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1000))]
+        limit: Option<u16>,
+        /// Only rules after this one: the last queue number of the page before.
+        #[arg(long, value_name = "ID", value_parser = value_parser!(i64).range(0..))]
+        after: Option<i64>,
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigAction {
     /// Print every setting with its value and where that came from; secrets are masked.
     Show(Form),
@@ -421,6 +446,7 @@ fn run(
         }
         Action::Replication(action) => administer(replication_command(action), load, out, err),
         Action::Lifecycle(action) => administer(lifecycle_command(action), load, out, err),
+        Action::Notification(action) => administer(notification_command(action), load, out, err),
     }
 }
 
@@ -581,6 +607,7 @@ fn command() -> Command {
         "usage",
         "replication",
         "lifecycle",
+        "notification",
         "completions",
         "version",
     ] {
@@ -705,6 +732,12 @@ fn lifecycle_command(action: LifecycleAction) -> (AdminCommand, Form) {
             (AdminCommand::RunLifecycle { bucket_name: bucket }, form)
         }
     }
+}
+
+fn notification_command(action: NotificationAction) -> (AdminCommand, Form) {
+    let NotificationAction::List { bucket, limit, after, form } = action;
+    let limit = limit.map(usize::from);
+    (AdminCommand::ListNotifications { bucket_name: bucket, after, limit }, form)
 }
 
 fn completions(shell: Shell) -> Vec<u8> {
@@ -857,6 +890,7 @@ fn render(command: &AdminCommand, answer: &Value, endpoint: &str) -> String {
             _ => "No key can be taken out: see `kiln key-ring list`.\n".to_owned(),
         },
         AdminCommand::ListReplicationJobs { .. } => jobs(answer),
+        AdminCommand::ListNotifications { .. } => queues(answer),
         AdminCommand::RetryReplicationJobs { .. } => match &answer["retried"] {
             number if number.as_u64() == Some(1) => "1 job is tried again.\n".to_owned(),
             number => format!("{} jobs are tried again.\n", text(number)),
@@ -971,12 +1005,56 @@ fn jobs(answer: &Value) -> String {
             reason,
         ]
     });
-    if !answer["nextAfter"].is_null() {
-        page.push_str("\nThere are more: add --after ");
-        page.push_str(&text(&answer["nextAfter"]));
-        page.push('\n');
-    }
+    page.push_str(&way_on(answer));
     page
+}
+
+fn queues(answer: &Value) -> String {
+    let head = [
+        "QUEUE",
+        "BUCKET",
+        "RULE",
+        "TARGET",
+        "STATE",
+        "WAITING",
+        "SENT",
+        "LOST",
+        "TRIES",
+        "NEXT TRY",
+        "LAST SENT",
+        "ERROR",
+    ];
+    let mut page = listing("No event notification rules.", &head, &answer["rules"], |rule| {
+        let is = |name: &str| rule[name].as_bool().unwrap_or_default();
+        let state = match (is("isSuspended"), is("isEnabled")) {
+            (true, _) => "suspended",
+            (false, true) => "enabled",
+            (false, false) => "disabled",
+        };
+        vec![
+            text(&rule["queueId"]),
+            text(&rule["bucketName"]),
+            text(&rule["ruleName"]),
+            text(&rule["target"]),
+            state.to_owned(),
+            text(&rule["waiting"]),
+            text(&rule["delivered"]),
+            text(&rule["dropped"]),
+            text(&rule["failedAttempts"]),
+            moment(&rule["nextAttemptTimestamp"]),
+            moment(&rule["lastDeliveredTimestamp"]),
+            text(&rule["error"]),
+        ]
+    });
+    page.push_str(&way_on(answer));
+    page
+}
+
+fn way_on(answer: &Value) -> String {
+    match &answer["nextAfter"] {
+        Value::Null => String::new(),
+        after => format!("\nThere are more: add --after {}\n", text(after)),
+    }
 }
 
 /// Without the secret in it: commands end up in the shell's history.
@@ -1115,6 +1193,7 @@ mod tests {
             Action::Usage { account_id, days, recount, form: _ } => {
                 usage_command(account_id, days, recount)
             }
+            Action::Notification(action) => notification_command(action).0,
             other => unreachable!("{other:?} is no administration command"),
         }
     }
@@ -1194,7 +1273,8 @@ mod tests {
             assert_eq!(ending, Ending::Done);
             assert!(text.contains("flag --region"), "{line}: {text}");
         }
-        for line in ["account list", "key list", "replication jobs", "version"] {
+        for line in ["account list", "key list", "replication jobs", "notification list", "version"]
+        {
             assert!(parse(&format!("{line} --http-workers 3 --data-dir x")).is_ok(), "{line}");
             assert!(parse(&format!("--auth-strict-v4-keys {line}")).is_ok(), "{line}");
         }
@@ -1235,6 +1315,14 @@ mod tests {
             AdminCommand::ListReplicationJobs {
                 state: Some("failed".to_owned()),
                 bucket_name: None,
+                after: Some(9),
+                limit: Some(7),
+            }
+        );
+        assert_eq!(
+            admin_command("notification list --bucket photos --limit 7 --after 9"),
+            AdminCommand::ListNotifications {
+                bucket_name: Some("photos".to_owned()),
                 after: Some(9),
                 limit: Some(7),
             }
@@ -1284,6 +1372,8 @@ mod tests {
             "lifecycle preview",
             "lifecycle preview photos --limit 10001",
             "lifecycle run",
+            "notification",
+            "notification list --limit 0",
             "completions tcsh",
             "--master-key K000qW3rTy-uI0p+aS/dF config check",
         ] {
@@ -1408,6 +1498,26 @@ mod tests {
         assert_eq!(lines.last(), Some(&"There are more: add --after 7"));
         let none = render(&command, &json!({ "jobs": [], "nextAfter": null }), AT);
         assert_eq!(none, "No replication jobs.\n");
+    }
+
+    #[test]
+    fn rules_are_a_table_that_says_what_waits_and_why() {
+        let command = admin_command("notification list");
+        let rule = json!({
+            "queueId": 3, "bucketId": "b".repeat(24), "bucketName": "photos", "ruleName": "rule-one",
+            "target": "example.com:443", "isEnabled": true, "isSuspended": true, "waiting": 2,
+            "suspensionReason": "x", "delivered": 5, "dropped": 1, "failedAttempts": 9,
+            "error": "the endpoint answered with status 500", "nextAttemptTimestamp": 0,
+            "lastDeliveredTimestamp": null, "failingSinceTimestamp": 0,
+        });
+        let page = render(&command, &json!({ "rules": [rule], "nextAfter": 3 }), AT);
+        let lines: Vec<&str> = page.lines().collect();
+        assert!(lines[0].starts_with("QUEUE  BUCKET  RULE      TARGET           STATE"), "{page}");
+        assert!(lines[1].contains("example.com:443  suspended  2        5     1     9"), "{page}");
+        assert!(lines[1].ends_with("the endpoint answered with status 500"), "{page}");
+        assert_eq!(lines.last(), Some(&"There are more: add --after 3"));
+        let none = render(&command, &json!({ "rules": [], "nextAfter": null }), AT);
+        assert_eq!(none, "No event notification rules.\n");
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub(crate) struct Config {
     pub(crate) auth: Auth,
     pub(crate) encryption: Encryption,
     pub(crate) replication: Replication,
+    pub(crate) notifications: Notifications,
 }
 
 /// What is logged, and how.
@@ -143,6 +144,19 @@ pub(crate) struct Replication {
     pub(crate) workers: usize,
     /// Jobs under way to one target at a time.
     pub(crate) target_max_inflight: usize,
+}
+
+/// The delivery of event notifications.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notifications {
+    pub(crate) allow_private_targets: bool,
+    pub(crate) allow_http: bool,
+    /// Certificates in PEM form that targets may show besides those the system trusts.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Events that may wait for one rule.
+    pub(crate) queue_max: i64,
+    /// Deliveries under way at a time.
+    pub(crate) workers: usize,
 }
 
 macro_rules! choices {
@@ -272,6 +286,7 @@ impl Draft {
             auth: Auth::default(),
             encryption: Encryption::default(),
             replication: Replication::default(),
+            notifications: Notifications::default(),
         };
         Self {
             config,
@@ -351,7 +366,7 @@ struct Group {
     heading: &'static str,
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     Group { section: "", heading: "Server settings" },
     Group { section: "log", heading: "Log settings" },
     Group { section: "http", heading: "HTTP settings" },
@@ -361,6 +376,7 @@ const GROUPS: [Group; 9] = [
     Group { section: "auth", heading: "Key settings" },
     Group { section: "encryption", heading: "Encryption settings" },
     Group { section: "replication", heading: "Replication settings" },
+    Group { section: "notifications", heading: "Event notification settings" },
 ];
 
 macro_rules! settings {
@@ -516,6 +532,25 @@ settings! {
     "replication.target_max_inflight", Plain("N"), Text("4"),
     config.replication.target_max_inflight = |text| whole(text, 1..=256),
     "Replication jobs under way to one target at a time, 1 to 256";
+
+    "notifications.allow_private_targets", Switch, Text("false"),
+    config.notifications.allow_private_targets = switch,
+    "Send events to loopback and private addresses too; whoever may set rules then reaches your network";
+
+    "notifications.allow_http", Switch, Text("false"), config.notifications.allow_http = switch,
+    "Take http:// addresses in event notification rules, which Backblaze refuses";
+
+    "notifications.ca_file", Plain("PATH"), Unset("the system's certificates only"),
+    config.notifications.ca_file = |text| path(text).map(Some),
+    "PEM file of certificates that targets of events may show besides those the system trusts";
+
+    "notifications.queue_max", Plain("N"), Text("10000"),
+    config.notifications.queue_max = |text| whole(text, 1..=1_000_000),
+    "Events that may wait for one rule before further ones are lost, 1 to 1000000";
+
+    "notifications.workers", Plain("N"), Text("16"),
+    config.notifications.workers = |text| whole(text, 1..=256),
+    "Deliveries of events under way at a time, 1 to 256";
 }
 
 fn cpus() -> usize {
@@ -1207,6 +1242,11 @@ mod tests {
         ("replication.mapping_grace_ms", &["0", "604800000"], &["-1", "604800001"]),
         ("replication.workers", &["1", "256"], &["0", "257"]),
         ("replication.target_max_inflight", &["1", "256"], &["0", "257"]),
+        ("notifications.allow_private_targets", &["true"], &["2"]),
+        ("notifications.allow_http", &["true"], &["2"]),
+        ("notifications.ca_file", &["/etc/ssl/own-ca.pem"], &[""]),
+        ("notifications.queue_max", &["1", "1000000"], &["0", "1000001"]),
+        ("notifications.workers", &["1", "256"], &["0", "257"]),
     ];
 
     #[test]

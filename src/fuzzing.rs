@@ -23,6 +23,7 @@ use crate::domain::replication::{
     Leniency, ReplicationConfiguration, ReplicationRule, check_configuration, winning_rules,
 };
 use crate::domain::time::Millis;
+use crate::domain::webhook::{TargetPolicy, WebhookUrl};
 use crate::entropy::Entropy;
 
 /// One parser and what it must hold.
@@ -52,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "sealed", run: sealed },
     Target { name: "sha1", run: sha1 },
     Target { name: "token", run: token },
+    Target { name: "webhook_url", run: webhook_url },
 ];
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -317,4 +319,31 @@ fn token(bytes: &[u8]) {
     let altered = String::from_utf8_lossy(&altered);
     assert!(tokens.check(TokenKind::Download, &altered, now).is_err(), "{altered}");
     assert!(tokens.check(TokenKind::Account, &real, now).is_err(), "of another kind");
+}
+
+/// Whatever is taken leads to no address that is private, judged apart from the rules themselves.
+fn webhook_url(bytes: &[u8]) {
+    use std::net::IpAddr;
+
+    let given = text(bytes);
+    let closed = TargetPolicy { allow_private: false, allow_http: false };
+    let Ok(url) = WebhookUrl::parse(&given, closed) else { return };
+    let written = url.as_str();
+    let rest = written.strip_prefix("https://").unwrap_or_default();
+    assert!(written.bytes().all(|byte| byte.is_ascii_graphic()), "one line of ASCII");
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    assert!(!authority.contains('@') && !authority.is_empty(), "{written}");
+    let shown = url.host_and_port();
+    let (host, _) = shown.rsplit_once(':').unwrap_or_default();
+    assert_ne!(host, "localhost");
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let inner = match address.to_canonical() {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+        };
+        let address = address.to_canonical();
+        assert!(!inner && !address.is_loopback(), "{written}");
+        assert!(!address.is_unspecified() && !address.is_multicast(), "{written}");
+    }
+    assert!(WebhookUrl::parse(written, closed).is_ok(), "{written} is taken again");
 }

@@ -32,11 +32,14 @@ use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
 use crate::config::{Config, LargeMetadata, LogFormat, NewBuckets};
 use crate::domain::encryption::DefaultEncryption;
+use crate::domain::event::{PATIENCE_MS, WAIT_MS_MAX};
 use crate::domain::ids::{AccountId, BlobId, Numbers};
 use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::{BACKOFF_MS_MAX, Leniency};
+use crate::domain::webhook::TargetPolicy;
 use crate::entropy::{self, Entropy, OsEntropy};
+use crate::jobs::deliver::{Courier, Delivery};
 use crate::jobs::lifecycle::Lifecycle;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::upkeep::Upkeep;
@@ -51,7 +54,7 @@ use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::usage::Usage;
 use crate::operations::{App, Policy, Wake};
-use crate::outbound::{self, AdminRequest};
+use crate::outbound::{self, AdminRequest, Webhooks};
 use crate::replication::destination::Destination;
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
@@ -97,6 +100,8 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("notifications.ca_file {} {problem}", .path.display())]
+    CaFile { path: PathBuf, problem: String },
     #[error("start the runtime: {0}")]
     Runtime(io::Error),
     /// Bytes or commits could not be made durable; the server stopped rather than go on.
@@ -373,7 +378,10 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     let key_ring = open_key_ring(&config.key_ring_file, &catalog, &*parts.clock, &*parts.entropy)?;
     let numbers = numbers(&catalog, &*parts.clock)?;
     let waits_begun_by = catalog
-        .read(|tx| Ok(catalog::replication::waits_begun_by(tx, BACKOFF_MS_MAX)?))
+        .read(|tx| {
+            let jobs = catalog::replication::waits_begun_by(tx, BACKOFF_MS_MAX)?;
+            Ok(jobs.max(catalog::notifications::waits_begun_by(tx, WAIT_MS_MAX, PATIENCE_MS)?))
+        })
         .map_err(|abort| StartError::Operation(abort.into()))?;
     let waits = Waits::starting_at(Arc::clone(&parts.clock), waits_begun_by.unwrap_or_default());
     let usage = Usage::of(&catalog)?;
@@ -435,6 +443,11 @@ fn policy(config: &Config) -> Policy {
             bytes_min: config.limits.part_size_min,
             bytes_recommended: config.limits.part_size_recommended,
         },
+        webhooks: TargetPolicy {
+            allow_private: config.notifications.allow_private_targets,
+            allow_http: config.notifications.allow_http,
+        },
+        event_queue_max: config.notifications.queue_max,
     }
 }
 
@@ -658,6 +671,8 @@ async fn run(
     let upkeep = Upkeep::new(Arc::clone(app));
     let lifecycle = Lifecycle::new(Arc::clone(app));
 
+    let trusted = trusted_certificates(config)?;
+
     let data = std::net::TcpListener::bind(config.listen);
     let data = data.map_err(|source| listen_error(&config.listen, source))?;
     let admin_socket = std::net::TcpListener::bind(config.admin_listen);
@@ -668,6 +683,12 @@ async fn run(
     let address = |socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
         format!("http://{}", socket.local_addr().unwrap_or(*wanted))
     };
+    let own_ports = [&data, &admin_socket].map(|socket| socket.local_addr().map(|at| at.port()));
+    let own_ports = own_ports.into_iter().flatten().collect();
+    let webhooks = Webhooks::new(app.policy.webhooks, trusted.as_deref(), own_ports);
+    let webhooks: Arc<dyn Courier> =
+        Arc::new(webhooks.map_err(|error| ca_file_error(config, error))?);
+    let delivery = Delivery::new(Arc::clone(app), webhooks, config.notifications.workers);
     let at = Addresses {
         endpoint: address(&data, &config.listen),
         admin_endpoint: address(&admin_socket, &config.admin_listen),
@@ -716,6 +737,7 @@ async fn run(
     let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), before_this_run));
     let upkeep_task = workers.spawn(Arc::clone(&upkeep).run());
     let lifecycle_task = workers.spawn(Arc::clone(&lifecycle).run());
+    let delivery_task = workers.spawn(Arc::clone(&delivery).run());
     let facts = json!({
         "accountId": crate::operations::accounts::first_account(app)?.to_string(),
         "adminEndpoint": at.admin_endpoint,
@@ -739,9 +761,14 @@ async fn run(
     lifecycle.stop();
     upkeep.stop();
     // The engine and its tasks run on the workers' runtime; only the waiting is done here.
-    engine.stop(patience).await;
-    let workers_ended =
-        futures_util::future::join4(engine_task, sweep_task, lifecycle_task, upkeep_task);
+    futures_util::future::join(engine.stop(patience), delivery.stop(patience)).await;
+    let workers_ended = futures_util::future::join5(
+        engine_task,
+        sweep_task,
+        lifecycle_task,
+        upkeep_task,
+        delivery_task,
+    );
     drop(tokio::time::timeout(DRAIN, workers_ended).await);
     drop((data_task, admin_task));
     if let Err(error) = std::fs::remove_file(&running_file) {
@@ -759,6 +786,18 @@ fn limit_slow_readers(socket: &std::net::TcpListener, idle_timeout_s: u64) {
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, limit_ms) {
         tracing::warn!(%error, "this system cannot end connections of clients that read nothing");
     }
+}
+
+fn ca_file_error(config: &Config, problem: impl std::fmt::Display) -> StartError {
+    let path = config.notifications.ca_file.clone().unwrap_or_default();
+    StartError::CaFile { path, problem: problem.to_string() }
+}
+
+/// The certificates that targets of events may show besides the system's.
+fn trusted_certificates(config: &Config) -> Result<Option<Vec<u8>>, StartError> {
+    let Some(path) = &config.notifications.ca_file else { return Ok(None) };
+    let read = std::fs::read(path);
+    read.map(Some).map_err(|error| ca_file_error(config, format_args!("cannot be read: {error}")))
 }
 
 fn listen_error(address: &std::net::SocketAddr, source: io::Error) -> StartError {

@@ -86,6 +86,14 @@ pub(crate) struct Metrics {
     pub(crate) lifecycle_hidden: Counter,
     pub(crate) lifecycle_deleted: Counter,
     pub(crate) lifecycle_canceled: Counter,
+    /// Events put into a queue.
+    pub(crate) notification_events: Counter,
+    pub(crate) notification_delivered: Counter,
+    /// Attempts that failed.
+    pub(crate) notification_failures: Counter,
+    /// Events lost: the queue was full, or they could not be delivered in time.
+    pub(crate) notification_dropped: Counter,
+    pub(crate) notification_suspensions: Counter,
 }
 
 #[cfg(test)]

@@ -9,4 +9,5 @@ pub(crate) mod caller;
 pub(crate) mod data_keys;
 pub(crate) mod key_ring;
 pub(crate) mod sealing;
+pub(crate) mod signature;
 pub(crate) mod token;

@@ -16,6 +16,7 @@ pub(crate) mod dialect;
 pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod lifecycle;
+pub(crate) mod notifications;
 pub(crate) mod parts;
 pub(crate) mod replication;
 pub(crate) mod reset;

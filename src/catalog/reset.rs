@@ -6,12 +6,14 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Millis;
 
 /// Empties the tables that are emptied as a whole, those that refer to others first.
-const EMPTIED: [&str; 13] = [
+const EMPTIED: [&str; 15] = [
     "DELETE FROM replication_jobs",
     "DELETE FROM replication_origins",
     "DELETE FROM replication_targets",
     "DELETE FROM replication_scans",
     "DELETE FROM lifecycle_walks",
+    "DELETE FROM notification_queues",
+    "DELETE FROM notification_events",
     "DELETE FROM files",
     "DELETE FROM parts",
     "DELETE FROM blob_data",

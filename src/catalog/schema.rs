@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (10, include_str!("../../migrations/0010_mark_drawn_numbers.sql")),
     (11, include_str!("../../migrations/0011_add_ring_keys.sql")),
     (12, include_str!("../../migrations/0012_create_usage.sql")),
+    (13, include_str!("../../migrations/0013_create_notifications.sql")),
 ];
 
 /// The newest schema this program knows.

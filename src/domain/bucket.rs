@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::cors::CorsRule;
 use crate::domain::encryption::DefaultEncryption;
+use crate::domain::event::QueuedRule;
 use crate::domain::ids::{AccountId, BucketId};
 use crate::domain::lifecycle::LifecycleRule;
 use crate::domain::lock::BucketLock;
@@ -68,6 +69,9 @@ pub(crate) struct BucketSettings {
     /// Of new files that ask for nothing themselves.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) encryption: DefaultEncryption,
+    /// Event notification rules in the order of their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notifications: Vec<QueuedRule>,
 }
 
 /// What says nothing is not stored, so that the stored form does not grow with every feature.

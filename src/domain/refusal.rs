@@ -44,6 +44,10 @@ codes! {
     FileLockConflict, "file_lock_conflict", 400;
     SourceReplicationConflict, "source_replication_conflict", 400;
     MetadataExceeded, "metadata_exceeded", 400;
+    EventTypesEmpty, "event_types_empty", 400;
+    EventTypeInvalid, "event_type_invalid", 400;
+    EventTypeCategories, "event_type_categories", 400;
+    EventTypeOverlap, "event_type_overlap", 400;
     CustomTimestampNotAllowed, "custom_timestamp_not_allowed", 400;
     CustomTimestampInvalid, "custom_timestamp_invalid", 400;
     MissingPart, "missing_part", 400;

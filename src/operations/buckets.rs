@@ -22,7 +22,7 @@ use crate::entropy;
 use crate::operations::App;
 use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
 use crate::operations::error::Error;
-use crate::operations::replication_rules;
+use crate::operations::{notifications, replication_rules};
 
 /// What a new bucket shall be.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +67,7 @@ pub(crate) async fn create_bucket(
         file_lock,
         encryption: encryption.settle(app.policy.default_encryption)?,
         replication,
+        notifications: Vec::new(),
     };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
     let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);
@@ -246,6 +247,7 @@ pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Resul
                 )
                 .into());
             }
+            notifications::forget_bucket(tx, &bucket)?;
             buckets::delete_bucket(tx, bucket.number)?;
             crate::catalog::replication::forget_bucket(tx, id)?;
             walks::forget_walks(tx, id)?;

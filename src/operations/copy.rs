@@ -278,7 +278,7 @@ pub(crate) async fn copy_file(
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
     let (source_id, name, lock) = (wanted.source.file_id, wanted.name, wanted.lock);
-    let (version, enqueued) = app
+    let (version, aftermath) = app
         .catalog
         .write("copy_file", move |tx| {
             let reread = fence.reread(tx, moment.now)?;
@@ -304,11 +304,11 @@ pub(crate) async fn copy_file(
                 lock,
                 encryption: encryption.clone(),
             };
-            let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
-            Ok((version, enqueued))
+            let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
+            Ok((version, aftermath))
         })
         .await?;
-    effects::announce(app, &version, enqueued);
+    effects::announce_upload(app, &version, aftermath);
     Ok(version)
 }
 

@@ -4,8 +4,9 @@
 
 use crate::catalog::files::{self, Newest};
 use crate::catalog::replication::JobOrigin;
-use crate::catalog::{Abort, Tx, blob_refs, parts, replication, usage};
+use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replication, usage};
 use crate::domain::bucket::Bucket;
+use crate::domain::event::EventType;
 use crate::domain::file::{Action, FileVersion};
 use crate::domain::large_file::Part;
 use crate::domain::lock::LockTimes;
@@ -13,6 +14,7 @@ use crate::domain::refusal::access_denied;
 use crate::domain::replication::{Ineligible, ReplicationStatus};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
+use crate::operations::notifications::{self, Noted};
 use crate::operations::replication_rules::{self, Enqueued};
 use crate::operations::usage::{require_room, signed};
 
@@ -48,6 +50,8 @@ pub(crate) struct Moment {
     pub(crate) copy_large_metadata: bool,
     /// Whether any account at all has a storage cap: most servers need not look.
     pub(crate) storage_is_capped: bool,
+    /// Events that may wait for one notification rule.
+    pub(crate) event_queue_max: i64,
 }
 
 impl Moment {
@@ -59,6 +63,7 @@ impl Moment {
             steady: app.waits.now(),
             copy_large_metadata: app.policy.copy_large_metadata,
             storage_is_capped: app.usage.storage_is_capped(),
+            event_queue_max: app.policy.event_queue_max,
         }
     }
 
@@ -73,6 +78,44 @@ impl Moment {
     }
 }
 
+/// What a change left behind for the workers.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "announce it after the commit"]
+pub(crate) struct Aftermath {
+    enqueued: Enqueued,
+    noted: Noted,
+}
+
+/// The event that a change is told by, if rules ask for it.
+fn event_of(cause: Cause, version: &FileVersion) -> Option<EventType> {
+    match cause {
+        Cause::Upload => Some(EventType::Upload),
+        Cause::Copy => Some(EventType::Copy),
+        Cause::Finish => Some(EventType::MultipartUpload),
+        Cause::Hide => Some(EventType::Hide),
+        Cause::Replica if version.parts.is_some() => Some(EventType::MultipartReplica),
+        Cause::Replica => Some(EventType::Replica),
+        Cause::Delete => Some(EventType::Delete),
+        Cause::LifecycleHide => Some(EventType::LifecycleHide),
+        Cause::LifecycleDelete => Some(EventType::LifecycleDelete),
+        // Nothing of an unfinished large file is to be seen.
+        Cause::Start | Cause::Cancel => None,
+    }
+}
+
+fn note(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &FileVersion,
+    cause: Cause,
+    moment: Moment,
+) -> Result<Noted, Error> {
+    match event_of(cause, version) {
+        Some(kind) => notifications::note(tx, bucket, kind, version, moment),
+        None => Ok(None),
+    }
+}
+
 /// Stores a version with all that follows from it. `newest` is what [`files::newest`] answered in
 /// this transaction. The version's replication status is settled here, and so is the retention
 /// that the bucket gives to files that come without one. Refuses
@@ -84,7 +127,7 @@ pub(crate) fn add(
     newest: Newest,
     cause: Cause,
     moment: Moment,
-) -> Result<Enqueued, Abort> {
+) -> Result<Aftermath, Abort> {
     version.lock = match cause {
         Cause::Upload | Cause::Copy | Cause::Start => {
             bucket.settings.file_lock.of_new(version.lock, version.upload_at)
@@ -106,7 +149,8 @@ pub(crate) fn add(
         files::insert_version(tx, bucket.number, version, newest)?;
         count_stored(tx, bucket, (1, signed(version.size)), moment)?;
     }
-    Ok(enqueued)
+    let noted = note(tx, bucket, version, cause, moment)?;
+    Ok(Aftermath { enqueued, noted })
 }
 
 /// Stores a part of an unfinished large file. Refuses `storage_cap_exceeded`.
@@ -166,7 +210,8 @@ fn plan(
 }
 
 /// Removes a version with all that hangs on it. Refused when it is locked, whoever asks: a worker
-/// that wants to pass over locked versions asks [`Moment::may_remove`] first.
+/// that wants to pass over locked versions asks [`Moment::may_remove`] first. `bucket` is as this
+/// transaction sees it.
 pub(crate) fn remove(
     tx: &mut dyn Tx,
     bucket: &Bucket,
@@ -174,7 +219,7 @@ pub(crate) fn remove(
     cause: Cause,
     moment: Moment,
     bypass: bool,
-) -> Result<(), Abort> {
+) -> Result<Aftermath, Abort> {
     if !moment.may_remove(version, bypass) {
         return Err(access_denied().into());
     }
@@ -190,13 +235,20 @@ pub(crate) fn remove(
     if version.replication.is_some() {
         replication::forget_source(tx, version.number, moment.steady)?;
     }
-    Ok(())
+    let noted = note(tx, bucket, version, cause, moment)?;
+    Ok(Aftermath { enqueued: Enqueued::Nothing, noted })
 }
 
-/// Tells the workers and the figures of a version that was committed.
-pub(crate) fn announce(app: &App, version: &FileVersion, enqueued: Enqueued) {
+/// Tells the workers and the figures of content that came and was committed.
+pub(crate) fn announce_upload(app: &App, version: &FileVersion, aftermath: Aftermath) {
     app.metrics.uploads.one();
     app.metrics.upload_bytes.add(version.size);
+    announce(app, aftermath);
+}
+
+/// Tells the workers and the figures of a change that was committed.
+pub(crate) fn announce(app: &App, Aftermath { enqueued, noted }: Aftermath) {
+    notifications::follow_up(app, noted);
     match enqueued {
         Enqueued::Jobs(made) => {
             app.metrics.replication_jobs.add(made as u64);

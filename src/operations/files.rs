@@ -16,8 +16,8 @@ use crate::domain::refusal::{
     Code, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id, refuse, unauthorized,
 };
 use crate::operations::App;
-use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
-use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::authorize::{bucket_of_caller, fence, parse_bucket_id};
+use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::error::Error;
 
 /// The stored version that a claimed id names; None unless the whole id is right.
@@ -73,7 +73,7 @@ pub(crate) async fn hide_file(
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name.as_str())?;
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
-    let hidden = app
+    let (hidden, aftermath) = app
         .catalog
         .write("hide_file", move |tx| {
             let bucket = buckets::find_by_id(tx, grant.bucket.id)?
@@ -81,6 +81,7 @@ pub(crate) async fn hide_file(
             hide(tx, &bucket, &name, number, Cause::Hide, moment)
         })
         .await?;
+    effects::announce(app, aftermath);
     Ok(hidden)
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn hide(
     number: FileNumber,
     cause: Cause,
     moment: Moment,
-) -> Result<FileVersion, Abort> {
+) -> Result<(FileVersion, Aftermath), Abort> {
     let newest = files::newest(tx, bucket.number, name.as_str())?;
     let Some(place) = newest.finished else {
         let text = format!("File not present: {}", name.as_str());
@@ -121,8 +122,8 @@ pub(crate) fn hide(
         lock: FileLock::default(),
         encryption: Encryption::None,
     };
-    effects::add(tx, bucket, &mut marker, newest, cause, moment)?;
-    Ok(marker)
+    let aftermath = effects::add(tx, bucket, &mut marker, newest, cause, moment)?;
+    Ok((marker, aftermath))
 }
 
 /// Deletes one version. Its bytes go when nothing shows them any more.
@@ -148,11 +149,14 @@ pub(crate) async fn delete_version(
     }
     let Some(bucket) = bucket else { return Err(absent.into()) };
     let grant = Grant::for_name(&caller.key, Capability::DeleteFiles, bucket, file_name)?;
+    let fence = fence(app, caller, grant.bucket.id)?.ok_or_else(|| absent.clone())?;
     let moment = Moment::of(app);
     let file_name = file_name.to_owned();
-    app.catalog
+    let aftermath = app
+        .catalog
         .write("delete_file_version", move |tx| {
-            let bucket = &grant.bucket;
+            let reread = fence.reread(tx, moment.now)?;
+            let bucket = reread.as_ref().unwrap_or(&fence.bucket);
             let version = find_claimed(tx, bucket, &claimed)?
                 .filter(|version| version.name.as_str() == file_name)
                 .ok_or_else(|| absent.clone())?;
@@ -163,6 +167,7 @@ pub(crate) async fn delete_version(
             effects::remove(tx, bucket, &version, cause, moment, bypass_governance)
         })
         .await?;
+    effects::announce(app, aftermath);
     app.wake.sweep.notify_one();
     Ok(())
 }

@@ -29,12 +29,11 @@ use crate::operations::App;
 use crate::operations::authorize::{
     Fence, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of, parse_bucket_id,
 };
-use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{encryption_of, sealing_of_part};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::locks;
-use crate::operations::replication_rules::Enqueued;
 use crate::operations::upload::{Announced, BodyFault, check_metadata, custom_time, receive};
 use crate::operations::usage::{check_room, count_uploaded};
 
@@ -81,7 +80,7 @@ pub(crate) async fn start(
     let encryption = encryption_of(app, &sealing)?;
     let moment = Moment::of(app);
     let number = app.numbers.large_file(moment.now);
-    let started = app
+    let (started, aftermath) = app
         .catalog
         .write("start_large_file", move |tx| {
             let reread = fence.reread(tx, moment.now)?;
@@ -106,10 +105,11 @@ pub(crate) async fn start(
                 lock: wanted.lock,
                 encryption: encryption.clone(),
             };
-            effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
-            Ok(version)
+            let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
+            Ok((version, aftermath))
         })
         .await?;
+    effects::announce(app, aftermath);
     Ok(started)
 }
 
@@ -399,13 +399,13 @@ pub(crate) async fn finish(
     let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
     let moment = Moment::of(app);
     let (blob, sizes) = (app.numbers.blob(moment.now), app.policy.part_sizes);
-    let (version, enqueued) = app
+    let (version, aftermath) = app
         .catalog
         .write("finish_large_file", move |tx| {
             complete(tx, &unfinished, blob, &sha1s, sizes, moment)
         })
         .await?;
-    effects::announce(app, &version, enqueued);
+    effects::announce_upload(app, &version, aftermath);
     Ok(version)
 }
 
@@ -416,7 +416,7 @@ fn complete(
     sha1s: &[String],
     sizes: PartSizes,
     moment: Moment,
-) -> Result<(FileVersion, Enqueued), Abort> {
+) -> Result<(FileVersion, Aftermath), Abort> {
     let (reread, mut version) = unfinished.reread(tx, moment)?;
     let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
     let all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
@@ -428,8 +428,8 @@ fn complete(
     version.parts = Some(parts_digest(&all));
     version.action = Action::Upload;
     let newest = files::newest(tx, bucket.number, version.name.as_str())?;
-    let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
-    Ok((version, enqueued))
+    let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
+    Ok((version, aftermath))
 }
 
 /// The pieces that the parts are, each counted once for the file they become.
@@ -465,15 +465,16 @@ pub(crate) async fn cancel(
 ) -> Result<FileVersion, Error> {
     let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
     let moment = Moment::of(app);
-    let canceled = app
+    let (canceled, aftermath) = app
         .catalog
         .write("cancel_large_file", move |tx| {
             let (reread, version) = unfinished.reread(tx, moment)?;
             let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-            effects::remove(tx, bucket, &version, Cause::Cancel, moment, false)?;
-            Ok(version)
+            let aftermath = effects::remove(tx, bucket, &version, Cause::Cancel, moment, false)?;
+            Ok((version, aftermath))
         })
         .await?;
+    effects::announce(app, aftermath);
     app.wake.sweep.notify_one();
     Ok(canceled)
 }

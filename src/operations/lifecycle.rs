@@ -21,7 +21,7 @@ use crate::domain::time::{DAY_MS, Millis};
 use crate::operations::App;
 use crate::operations::accounts::Operator;
 use crate::operations::buckets::bucket_named;
-use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::error::Error;
 use crate::operations::files::hide;
 
@@ -235,7 +235,13 @@ pub(crate) async fn carry_out(app: &App, due: &Due) -> Result<bool, Error> {
             tracing::warn!(file.id = %due.id, "an unreadable version is left alone");
             Ok(false)
         }
-        outcome => Ok(outcome?),
+        outcome => {
+            let aftermath = outcome?;
+            if let Some(aftermath) = aftermath {
+                effects::announce(app, aftermath);
+            }
+            Ok(aftermath.is_some())
+        }
     }
 }
 
@@ -246,23 +252,21 @@ fn act_on(
     act: Act,
     marker: FileNumber,
     moment: Moment,
-) -> Result<bool, Abort> {
-    let Some(bucket) = buckets::find_by_id(tx, bucket)? else { return Ok(false) };
+) -> Result<Option<Aftermath>, Abort> {
+    let Some(bucket) = buckets::find_by_id(tx, bucket)? else { return Ok(None) };
     let version = files::find_by_number(tx, (bucket.number, bucket.id), number)?;
-    let Some(version) = version else { return Ok(false) };
+    let Some(version) = version else { return Ok(None) };
     if due_now(tx, &bucket, &version, moment)? != Some(act) {
-        return Ok(false);
+        return Ok(None);
     }
-    match act {
-        Act::Hide => {
-            hide(tx, &bucket, &version.name, marker, Cause::LifecycleHide, moment)?;
-        }
+    let aftermath = match act {
+        Act::Hide => hide(tx, &bucket, &version.name, marker, Cause::LifecycleHide, moment)?.1,
         Act::Delete => {
-            effects::remove(tx, &bucket, &version, Cause::LifecycleDelete, moment, false)?;
+            effects::remove(tx, &bucket, &version, Cause::LifecycleDelete, moment, false)?
         }
         Act::Cancel => effects::remove(tx, &bucket, &version, Cause::Cancel, moment, false)?,
-    }
-    Ok(true)
+    };
+    Ok(Some(aftermath))
 }
 
 /// What the bucket's rules make of a version at this moment.

@@ -24,6 +24,7 @@ pub(crate) mod large_files;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod locks;
+pub(crate) mod notifications;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
 pub(crate) mod reset;
@@ -47,6 +48,7 @@ use crate::domain::encryption::DefaultEncryption;
 use crate::domain::ids::Numbers;
 use crate::domain::large_file::PartSizes;
 use crate::domain::replication::Leniency;
+use crate::domain::webhook::TargetPolicy;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::operations::dead_tokens::DeadTokens;
@@ -104,6 +106,10 @@ pub(crate) struct Policy {
     pub(crate) default_encryption: DefaultEncryption,
     /// Content up to this size is kept in the catalog, in bytes.
     pub(crate) inline_max: u64,
+    /// Where event notifications may go.
+    pub(crate) webhooks: TargetPolicy,
+    /// Events that may wait for one notification rule.
+    pub(crate) event_queue_max: i64,
 }
 
 /// Tells workers to look; carries no data, so a lost wake-up costs time only.
@@ -112,4 +118,5 @@ pub(crate) struct Wake {
     pub(crate) replication: Notify,
     pub(crate) sweep: Notify,
     pub(crate) lifecycle: Notify,
+    pub(crate) events: Notify,
 }

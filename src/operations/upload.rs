@@ -22,11 +22,10 @@ use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten, token_
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{Fence, UploadTicket};
-use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{Intake, encryption_of};
 use crate::operations::error::Error;
 use crate::operations::locks;
-use crate::operations::replication_rules::Enqueued;
 use crate::operations::usage::{check_room, count_uploaded};
 
 /// What the uploader says about the SHA-1 of the content.
@@ -179,8 +178,8 @@ where
         received,
         file,
     };
-    let (version, enqueued) = app.catalog.write("upload", move |tx| commit.run(tx)).await?;
-    effects::announce(app, &version, enqueued);
+    let (version, aftermath) = app.catalog.write("upload", move |tx| commit.run(tx)).await?;
+    effects::announce_upload(app, &version, aftermath);
     count_uploaded(app, account, version.size);
     Ok(version)
 }
@@ -261,7 +260,7 @@ struct Commit {
 }
 
 impl Commit {
-    fn run(&self, tx: &mut dyn Tx) -> Result<(FileVersion, Enqueued), Abort> {
+    fn run(&self, tx: &mut dyn Tx) -> Result<(FileVersion, Aftermath), Abort> {
         let reread = self.fence.reread(tx, self.moment.now)?;
         let bucket = reread.as_ref().unwrap_or(&self.fence.bucket);
         let newest = files::newest(tx, bucket.number, self.file.name.as_str())?;
@@ -285,7 +284,7 @@ impl Commit {
             encryption: self.encryption.clone(),
         };
         blob_refs::insert_blob(tx, &self.received.blob)?;
-        let enqueued = effects::add(tx, bucket, &mut version, newest, Cause::Upload, self.moment)?;
-        Ok((version, enqueued))
+        let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Upload, self.moment)?;
+        Ok((version, aftermath))
     }
 }

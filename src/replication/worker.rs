@@ -26,7 +26,7 @@ use crate::domain::time::{Millis, Steady};
 use crate::entropy;
 use crate::operations::App;
 use crate::operations::controls::EngineControls;
-use crate::operations::effects::{self, Cause, Moment};
+use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::error::Error;
 use crate::replication::destination::local::failure;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
@@ -564,19 +564,24 @@ impl Engine {
                 let done = Outcome::Done { dest_file_id: dest_file_id.clone() };
                 // The fence comes first: without the lease nothing may be written.
                 if !replication::settle(tx, &job, &owner, &done, moment.steady)? {
-                    return Ok(Ok(false));
+                    return Ok(Ok((false, None)));
                 }
-                if is_new {
+                let aftermath = if is_new {
                     replica.blob = Some(show(tx, &passed, &carried, whole)?);
                     if matches!(carried, Carried::Sealed(_)) {
                         replica.encryption = Encryption::Managed;
                     }
-                    write_replica(tx, &passed, &mut replica, &origin, moment)?;
-                }
-                Ok(Ok(true))
+                    Some(write_replica(tx, &passed, &mut replica, &origin, moment)?)
+                } else {
+                    None
+                };
+                Ok(Ok((true, aftermath)))
             })
             .await?;
-        Ok(settled)
+        if let Ok((_, Some(aftermath))) = settled {
+            effects::announce(&self.app, aftermath);
+        }
+        Ok(settled.map(|(settled, _)| settled))
     }
 
     /// A worker vanished with the job: it is taken back at once.
@@ -697,10 +702,10 @@ fn write_replica(
     replica: &mut FileVersion,
     origin: &str,
     moment: Moment,
-) -> Result<(), Abort> {
+) -> Result<Aftermath, Abort> {
     let bucket = &passed.destination;
     let newest = files::newest(tx, bucket.number, replica.name.as_str())?;
-    effects::add(tx, bucket, replica, newest, Cause::Replica, moment)?;
+    let aftermath = effects::add(tx, bucket, replica, newest, Cause::Replica, moment)?;
     replication::insert_replica(tx, passed.destination.id, origin, &replica.id().to_string())?;
-    Ok(())
+    Ok(aftermath)
 }

@@ -15,8 +15,7 @@ use crate::catalog::keys::find_key;
 use crate::catalog::replication::{self, Job, JobFilter};
 use crate::catalog::{buckets, files, usage};
 use crate::clock::{Clock, ManualClock};
-use crate::config::Config;
-pub(crate) use crate::config::LargeMetadata;
+pub(crate) use crate::config::{Config, LargeMetadata};
 use crate::domain::bucket::Bucket;
 use crate::domain::digest::Sha1Digest;
 use crate::domain::encryption::AskedEncryption;
@@ -97,6 +96,10 @@ impl TestHouse {
         change: impl FnOnce(&mut Config),
     ) -> Self {
         Self::open_below(&std::env::temp_dir(), options, change).await
+    }
+
+    pub(crate) async fn open_configured(change: impl FnOnce(&mut Config)) -> Self {
+        Self::open_with(EngineOptions::default(), change).await
     }
 
     /// For very many short lives: in memory where there is such a folder, because there a flush

@@ -85,6 +85,14 @@ class Server:
         basic = base64.b64encode(f"{key_id}:{key}".encode()).decode()
         return post(f"{self.url}/b2api/v4/b2_authorize_account", {}, "Basic " + basic)
 
+    def notifications(self):
+        """Event notification rules as operators see them."""
+        basic = base64.b64encode(f"{KEY_ID}:{KEY}".encode()).decode()
+        request = urllib.request.Request(
+            self.admin + "/admin/notifications", headers={"Authorization": "Basic " + basic})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["rules"]
+
     def drain(self):
         check(self.control("/admin/replication/drain?timeout=30000")["drained"], "drained")
 

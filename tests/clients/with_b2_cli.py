@@ -1,11 +1,14 @@
 """The real b2 command line against the built binary."""
 
 import hashlib
+import hmac
 import json
 import pathlib
 import tempfile
+import time
 import urllib.request
 
+import webhook
 from kiln import Cli, Server, check
 
 
@@ -267,6 +270,85 @@ def native_402_a_folder_is_synchronised_both_ways(server):
         check(len(contents[0]) == 12 and contents[0] == contents[1], "both sides are equal")
 
 
+def native_371_379_381_notification_rules_are_managed_and_their_events_arrive_over_tls(_):
+    hook, server = webhook.Webhook(), Server(*webhook.ARGUMENTS)
+    try:
+        b2 = Cli(server)
+        b2("bucket", "create", "cli-events", "allPrivate")
+        uri, secret = "b2://cli-events/in/", "0testSecret000000000000000000032"
+
+        def rule(command, *arguments, at=uri):
+            return json.loads(b2("bucket", "notification-rule", command, "--json", *arguments, at,
+                                 "first-rule"))
+
+        # Given to "update" the headers make the command line itself fail.
+        made = rule("create", "--event-type", "b2:ObjectCreated:*", "--webhook-url", hook.url,
+                    "--custom-header", "X-Own=a=b")
+        target = {"customHeaders": [{"name": "X-Own", "value": "a=b"}],
+                  "hmacSha256SigningSecret": None, "targetType": "webhook", "url": hook.url}
+        wanted = {"eventTypes": ["b2:ObjectCreated:*"], "isEnabled": True, "isSuspended": False,
+                  "name": "first-rule", "objectNamePrefix": "in/", "suspensionReason": "",
+                  "targetConfiguration": target}
+        check(made == wanted, made)
+        hook.wait_for("b2:TestEvent")
+        target.update(hmacSha256SigningSecret=secret)
+        changed = rule("update", "--sign-secret", secret)
+        check(changed == wanted, changed)
+        off = rule("disable", at="b2://cli-events")
+        check(off == dict(wanted, isEnabled=False), off)
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "f"
+            file.write_text("unheard")
+            b2("file", "upload", "cli-events", file, "in/unheard")
+            check(rule("enable", at="b2://cli-events") == wanted, "enabled")
+            file.write_text("heard")
+            b2("file", "upload", "cli-events", file, "in/heard")
+        event, headers, body = hook.wait_for("b2:ObjectCreated:Upload")
+        check(event["objectName"] == "in/heard" and event["objectSize"] == 5, event)
+        check(headers["x-own"] == "a=b", headers)
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        check(headers["x-bz-event-notification-signature"] == "v1=" + signature, headers)
+        listed = json.loads(b2("bucket", "notification-rule", "list", "--json", "b2://cli-events"))
+        check(listed == [wanted], listed)
+        for arguments, said in [
+            (["--event-type", "b2:ObjectHidden:*", "--webhook-url", hook.url], "Event Type error"),
+            (["--event-type", "b2:ObjectCreated:Upload", "--webhook-url", hook.url], "overlap"),
+            (["--event-type", "b2:ObjectDeleted:*", "--webhook-url", "http://localhost/"], "https"),
+        ]:
+            text = b2.refused("bucket", "notification-rule", "create", *arguments, uri, "second-rule")
+            check(said in text, text)
+        b2("bucket", "notification-rule", "delete", "b2://cli-events", "first-rule")
+        listed = json.loads(b2("bucket", "notification-rule", "list", "--json", "b2://cli-events"))
+        check(listed == [], listed)
+    finally:
+        server.stop()
+        hook.stop()
+
+
+def reliability_i11_targets_with_a_wrong_certificate_get_no_events(_):
+    hook, elsewhere = webhook.Webhook(), webhook.Webhook("127.0.0.2", "127.0.0.2")
+    try:
+        for arguments, url in [(["--notifications-allow-private-targets"], hook.url),
+                               (webhook.ARGUMENTS, elsewhere.url)]:
+            server = Server(*arguments)
+            try:
+                b2 = Cli(server)
+                b2("bucket", "create", "cli-strict", "allPrivate")
+                b2("bucket", "notification-rule", "create", "--event-type", "b2:ObjectCreated:*",
+                   "--webhook-url", url, "b2://cli-strict", "first-rule")
+                deadline = time.monotonic() + 20
+                while (error := server.notifications()[0]["error"]) is None:
+                    check(time.monotonic() < deadline, "a delivery was tried")
+                    time.sleep(0.01)
+                check("certificate" in error, error)
+            finally:
+                server.stop()
+        check(not hook.arrived and not elsewhere.arrived, "nothing was sent")
+    finally:
+        hook.stop()
+        elsewhere.stop()
+
+
 CHECKS = [
     native_402_buckets_are_made_changed_listed_and_deleted,
     native_402_cors_rules_read_back_as_they_were_set,
@@ -278,4 +360,6 @@ CHECKS = [
     replication_115_141_to_145_rules_are_set_up_paused_and_shown,
     the_last_rule_can_be_deleted_where_that_is_allowed,
     native_402_a_folder_is_synchronised_both_ways,
+    native_371_379_381_notification_rules_are_managed_and_their_events_arrive_over_tls,
+    reliability_i11_targets_with_a_wrong_certificate_get_no_events,
 ]

@@ -460,6 +460,14 @@ impl World {
                 "fileId": *self.complete_large.borrow(),
                 "partSha1Array": [sha1_hex(b"sent"), sha1_hex(b"sent")],
             }),
+            "b2_set_bucket_notification_rules" => {
+                let rule = json!({
+                    "name": self.fresh("rights"), "eventTypes": ["b2:ObjectCreated:Copy"],
+                    "isEnabled": false, "objectNamePrefix": "", "targetConfiguration":
+                    {"targetType": "webhook", "url": "https://hooks.example/"},
+                });
+                json!({"bucketId": bucket, "eventNotificationRules": [rule]})
+            }
             "b2_get_download_authorization" => json!({
                 "bucketId": bucket, "fileNamePrefix": PREFIX, "validDurationInSeconds": 60,
             }),
@@ -467,7 +475,9 @@ impl World {
             "b2_get_upload_part_url" | "b2_list_parts" => {
                 json!({"fileId": *self.large.borrow()})
             }
-            "b2_get_upload_url" => json!({"bucketId": bucket}),
+            "b2_get_bucket_notification_rules" | "b2_get_upload_url" => {
+                json!({"bucketId": bucket})
+            }
             "b2_hide_file" => {
                 json!({"bucketId": bucket, "fileName": *self.doomed_name.borrow()})
             }
@@ -548,6 +558,8 @@ impl World {
         for id in self.buckets.values() {
             let fields = json!({"bucketId": id, "maxFileCount": 10_000});
             seen.push(self.as_master("b2_list_file_versions", &fields));
+            let fields = json!({"bucketId": id});
+            seen.push(self.as_master("b2_get_bucket_notification_rules", &fields));
         }
         let strangers = json!({"accountId": self.stranger_account});
         seen.push(self.ok("b2_list_buckets", &self.stranger, &strangers));

@@ -108,6 +108,18 @@ pub(crate) enum AdminCommand {
         limit: Option<usize>,
     },
     #[serde(rename_all = "camelCase")]
+    ListNotifications {
+        /// Only rules of this bucket.
+        #[serde(default)]
+        bucket_name: Option<String>,
+        /// Only queues with a larger number: that of the last one of the page before.
+        #[serde(default)]
+        after: Option<i64>,
+        /// At most 1000; default 100.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
+    #[serde(rename_all = "camelCase")]
     RetryReplicationJobs {
         /// One job; None means every failed job that fits the other fields.
         #[serde(default)]
@@ -161,6 +173,7 @@ impl AdminCommand {
             Self::Rewrap { .. } => ("POST", "/admin/key-ring/rewrap".to_owned()),
             Self::RetireRingKeys => ("POST", "/admin/key-ring/retire".to_owned()),
             Self::ListReplicationJobs { .. } => ("GET", "/admin/replication/jobs".to_owned()),
+            Self::ListNotifications { .. } => ("GET", "/admin/notifications".to_owned()),
             Self::RetryReplicationJobs { .. } => ("POST", "/admin/replication/retry".to_owned()),
             Self::PreviewLifecycle { .. } => ("GET", "/admin/lifecycle/preview".to_owned()),
             Self::RunLifecycle { .. } => ("POST", "/admin/lifecycle/run".to_owned()),
@@ -187,6 +200,7 @@ impl AdminCommand {
             ("POST", "/admin/key-ring") => "addRingKey",
             ("POST", "/admin/key-ring/rewrap") => "rewrap",
             ("POST", "/admin/key-ring/retire") => "retireRingKeys",
+            ("GET", "/admin/notifications") => "listNotifications",
             ("GET", "/admin/replication/jobs") => "listReplicationJobs",
             ("POST", "/admin/replication/retry") => "retryReplicationJobs",
             ("GET", "/admin/lifecycle/preview") => "previewLifecycle",
@@ -253,6 +267,11 @@ mod tests {
             AdminCommand::RetryReplicationJobs { job_id: Some(1), bucket_name: None, reason: None },
             AdminCommand::PreviewLifecycle { bucket_name: "b".to_owned(), limit: Some(7) },
             AdminCommand::RunLifecycle { bucket_name: "b".to_owned() },
+            AdminCommand::ListNotifications {
+                bucket_name: Some("b".to_owned()),
+                after: None,
+                limit: Some(5),
+            },
         ];
         for command in commands {
             let (method, path, mut fields) = command.to_request();

@@ -120,5 +120,6 @@ fn advance(http: &Http, query: &str) -> Result<Value, Error> {
     http.app.clock.advance(by_ms);
     http.engine.look();
     http.app.wake.lifecycle.notify_one();
+    http.app.wake.events.notify_one();
     Ok(json!({"now": http.app.clock.now().0}))
 }

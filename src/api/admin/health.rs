@@ -9,6 +9,7 @@ use actix_web::http::header::CONTENT_TYPE;
 use crate::api::Http;
 use crate::metrics::Histogram;
 use crate::operations::accounts::first_account;
+use crate::operations::notifications::count_queues;
 use crate::operations::replication_jobs::{count_jobs, oldest_pending_ms};
 
 /// The process answers.
@@ -60,6 +61,11 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
         ("kiln_lifecycle_hidden_total", metrics.lifecycle_hidden.value()),
         ("kiln_lifecycle_deleted_total", metrics.lifecycle_deleted.value()),
         ("kiln_lifecycle_canceled_total", metrics.lifecycle_canceled.value()),
+        ("kiln_notifications_events_total", metrics.notification_events.value()),
+        ("kiln_notifications_delivered_total", metrics.notification_delivered.value()),
+        ("kiln_notifications_failures_total", metrics.notification_failures.value()),
+        ("kiln_notifications_dropped_total", metrics.notification_dropped.value()),
+        ("kiln_notifications_suspensions_total", metrics.notification_suspensions.value()),
         ("kiln_blobs_written_total", blobs.written_blobs.load(Ordering::Relaxed)),
         ("kiln_blobs_written_bytes_total", blobs.written_bytes.load(Ordering::Relaxed)),
         ("kiln_blobs_opened_total", blobs.opened_blobs.load(Ordering::Relaxed)),
@@ -99,6 +105,15 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
     )
     .unwrap_or_default();
     write_lag(&mut text, &metrics.replication_lag);
+    let (waiting, suspended) = count_queues(app).unwrap_or_default();
+    writeln!(
+        text,
+        "# TYPE kiln_notifications_waiting_events gauge\n\
+         kiln_notifications_waiting_events {waiting}\n\
+         # TYPE kiln_notifications_suspended_rules gauge\n\
+         kiln_notifications_suspended_rules {suspended}"
+    )
+    .unwrap_or_default();
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4")).body(text)
 }
 

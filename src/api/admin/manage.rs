@@ -15,6 +15,7 @@ use crate::operations::error::Error;
 use crate::operations::key_ring;
 use crate::operations::keys::{self, NewKey};
 use crate::operations::lifecycle::{self, Counts, Preview};
+use crate::operations::notifications::{self, QueuePage, QueueQuery};
 use crate::operations::replication_jobs::{self, JobPage, JobQuery, RetryQuery};
 use crate::operations::usage::{self, AccountUsage, BucketUsage};
 
@@ -159,6 +160,10 @@ pub(crate) async fn perform(
             let query = JobQuery { state, bucket_name, after, limit };
             Ok(render_jobs(&replication_jobs::list_jobs(app, operator, &query)?))
         }
+        AdminCommand::ListNotifications { bucket_name, after, limit } => {
+            let query = QueueQuery { bucket_name, after, limit };
+            Ok(render_queues(&notifications::list_queues(app, operator, &query)?))
+        }
         AdminCommand::RetryReplicationJobs { job_id, bucket_name, reason } => {
             let query = RetryQuery { job_id, bucket_name, reason };
             let retried = replication_jobs::retry_jobs(app, operator, query).await?;
@@ -294,4 +299,34 @@ fn render_jobs(page: &JobPage) -> Value {
         })
         .collect();
     json!({"jobs": jobs, "nextAfter": page.next_after})
+}
+
+fn render_queues(page: &QueuePage) -> Value {
+    let rules: Vec<Value> = page
+        .queues
+        .iter()
+        .map(|shown| {
+            let queue = &shown.queue;
+            let is_due = queue.waiting > 0 && queue.suspension_reason.is_empty();
+            json!({
+                "bucketId": queue.bucket,
+                "bucketName": shown.bucket_name,
+                "delivered": queue.delivered,
+                "dropped": queue.dropped,
+                "error": queue.last_error,
+                "failedAttempts": queue.failures,
+                "failingSinceTimestamp": queue.failing_since.map(|at| at.0),
+                "isEnabled": shown.is_enabled,
+                "isSuspended": !queue.suspension_reason.is_empty(),
+                "lastDeliveredTimestamp": queue.delivered_at.map(|at| at.0),
+                "nextAttemptTimestamp": is_due.then_some(queue.next_attempt_at.0),
+                "queueId": queue.number,
+                "ruleName": queue.rule_name,
+                "suspensionReason": queue.suspension_reason,
+                "target": shown.host,
+                "waiting": queue.waiting,
+            })
+        })
+        .collect();
+    json!({"nextAfter": page.next_after, "rules": rules})
 }

@@ -185,6 +185,18 @@ impl Fields {
         }
     }
 
+    /// A structured field that is a list.
+    pub(crate) fn list<T>(
+        &self,
+        name: &str,
+        item: impl Fn(&Value) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        self.required(name)?;
+        let value = self.opt_structure(name)?.ok_or_else(|| null_field(name))?;
+        let items = value.as_array().ok_or_else(|| wrong_type(name, "an array"))?;
+        items.iter().map(item).collect()
+    }
+
     pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, Refusal> {
         self.required(name)?;
         self.opt_texts(name)?.ok_or_else(|| null_field(name))
@@ -288,6 +300,11 @@ impl<'v> Members<'v> {
 
     pub(crate) fn object(&self, name: &str) -> Result<&'v Map<String, Value>, Refusal> {
         self.required(name)?.as_object().ok_or_else(|| wrong_type(name, "an object"))
+    }
+
+    /// An object with nothing but `known` members.
+    pub(crate) fn members(&self, name: &str, known: &[&str]) -> Result<Self, Refusal> {
+        Self::only(name, self.required(name)?, known)
     }
 
     pub(crate) fn list<T>(

@@ -16,6 +16,7 @@ pub(crate) mod keys;
 pub(crate) mod large_files;
 pub(crate) mod lifecycle;
 pub(crate) mod locks;
+pub(crate) mod notifications;
 pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;
@@ -220,6 +221,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Scope::Name,
     ),
     row(
+        "b2_get_bucket_notification_rules",
+        json!(notifications::rules),
+        Some(Capability::ReadBucketNotifications),
+        Class::C,
+        Scope::Bucket,
+    ),
+    row(
         "b2_get_download_authorization",
         json!(download::authorization),
         Some(Capability::ShareFiles),
@@ -271,6 +279,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Some(Capability::ListFiles),
         Class::C,
         Scope::Prefix,
+    ),
+    row(
+        "b2_set_bucket_notification_rules",
+        json!(notifications::set_rules),
+        Some(Capability::WriteBucketNotifications),
+        Class::C,
+        Scope::Bucket,
     ),
     row(
         "b2_start_large_file",

@@ -201,7 +201,7 @@ async fn try_everything(house: &TestHouse, version: &FileVersion) -> Vec<(String
         let (moment, gone) = (Moment::of(&house.app), version.clone());
         let removed = house.app.catalog.write("remove", move |tx| {
             let bucket = buckets::find_by_id(tx, gone.bucket)?.unwrap();
-            effects::remove(tx, &bucket, &gone, cause, moment, false)
+            effects::remove(tx, &bucket, &gone, cause, moment, false).map(|_| ())
         });
         let removed = removed.await.map_err(Error::from);
         said.push((format!("a worker, {cause:?}"), code(removed)));
@@ -326,7 +326,8 @@ async fn an_unfinished_large_file_is_given_up_whatever_lock_it_was_begun_with() 
     assert!(later.may_remove(&version, false));
     let gone = house.app.catalog.write("remove", move |tx: &mut dyn Tx| -> Result<(), Abort> {
         let bucket = buckets::find_by_id(tx, bucket)?.unwrap();
-        effects::remove(tx, &bucket, &version, Cause::Delete, later, false)?;
+        let _announced_by_nobody =
+            effects::remove(tx, &bucket, &version, Cause::Delete, later, false)?;
         assert!(!files::has_versions(tx, bucket.number)?);
         Ok(())
     });

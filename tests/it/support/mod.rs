@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod http;
 pub(crate) mod inside;
+pub(crate) mod receiver;
 pub(crate) mod server;
 
 /// How long anything may take that a test waits for.
