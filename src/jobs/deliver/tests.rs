@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::*;
 use crate::auth::caller::Caller;
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::domain::event::{Target, WantedRule};
 use crate::domain::ids::BucketId;
 use crate::domain::key::Secret;
@@ -132,11 +131,10 @@ fn everything() -> Vec<WantedRule> {
 
 impl Fixture {
     async fn open() -> Self {
-        Self::open_with(|_| {}).await
+        Self::of(TestHouse::open_configured(|_| {}).await).await
     }
 
-    async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
-        let house = TestHouse::open_configured(change).await;
+    async fn of(house: TestHouse) -> Self {
         let bucket = house.bucket("watched").await;
         let script = Arc::new(Script::default());
         let delivery = delivery_of(&house, &script);
@@ -610,7 +608,8 @@ async fn events_are_sent_together_up_to_the_number_a_rule_allows() {
 
 #[tokio::test]
 async fn a_full_queue_loses_what_comes_next_and_counts_it() {
-    let fixture = Fixture::open_with(|config| config.notifications.queue_max = 3).await;
+    let house = TestHouse::open_configured(|config| config.notifications.queue_max = 3).await;
+    let fixture = Fixture::of(house).await;
     fixture.set_quietly(everything()).await;
     for at in 0..5 {
         fixture.upload(&format!("f{at}")).await;
