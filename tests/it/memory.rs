@@ -1,8 +1,11 @@
 //! What the server needs of memory.
 
-use serde_json::json;
+use std::path::Path;
 
-use crate::support::server::{Server, replicated_buckets};
+use serde_json::{Value, json};
+
+use crate::support::http::Connection;
+use crate::support::server::{Server, Session, replicated_buckets};
 
 /// Kilobytes that the process had in memory at most since the last reset, or has now.
 fn kilobytes(pid: u32, field: &str) -> u64 {
@@ -20,21 +23,7 @@ fn replication_213_a_gibibyte_is_replicated_in_a_few_mebibytes_of_memory() {
     let (source, _) = replicated_buckets(&master);
     assert_eq!(server.control("POST", "/admin/replication/hold").status, 200);
     let body: Vec<u8> = (0..PART).map(|at| u8::try_from(at % 251).unwrap()).collect();
-    let part = master.upload(&source, "part", &body);
-    let begun = master.ok(
-        "b2_start_large_file",
-        &json!({"bucketId": source, "fileName": "large", "contentType": "b2/x-auto"}),
-    );
-    for number in 1..=PARTS {
-        master.ok(
-            "b2_copy_part",
-            &json!({"sourceFileId": part["fileId"], "largeFileId": begun["fileId"],
-                    "partNumber": number}),
-        );
-    }
-    let sha1s = vec![part["contentSha1"].as_str().unwrap(); PARTS];
-    let finish = json!({"fileId": begun["fileId"], "partSha1Array": sha1s});
-    let large = master.ok("b2_finish_large_file", &finish);
+    let large = large_of(&master, &source, [&body, &body], PARTS);
     assert_eq!(large["contentLength"], 1_u64 << 30);
 
     // From here on the peak is counted anew.
@@ -48,4 +37,79 @@ fn replication_213_a_gibibyte_is_replicated_in_a_few_mebibytes_of_memory() {
     assert_eq!(info["replicationStatus"], "completed");
     assert!(peak < before + 64 * 1024, "{before} kB before, {peak} kB at most");
     eprintln!("{before} kB before, {peak} kB at most");
+}
+
+/// A large file of `parts` parts of equal size whose contents alternate between two uploaded ones;
+/// all but those are copied.
+fn large_of(master: &Session, bucket: &str, contents: [&[u8]; 2], parts: usize) -> Value {
+    let stored = contents.map(|content| master.upload(bucket, "part", content));
+    let begun = master.ok(
+        "b2_start_large_file",
+        &json!({"bucketId": bucket, "fileName": "large", "contentType": "b2/x-auto"}),
+    );
+    let mut sha1s = Vec::with_capacity(parts);
+    for at in 0..parts {
+        let part = &stored[at % 2];
+        master.ok(
+            "b2_copy_part",
+            &json!({"sourceFileId": part["fileId"], "largeFileId": begun["fileId"],
+                    "partNumber": at + 1}),
+        );
+        sha1s.push(part["contentSha1"].as_str().unwrap());
+    }
+    master.ok("b2_finish_large_file", &json!({"fileId": begun["fileId"], "partSha1Array": sha1s}))
+}
+
+#[test]
+fn native_257_259_ten_gigabytes_of_parts_are_read_whole_and_across_their_borders() {
+    const PART: usize = 100_000_000;
+    const PARTS: usize = 100;
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("ten-gigabytes");
+    let (holes, bytes) = (vec![0_u8; PART], (0..PART).map(|at| u8::try_from(at % 251).unwrap()));
+    let bytes: Vec<u8> = bytes.collect();
+    let large = large_of(&master, &bucket, [&bytes, &holes], PARTS);
+    assert_eq!(large["contentLength"], 10_000_000_000_u64);
+    let stored = walk(server.data_dir());
+    assert!(stored < 220_000_000, "{stored} bytes in the data folder for 200,000,000 uploaded");
+
+    let pid = server.pid();
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    let before = kilobytes(pid, "VmRSS");
+    let mut connection = Connection::open(&master.address).unwrap();
+    let authorization = [("Authorization", master.token.as_str())];
+    connection.send("GET", "/file/ten-gigabytes/large", &authorization, b"").unwrap();
+    let (status, headers) = connection.read_head().unwrap();
+    assert_eq!((status, headers["content-length"].as_str()), (200, "10000000000"));
+    let mut read = vec![0; PART];
+    for at in 0..PARTS {
+        connection.read_exact(&mut read).unwrap();
+        assert!(read == if at % 2 == 0 { &*bytes } else { &*holes }, "part {}", at + 1);
+    }
+    let peak = kilobytes(pid, "VmHWM");
+    assert!(peak < before + 32 * 1024, "{before} kB before, {peak} kB at most");
+
+    for border in (1..PARTS).map(|at| at * PART) {
+        let range = format!("bytes={}-{}", border - 3, border + 4);
+        let answer = master.download("ten-gigabytes/large", &[("Range", &range)]);
+        let is_behind_bytes = border / PART % 2 == 1;
+        let (left, right) = if is_behind_bytes { (&bytes, &holes) } else { (&holes, &bytes) };
+        let wanted = [&left[PART - 3..], &right[..5]].concat();
+        assert_eq!((answer.status, answer.body), (206, wanted), "{range}");
+    }
+    let over_three = format!("bytes={}-{}", PART - 2, 2 * PART + 1);
+    let answer = master.download("ten-gigabytes/large", &[("Range", &over_three)]);
+    assert!(answer.body == [&bytes[PART - 2..], &holes, &bytes[..2]].concat(), "{over_three}");
+}
+
+/// The bytes of all files below a folder.
+fn walk(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() { walk(&entry.path()) } else { entry.metadata().unwrap().len() }
+        })
+        .sum()
 }

@@ -132,6 +132,11 @@ impl Connection {
         }
     }
 
+    /// Fills the buffer with what comes next.
+    pub(crate) fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(into)
+    }
+
     /// Waits until the server closes the connection and answers what it sent until then.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
