@@ -61,7 +61,7 @@ fn large_of(master: &Session, bucket: &str, contents: [&[u8]; 2], parts: usize) 
 }
 
 #[test]
-fn native_257_259_ten_gigabytes_of_parts_are_read_whole_and_across_their_borders() {
+fn native_259_ten_gigabytes_of_parts_are_read_whole_and_across_their_borders() {
     const PART: usize = 100_000_000;
     const PARTS: usize = 100;
     let server = Server::start();

@@ -16,6 +16,7 @@ mod large_files;
 mod lifecycle;
 mod listing;
 mod locks;
+mod model;
 mod notifications;
 mod replication;
 mod test_mode;
