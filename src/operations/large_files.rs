@@ -33,6 +33,7 @@ use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{encryption_of, sealing_of_part};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
+use crate::operations::list::{Entry, Page};
 use crate::operations::locks;
 use crate::operations::upload::{Announced, BodyFault, check_metadata, custom_time, receive};
 use crate::operations::usage::{check_room, count_uploaded};
@@ -332,7 +333,7 @@ pub(crate) async fn list_unfinished(
     app: &App,
     caller: &Caller,
     query: UnfinishedQuery,
-) -> Result<(Vec<FileVersion>, Option<FileId>), Error> {
+) -> Result<Page, Error> {
     caller.require(Capability::ListFiles)?;
     let id = parse_bucket_id(&query.bucket)?;
     caller.require_bucket(Capability::ListFiles, id)?;
@@ -370,20 +371,20 @@ pub(crate) async fn list_unfinished(
                     version.name.as_str().clone_into(&mut from);
                 }
             }
-            let (mut listed, mut next) = (Vec::new(), None);
+            let mut page = Page::default();
             let place = (bucket.number, bucket.id);
             files::walk_unfinished(tx, place, &from, start, &mut |version| {
                 if !version.name.as_str().starts_with(&query.prefix) {
                     return false;
                 }
-                if listed.len() == size {
-                    next = Some(version.id());
+                if page.entries.len() == size {
+                    page.next_id = Some(version.id());
                     return false;
                 }
-                listed.push(version);
+                page.entries.push(Entry::File(version));
                 true
             })?;
-            Ok((listed, next))
+            Ok(page)
         })
         .await?;
     Ok(page)
