@@ -756,6 +756,7 @@ async fn replication_219_220_operators_see_the_jobs_that_are_there() {
     assert_eq!(job.last_reason.as_deref(), Some("mapping_missing"));
     assert_eq!(page.bucket_names.get(&destination).map(String::as_str), Some("target"));
     let counted: BTreeMap<_, _> = count_jobs(&house.app)
+        .await
         .unwrap()
         .into_iter()
         .map(|(state, count)| (state.as_str(), count))
