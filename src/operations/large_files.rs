@@ -35,7 +35,9 @@ use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::list::{Entry, Page};
 use crate::operations::locks;
-use crate::operations::upload::{Announced, BodyFault, check_metadata, custom_time, receive};
+use crate::operations::upload::{
+    Announced, BodyFault, check_metadata, custom_time, receive, show_new,
+};
 use crate::operations::usage::{check_room, count_uploaded};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
@@ -244,24 +246,23 @@ where
     check_room(app, account, announced.content_bytes()?)?;
     let received = receive(app, announced, &sealing, body).await?;
     let moment = Moment::of(app);
-    let stored = app
-        .catalog
-        .write("upload_part", move |tx| {
-            let (reread, version) = unfinished.reread(tx, moment)?;
-            let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-            blob_refs::insert_blob(tx, &received.blob)?;
-            let part = Part {
-                number,
-                blob: received.blob.id,
-                size: received.blob.size,
-                sha1: received.sha1,
-                md5: received.md5,
-                uploaded_at: moment.now,
-            };
-            effects::add_part(tx, bucket, &version, &part, moment)?;
-            Ok((version, part))
-        })
-        .await?;
+    let in_store = received.blob.stored_id();
+    let stored = show_new(app, "upload_part", in_store, move |tx| {
+        let (reread, version) = unfinished.reread(tx, moment)?;
+        let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
+        blob_refs::insert_blob(tx, &received.blob)?;
+        let part = Part {
+            number,
+            blob: received.blob.id,
+            size: received.blob.size,
+            sha1: received.sha1,
+            md5: received.md5,
+            uploaded_at: moment.now,
+        };
+        effects::add_part(tx, bucket, &version, &part, moment)?;
+        Ok((version, part))
+    })
+    .await?;
     app.metrics.upload_bytes.add(stored.1.size);
     count_uploaded(app, account, stored.1.size);
     app.wake.sweep.notify_one();
