@@ -50,6 +50,7 @@ use crate::operations::accounts::{
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
+use crate::operations::replication_jobs::JobCounts;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::usage::Usage;
@@ -402,6 +403,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         strikes: Strikes::default(),
         usage,
         upload_slots: UploadSlots::default(),
+        job_counts: JobCounts::default(),
         lifecycle_turn: tokio::sync::Mutex::default(),
         wake: Wake::default(),
         metrics: Arc::new(Metrics::default()),

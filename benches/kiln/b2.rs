@@ -108,19 +108,20 @@ impl Account {
         Ok(())
     }
 
-    /// Opens a connection with an upload URL of its own, as the protocol demands of clients that
-    /// upload side by side.
-    async fn uploader(
+    /// Opens a connection and asks over it for an upload URL of its own, as the protocol demands of
+    /// clients that upload side by side. Over another connection it must not be: servers hand new
+    /// connections to their threads in turn, and every second one would be gone at once.
+    pub(crate) async fn connect_to_upload(
         &self,
-        bucket_id: &str,
-        names: Names,
-        counter: &Rc<Counter>,
-        bodies: &Rc<Bodies>,
-    ) -> Fallible<Upload> {
-        let pair = self.call("b2_get_upload_url", &json!({ "bucketId": bucket_id })).await?;
-        let url = text(&pair, "uploadUrl")?;
-        let token = text(&pair, "authorizationToken")?;
-        Upload::open(self.address, path_of(&url)?, &token, names, counter, bodies).await
+        operation: &str,
+        body: &Value,
+    ) -> Fallible<(Connection, UploadUrl)> {
+        let mut connection = Connection::open(self.address).await?;
+        let answer = connection.fetch(&[&self.request(operation, body)]).await?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        let path = path_of(&text(&answer, "uploadUrl")?)?.to_owned();
+        let token = text(&answer, "authorizationToken")?;
+        Ok((connection, UploadUrl { address: self.address, path, token }))
     }
 
     pub(crate) async fn uploaders(
@@ -133,7 +134,9 @@ impl Account {
         let counter = Rc::new(Counter::default());
         let mut uploaders = Vec::with_capacity(connections);
         for _ in 0..connections {
-            uploaders.push(self.uploader(bucket_id, names, &counter, bodies).await?);
+            let wanted = json!({ "bucketId": bucket_id });
+            let (connection, url) = self.connect_to_upload("b2_get_upload_url", &wanted).await?;
+            uploaders.push(Upload::new(connection, &url, names, &counter, bodies));
         }
         Ok(uploaders)
     }
@@ -149,8 +152,16 @@ pub(crate) fn authorize_request(address: SocketAddr, key_id: &str, key: &str) ->
     )
 }
 
+/// Where to send the bytes of files or parts, and with which token.
+pub(crate) struct UploadUrl {
+    pub address: SocketAddr,
+    /// Without its first slash.
+    pub path: String,
+    pub token: String,
+}
+
 /// The path of a URL, without its first slash.
-pub(crate) fn path_of(url: &str) -> Fallible<&str> {
+fn path_of(url: &str) -> Fallible<&str> {
     let rest = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
     Ok(rest.map(|(_, path)| path).ok_or("a URL without a path")?)
 }
@@ -171,7 +182,8 @@ struct UploadHead {
 }
 
 impl UploadHead {
-    fn new(address: SocketAddr, path: &str, token: &str, names: Names, body_length: usize) -> Self {
+    fn new(url: &UploadUrl, names: Names, body_length: usize) -> Self {
+        let UploadUrl { address, path, token } = url;
         let mut head = format!(
             "POST /{path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {token}\r\n\
              Content-Type: application/octet-stream\r\nContent-Length: {body_length}\r\n\
@@ -203,25 +215,22 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    pub(crate) async fn open(
-        address: SocketAddr,
-        path: &str,
-        token: &str,
+    pub(crate) fn new(
+        connection: Connection,
+        url: &UploadUrl,
         names: Names,
         counter: &Rc<Counter>,
         bodies: &Rc<Bodies>,
-    ) -> Fallible<Self> {
-        Ok(Self {
-            connection: Connection::open(address).await?,
-            head: UploadHead::new(address, path, token, names, bodies.size()),
+    ) -> Self {
+        Self {
+            connection,
+            head: UploadHead::new(url, names, bodies.size()),
             names,
             counter: Rc::clone(counter),
             bodies: Rc::clone(bodies),
-        })
+        }
     }
-}
 
-impl Upload {
     /// Uploads the next body and answers what the server says of it.
     pub(crate) async fn store(&mut self) -> Fallible<Vec<u8>> {
         let number = self.counter.next();

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::b2::{Account, Upload};
+use crate::b2::{Account, Upload, UploadUrl};
 use crate::bodies::{Bodies, Counter, Names};
+use crate::http::Connection;
 use crate::load::{Bound, Round, drive, drive_warm};
 use crate::process::{peak_resident, reset_peak, resident, warm_memory};
 use crate::report::{Finding, Goal, Per, Row, Side};
@@ -65,13 +66,16 @@ async fn poured(bench: &Bench, bodies: &Rc<Bodies>, bound: Bound) -> Fallible<Ro
     let sink = Sink::start(bench)?;
     let counter = Rc::new(Counter::default());
     // As long as the paths and tokens of real uploads, so that heads cost the same.
-    let path = format!("b2api/v4/b2_upload_file/{}", "0".repeat(44));
-    let token = "0".repeat(80);
+    let url = UploadUrl {
+        address: sink.address(),
+        path: format!("b2api/v4/b2_upload_file/{}", "0".repeat(44)),
+        token: "0".repeat(80),
+    };
     warm_memory(WARM_MEBIBYTES)?;
     let mut pouring = Vec::new();
     for _ in 0..STREAMS {
-        let names = Names::Flat;
-        pouring.push(Upload::open(sink.address(), &path, &token, names, &counter, bodies).await?);
+        let connection = Connection::open(url.address).await?;
+        pouring.push(Upload::new(connection, &url, Names::Flat, &counter, bodies));
     }
     Ok(drive(pouring, bound, &sink.watch()).await?.0)
 }

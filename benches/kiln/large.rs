@@ -1,13 +1,12 @@
 //! Files in parts, copies, and many kinds of requests at once.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::b2::{Account, Upload, path_of, text};
+use crate::b2::{Account, Upload, text};
 use crate::bodies::{Bodies, Counter, Names, Random};
 use crate::bulk::{LARGE, LARGE_VARIANTS, STREAMS, WARM_MEBIBYTES};
 use crate::http::Connection;
@@ -37,18 +36,20 @@ struct PartUpload {
 
 impl PartUpload {
     async fn open(
-        address: SocketAddr,
         account: &Account,
         file: &str,
         counter: &Rc<Counter>,
         bodies: &Rc<Bodies>,
     ) -> Fallible<Self> {
-        let pair = account.call("b2_get_upload_part_url", &json!({ "fileId": file })).await?;
+        let wanted = json!({ "fileId": file });
+        let (connection, url) =
+            account.connect_to_upload("b2_get_upload_part_url", &wanted).await?;
         let mut head = format!(
-            "POST /{} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {}\r\nContent-Length: {}\r\n\
+            "POST /{} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nContent-Length: {}\r\n\
              X-Bz-Part-Number: ",
-            path_of(&text(&pair, "uploadUrl")?)?,
-            text(&pair, "authorizationToken")?,
+            url.path,
+            url.address,
+            url.token,
             bodies.size()
         );
         let number_at = head.len();
@@ -56,8 +57,7 @@ impl PartUpload {
         let sha1_at = head.len();
         head.push_str(&"0".repeat(40));
         head.push_str("\r\n\r\n");
-        let (connection, head) = (Connection::open(address).await?, head.into_bytes());
-        let (counter, bodies) = (Rc::clone(counter), Rc::clone(bodies));
+        let (head, counter, bodies) = (head.into_bytes(), Rc::clone(counter), Rc::clone(bodies));
         Ok(Self { connection, head, number_at, sha1_at, counter, bodies })
     }
 }
@@ -92,7 +92,7 @@ async fn large_file(bench: &Bench, bodies: &Rc<Bodies>) -> Fallible<(Round, f64)
     let counter = Rc::new(Counter::default());
     let mut uploads = Vec::new();
     for _ in 0..PART_STREAMS {
-        uploads.push(PartUpload::open(server.address(), &account, &file, &counter, bodies).await?);
+        uploads.push(PartUpload::open(&account, &file, &counter, bodies).await?);
     }
     warm_memory(WARM_MEBIBYTES)?;
     let before = written(server.pid())?;
@@ -209,7 +209,7 @@ struct Mixed {
     looks: Rc<Vec<Vec<u8>>>,
     page: Rc<Vec<u8>>,
     upload: Upload,
-    deletions: Account,
+    deletions: Rc<Account>,
     random: Random,
 }
 
@@ -253,7 +253,7 @@ pub(crate) async fn mixed(bench: &Bench) -> Fallible<Vec<Row>> {
         )?);
         let server = Kiln::start(bench)?;
         let reads = Rc::new(store(&server, &bodies, FILES).await?);
-        let account = server.account().await?;
+        let account = Rc::new(server.account().await?);
         let bucket = account.create_bucket("mixed-load").await?;
         let uploads = account.uploaders(WORKERS, &bucket, Names::Tree, &bodies).await?;
         let (_, uploads) = drive(uploads, Bound::turns(FILES), &server.watch()).await?;
@@ -275,7 +275,7 @@ pub(crate) async fn mixed(bench: &Bench) -> Fallible<Vec<Row>> {
                 looks: Rc::clone(&looks),
                 page: Rc::clone(&page),
                 upload,
-                deletions: server.account().await?,
+                deletions: Rc::clone(&account),
                 random: Random::new(number as u64 + 1),
             });
         }

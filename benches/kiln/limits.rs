@@ -118,7 +118,10 @@ impl Checkpoints {
         let (tell, done) = sync_channel(1);
         let thread = thread::spawn(move || {
             while nudged.recv().is_ok() {
-                checkpoint(&connection, "PASSIVE")?;
+                // As often as the server does it, and for the same reason.
+                for _ in 0..5 {
+                    checkpoint(&connection, "PASSIVE")?;
+                }
                 // A word that is still waiting serves as well.
                 tell.try_send(()).ok();
             }

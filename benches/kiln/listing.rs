@@ -76,7 +76,7 @@ async fn expect_entries(account: &Account, body: &Value, expected: u64) -> Falli
 }
 
 pub(crate) async fn listings(bench: &Bench) -> Fallible<Vec<Row>> {
-    let (few, many) = bench.listed();
+    let (few, many) = bench.listed;
     let small = Filled::start(bench, few).await?;
     let large = Filled::start(bench, many).await?;
     let folder = bench.folder()?;

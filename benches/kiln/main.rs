@@ -39,7 +39,7 @@ use std::fs;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -54,6 +54,7 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 /// Measures kiln against the limits of this machine.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench kiln --")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Arguments {
     /// Workloads to run, separated by commas; all without it
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
@@ -64,6 +65,9 @@ struct Arguments {
     /// How often each side of a comparison is measured; the best round counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// One round of half a second each, listings over few files: to see that everything runs
+    #[arg(long, conflicts_with_all = ["seconds", "rounds", "full"])]
+    quick: bool,
     /// List 100,000 against 1,000,000 files instead of 10,000 against 100,000
     #[arg(long)]
     full: bool,
@@ -95,18 +99,14 @@ struct Bench {
     base: PathBuf,
     time: Duration,
     rounds: u32,
-    full: bool,
+    /// How many files the smaller and the larger listed bucket hold.
+    listed: (u64, u64),
 }
 
 impl Bench {
     /// A new folder that is removed when it is dropped.
     fn folder(&self) -> Fallible<TempDir> {
         Ok(tempfile::Builder::new().prefix("kiln-bench-").tempdir_in(&self.base)?)
-    }
-
-    /// How many files the smaller and the larger listed bucket hold.
-    fn listed(&self) -> (u64, u64) {
-        if self.full { (100_000, 1_000_000) } else { (10_000, 100_000) }
     }
 }
 
@@ -150,6 +150,29 @@ impl Workload {
         ("mixed_c32", Self::Mixed),
         ("memory_c64", Self::Memory),
     ];
+
+    /// About how long it takes on a machine with two idle processors: once, for each round, and for
+    /// the measured times of each round.
+    fn seconds(self, bench: &Bench) -> f64 {
+        let time = bench.time.as_secs_f64();
+        let (once, each, times) = match self {
+            Self::StartUp => (1.0, 0.0, 0.0),
+            Self::PutsAlone | Self::PutsSideBySide => (0.0, 0.5, 3.2),
+            Self::Syncs => (1.0 + 2.0 * time, 0.0, 0.0),
+            Self::SmallGets | Self::MiddlingGets => (1.0, 0.0, 2.2),
+            Self::Metadata => (4.0, 0.0, 0.0),
+            Self::Replication => (10.0, 0.0, 0.0),
+            Self::Listings => (bench.listed.1 as f64 / 5000.0, 0.0, 5.4),
+            Self::GetsBesidePuts => (7.0 + 2.0 * time, 0.0, 0.0),
+            Self::LargePuts => (1.0, 3.0, 1.0),
+            Self::Parts => (2.0, 6.0, 0.0),
+            Self::Copies => (0.0, 0.5, 2.2),
+            Self::Sealed => (1.0, 6.0, 7.0),
+            Self::Mixed => (0.0, 1.0, 3.2),
+            Self::Memory => (12.0, 0.0, 0.0),
+        };
+        once + f64::from(bench.rounds) * (each + times * time)
+    }
 
     async fn run(self, bench: &Bench) -> Fallible<Vec<Row>> {
         match self {
@@ -201,26 +224,19 @@ fn measure(arguments: &Arguments) -> Fallible<bool> {
             .map_err(|failure| format!("{}: {failure}", arguments.server.display()))?,
         base: fs::canonicalize(&arguments.folder)
             .map_err(|failure| format!("{}: {failure}", arguments.folder.display()))?,
-        time: Duration::try_from_secs_f64(arguments.seconds)?,
-        rounds: arguments.rounds,
-        full: arguments.full,
+        time: Duration::try_from_secs_f64(if arguments.quick { 0.5 } else { arguments.seconds })?,
+        rounds: if arguments.quick { 1 } else { arguments.rounds },
+        listed: match (arguments.quick, arguments.full) {
+            (true, _) => (2_000, 20_000),
+            (false, false) => (10_000, 100_000),
+            (false, true) => (100_000, 1_000_000),
+        },
     };
     let wanted = wanted(&arguments.only)?;
-    let rows = in_runtime(async {
-        let mut rows = Vec::new();
-        for (name, workload) in wanted {
-            eprintln!("{name} ...");
-            match workload.run(&bench).await {
-                Ok(mut found) => rows.append(&mut found),
-                Err(failure) => rows.push(Row {
-                    name,
-                    what: "",
-                    result: Err(Missing::Failed(failure.to_string())),
-                }),
-            }
-        }
-        Ok(rows)
-    })?;
+    let expected: f64 = wanted.iter().map(|(_, workload)| workload.seconds(&bench)).sum();
+    let names: Vec<_> = wanted.iter().map(|(name, _)| *name).collect();
+    eprintln!("about {expected:.0} s on two idle processors: {}", names.join(", "));
+    let rows = in_runtime(measured(&bench, wanted))?;
     let document = report::document(&settings(&bench), &machine()?, &rows);
     let text = serde_json::to_string_pretty(&document)?;
     if let Some(out) = &arguments.out {
@@ -229,6 +245,23 @@ fn measure(arguments: &Arguments) -> Fallible<bool> {
     println!("{text}");
     eprintln!("{}", report::table(&rows));
     Ok(!rows.iter().any(|row| row.failed() || (arguments.check && row.missed())))
+}
+
+/// Runs workloads and tells what each found, and how long it took, as soon as it has.
+async fn measured(bench: &Bench, wanted: Vec<(&'static str, Workload)>) -> Fallible<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, workload) in wanted {
+        let start = Instant::now();
+        let found = workload.run(bench).await.unwrap_or_else(|failure| {
+            vec![Row { name, what: "", result: Err(Missing::Failed(failure.to_string())) }]
+        });
+        eprintln!("{name}: {:.0} s", start.elapsed().as_secs_f64());
+        for row in found {
+            eprintln!("  {}", row.line());
+            rows.push(row);
+        }
+    }
+    Ok(rows)
 }
 
 fn wanted(only: &[String]) -> Fallible<Vec<(&'static str, Workload)>> {
@@ -253,7 +286,7 @@ fn in_runtime<T>(future: impl Future<Output = Fallible<T>>) -> Fallible<T> {
 }
 
 fn settings(bench: &Bench) -> Value {
-    let (few, many) = bench.listed();
+    let (few, many) = bench.listed;
     json!({
         "roundSeconds": bench.time.as_secs_f64(),
         "rounds": bench.rounds,

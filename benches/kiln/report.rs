@@ -182,7 +182,8 @@ impl Row {
         matches!(&self.result, Ok(finding) if finding.reached() == Some(false))
     }
 
-    fn line(&self) -> String {
+    /// The line of the table.
+    pub(crate) fn line(&self) -> String {
         match &self.result {
             Ok(finding) => self.finding_line(finding),
             Err(Missing::Skipped(why)) => format!("{:<22} skipped: {why}", self.name),

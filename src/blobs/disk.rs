@@ -1596,6 +1596,40 @@ mod tests {
         }
     }
 
+    /// Who waits for a folder, and for which of its syncs, step by step: tasks that finish at once
+    /// may come one after the other all the same, each too late for the sync of the one before it.
+    #[test]
+    fn finishers_share_the_sync_of_their_folder() {
+        let dir = openat(CWD, ".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let folder = Arc::new(Folder {
+            path: "folder".to_owned(),
+            dir,
+            syncs: Mutex::default(),
+            sync_ended: Notify::new(),
+        });
+        let end = |lead: Lead| lock(&lead.folder.syncs).done = lead.number;
+        let first = folder.next_sync();
+        let Turn::Lead(leading) = folder.turn(first) else { panic!("nobody else is at it") };
+
+        // The sync that runs may have begun before they linked theirs.
+        let numbers: Vec<u64> = (0..16).map(|_| folder.next_sync()).collect();
+        assert_eq!(numbers, [first + 1; 16]);
+        assert!(numbers.iter().all(|&number| matches!(folder.turn(number), Turn::Wait)));
+        end(leading);
+        assert!(matches!(folder.turn(first), Turn::Done));
+
+        let Turn::Lead(leading) = folder.turn(first + 1) else { panic!("one of them leads") };
+        assert!(numbers.iter().all(|&number| matches!(folder.turn(number), Turn::Wait)));
+        end(leading);
+        assert!(numbers.iter().all(|&number| matches!(folder.turn(number), Turn::Done)));
+
+        // A leader that fails or dies leaves the duty to the next one.
+        let Turn::Lead(lost) = folder.turn(first + 2) else { panic!("nobody else is at it") };
+        drop(lost);
+        assert!(matches!(folder.turn(first + 2), Turn::Lead(_)));
+        assert_eq!(lock(&folder.syncs).done, first + 1);
+    }
+
     #[test]
     fn buffers_are_aligned_and_as_large_as_their_content() {
         let pool = Arc::new(Pool::new(BUFFER_BYTES + PAGE_BYTES, 1));

@@ -21,6 +21,13 @@ pub(crate) struct NewBlob {
     pub(crate) seal: Seal,
 }
 
+impl NewBlob {
+    /// The id, when its bytes are in the blob store.
+    pub(crate) fn stored_id(&self) -> Option<BlobId> {
+        (self.placement == Placement::Stored).then_some(self.id)
+    }
+}
+
 /// What is needed to read a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredBlob {

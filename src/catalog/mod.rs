@@ -45,6 +45,14 @@ pub(crate) enum Abort {
     Catalog(Error),
 }
 
+impl Abort {
+    /// Whether it is certain that nothing of the body was kept: it said no itself, it never ran, or
+    /// it was rolled back. Of a commit that failed otherwise nobody knows what reached the disk.
+    pub(crate) fn kept_nothing(&self) -> bool {
+        !matches!(self, Self::Catalog(Error::Engine(_) | Error::Closed))
+    }
+}
+
 impl From<Refusal> for Abort {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)

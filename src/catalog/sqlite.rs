@@ -24,6 +24,12 @@ use crate::catalog::{Abort, Driver, Figures, ReadBody, Write, schema};
 const GROUP_MAX: usize = 256;
 /// Writes that may wait before callers are held back.
 const QUEUE_MAX: usize = 4096;
+/// Bodies after whose commit the length of the log is looked at: looking costs as much as a look-up.
+const LOG_LOOK_AFTER: usize = 32;
+/// How often the helper copies before it says so. Each pass copies what was committed during the one
+/// before it, so the last ones are short; and a pass into which no commit falls syncs the database.
+/// Left to the writer, the sync of all that was copied would keep every caller waiting.
+const CHECKPOINT_PASSES: usize = 5;
 /// Statements kept prepared on each connection.
 const STATEMENTS_KEPT: usize = 128;
 /// The first SQLite without the WAL-reset fault, which a second checkpointing connection needs.
@@ -266,11 +272,16 @@ fn write_loop(
     waiting: &Receiver<Box<dyn Write>>,
     helper: &Helper,
 ) {
+    let mut unseen = 0;
     while let Ok(first) = waiting.recv() {
         let mut group = vec![first];
         group.extend(waiting.try_iter().take(GROUP_MAX - 1));
+        unseen += group.len();
         commit_group(&connection, shared, group);
-        keep_log_short(&connection, shared, helper);
+        if unseen >= LOG_LOOK_AFTER || !helper.done.is_empty() {
+            keep_log_short(&connection, shared, helper);
+            unseen = 0;
+        }
     }
     checkpoint(&connection, "TRUNCATE");
     if let Err((_, error)) = connection.close() {
@@ -456,7 +467,9 @@ fn checkpoint_loop(
         if shared.closing.load(Ordering::Acquire) {
             break;
         }
-        checkpoint(connection, "PASSIVE");
+        for _ in 0..CHECKPOINT_PASSES {
+            checkpoint(connection, "PASSIVE");
+        }
         // A word that is still waiting serves as well.
         tell.try_send(()).unwrap_or_default();
     }

@@ -22,7 +22,8 @@ macro_rules! digest_value {
                 bytes.try_into().ok().map(Self)
             }
 
-            fn with_digits<T>(&self, show: impl FnOnce(&str) -> T) -> T {
+            /// Shows the text to `show`, without keeping it.
+            pub(crate) fn with_digits<T>(&self, show: impl FnOnce(&str) -> T) -> T {
                 let mut digits = [0_u8; $bytes * 2];
                 // Cannot fail: there is room for two digits a byte, and digits are ASCII.
                 hex::encode_to_slice(self.0, &mut digits).unwrap_or_default();

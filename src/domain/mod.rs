@@ -10,6 +10,7 @@ pub(crate) mod capability;
 pub(crate) mod content_type;
 pub(crate) mod cors;
 pub(crate) mod digest;
+pub(crate) mod digits;
 pub(crate) mod encryption;
 pub(crate) mod event;
 pub(crate) mod file;

@@ -34,7 +34,7 @@ use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::large_files::unfinished;
 use crate::operations::locks;
-use crate::operations::upload::check_metadata;
+use crate::operations::upload::{check_metadata, show_new};
 
 /// What is to be copied.
 #[derive(Clone, Debug)]
@@ -148,6 +148,14 @@ enum Bytes {
 }
 
 impl Bytes {
+    /// The blob in the store that nothing shows yet.
+    fn new_in_store(&self) -> Option<BlobId> {
+        match self {
+            Self::Shared(_) | Self::Stretch { .. } => None,
+            Self::Fresh(blob) => blob.stored_id(),
+        }
+    }
+
     /// Takes the counts that the copy needs; refused when the source has gone meanwhile.
     fn hold(&self, tx: &mut dyn Tx, source: &str) -> Result<BlobId, Abort> {
         match self {
@@ -174,6 +182,19 @@ impl Bytes {
     }
 }
 
+/// Pieces that a copied stretch, or a part that is a copy, shares with its source at most; what
+/// would be made of more is written anew and is one piece. So a file has at most as many for each
+/// of its parts, however often it was copied, and never more than one transaction can write.
+pub(crate) const PIECES_SHARED_MAX: usize = 64;
+
+/// What a copy becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Becomes {
+    File,
+    /// Its pieces become pieces of the file it is a part of.
+    Part,
+}
+
 /// The content of a copy, ready to be committed.
 #[derive(Clone, Debug)]
 struct Copied {
@@ -185,10 +206,19 @@ struct Copied {
 
 /// The bytes of a copy and their digests. Nothing is read where the source tells the digests
 /// already, and nothing is written where the blobs of the source can be shared.
-async fn copied(app: &App, source: &Readable, sealing: &Sealing) -> Result<Copied, Error> {
+async fn copied(
+    app: &App,
+    source: &Readable,
+    sealing: &Sealing,
+    becomes: Becomes,
+) -> Result<Copied, Error> {
     let (size, whole) = (source.range.len(), source.is_whole());
     let alike = is_sealed_alike(&source.version.encryption, sealing);
     if !alike || (!whole && size <= app.policy.inline_max) {
+        return written(app, source, sealing).await;
+    }
+    let pieces = stretch(app, source)?;
+    if pieces.len() > PIECES_SHARED_MAX && (!whole || becomes == Becomes::Part) {
         return written(app, source, sealing).await;
     }
     if whole && let (Some(_), Some(md5)) = (source.version.sha1.digest(), source.version.md5) {
@@ -203,7 +233,7 @@ async fn copied(app: &App, source: &Readable, sealing: &Sealing) -> Result<Copie
         Bytes::Shared(source.blob.id)
     } else {
         let id = app.numbers.blob(app.clock.now());
-        Bytes::Stretch { id, pieces: stretch(app, source)? }
+        Bytes::Stretch { id, pieces }
     };
     Ok(Copied { bytes, size, sha1: ContentSha1::Verified(digests.sha1), md5: digests.md5 })
 }
@@ -225,14 +255,15 @@ async fn written(app: &App, source: &Readable, sealing: &Sealing) -> Result<Copi
     Ok(Copied { bytes: Bytes::Fresh(blob), size, sha1, md5: digests.md5 })
 }
 
-/// The pieces that hold the range of the source.
+/// The pieces that hold the range of the source; of those that are too many to be shared no more
+/// than are needed to see it.
 fn stretch(app: &App, source: &Readable) -> Result<Vec<Piece>, Error> {
     let range = source.range;
     if source.blob.place != Place::Pieces {
         return Ok(vec![Piece { blob: source.blob.id, start: range.start, size: range.len() }]);
     }
-    let placed =
-        app.catalog.read(|tx| Ok(blob_refs::pieces(tx, source.blob.id, range, i64::MAX)?))?;
+    let limit = i64::try_from(PIECES_SHARED_MAX + 1).unwrap_or(i64::MAX);
+    let placed = app.catalog.read(|tx| Ok(blob_refs::pieces(tx, source.blob.id, range, limit)?))?;
     let cut = placed.into_iter().map(|placed| {
         let start = placed.start_at.max(range.start);
         let end = (placed.start_at + placed.piece.size).min(range.end);
@@ -274,40 +305,39 @@ pub(crate) async fn copy_file(
     check_metadata(&grant.bucket, &wanted.encryption, &wanted.name, &info)?;
     let sealing = wanted.encryption.in_bucket(fence.bucket.settings.encryption);
     let encryption = encryption_of(app, &sealing)?;
-    let copied = copied(app, &readable, &sealing).await?;
+    let copied = copied(app, &readable, &sealing, Becomes::File).await?;
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
     let (source_id, name, lock) = (wanted.source.file_id, wanted.name, wanted.lock);
-    let (version, aftermath) = app
-        .catalog
-        .write("copy_file", move |tx| {
-            let reread = fence.reread(tx, moment.now)?;
-            let bucket = reread.as_ref().unwrap_or(&fence.bucket);
-            let blob = copied.bytes.hold(tx, &source_id)?;
-            let newest = files::newest(tx, bucket.number, name.as_str())?;
-            let mut version = FileVersion {
-                bucket: bucket.id,
-                number,
-                name: name.clone(),
-                action: Action::Upload,
-                upload_at: newest.next_upload_at(moment.now),
-                origin: number,
-                written_at: moment.now,
-                size: copied.size,
-                sha1: copied.sha1,
-                md5: Some(copied.md5),
-                parts: None,
-                content_type: content_type.clone(),
-                info: info.clone(),
-                blob: Some(blob),
-                replication: None,
-                lock,
-                encryption: encryption.clone(),
-            };
-            let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
-            Ok((version, aftermath))
-        })
-        .await?;
+    let in_store = copied.bytes.new_in_store();
+    let (version, aftermath) = show_new(app, "copy_file", in_store, move |tx| {
+        let reread = fence.reread(tx, moment.now)?;
+        let bucket = reread.as_ref().unwrap_or(&fence.bucket);
+        let blob = copied.bytes.hold(tx, &source_id)?;
+        let newest = files::newest(tx, bucket.number, name.as_str())?;
+        let mut version = FileVersion {
+            bucket: bucket.id,
+            number,
+            name: name.clone(),
+            action: Action::Upload,
+            upload_at: newest.next_upload_at(moment.now),
+            origin: number,
+            written_at: moment.now,
+            size: copied.size,
+            sha1: copied.sha1,
+            md5: Some(copied.md5),
+            parts: None,
+            content_type: content_type.clone(),
+            info: info.clone(),
+            blob: Some(blob),
+            replication: None,
+            lock,
+            encryption: encryption.clone(),
+        };
+        let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
+        Ok((version, aftermath))
+    })
+    .await?;
     effects::announce_upload(app, &version, aftermath);
     Ok(version)
 }
@@ -328,25 +358,24 @@ pub(crate) async fn copy_part(
         return Err(bad_request("a part must have at least one byte").into());
     }
     let sealing = sealing_of_part(&unfinished.version.encryption, asked)?;
-    let copied = copied(app, &readable, &sealing).await?;
+    let copied = copied(app, &readable, &sealing, Becomes::Part).await?;
     let moment = Moment::of(app);
-    let stored = app
-        .catalog
-        .write("copy_part", move |tx| {
-            let (reread, version) = unfinished.reread(tx, moment)?;
-            let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-            let part = Part {
-                number,
-                blob: copied.bytes.hold(tx, &source.file_id)?,
-                size: copied.size,
-                sha1: copied.sha1,
-                md5: copied.md5,
-                uploaded_at: moment.now,
-            };
-            effects::add_part(tx, bucket, &version, &part, moment)?;
-            Ok((version, part))
-        })
-        .await?;
+    let in_store = copied.bytes.new_in_store();
+    let stored = show_new(app, "copy_part", in_store, move |tx| {
+        let (reread, version) = unfinished.reread(tx, moment)?;
+        let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
+        let part = Part {
+            number,
+            blob: copied.bytes.hold(tx, &source.file_id)?,
+            size: copied.size,
+            sha1: copied.sha1,
+            md5: copied.md5,
+            uploaded_at: moment.now,
+        };
+        effects::add_part(tx, bucket, &version, &part, moment)?;
+        Ok((version, part))
+    })
+    .await?;
     app.wake.sweep.notify_one();
     Ok(stored)
 }

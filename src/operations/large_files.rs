@@ -33,8 +33,11 @@ use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{encryption_of, sealing_of_part};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
+use crate::operations::list::{Entry, Page};
 use crate::operations::locks;
-use crate::operations::upload::{Announced, BodyFault, check_metadata, custom_time, receive};
+use crate::operations::upload::{
+    Announced, BodyFault, check_metadata, custom_time, receive, show_new,
+};
 use crate::operations::usage::{check_room, count_uploaded};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
@@ -243,24 +246,23 @@ where
     check_room(app, account, announced.content_bytes()?)?;
     let received = receive(app, announced, &sealing, body).await?;
     let moment = Moment::of(app);
-    let stored = app
-        .catalog
-        .write("upload_part", move |tx| {
-            let (reread, version) = unfinished.reread(tx, moment)?;
-            let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-            blob_refs::insert_blob(tx, &received.blob)?;
-            let part = Part {
-                number,
-                blob: received.blob.id,
-                size: received.blob.size,
-                sha1: received.sha1,
-                md5: received.md5,
-                uploaded_at: moment.now,
-            };
-            effects::add_part(tx, bucket, &version, &part, moment)?;
-            Ok((version, part))
-        })
-        .await?;
+    let in_store = received.blob.stored_id();
+    let stored = show_new(app, "upload_part", in_store, move |tx| {
+        let (reread, version) = unfinished.reread(tx, moment)?;
+        let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
+        blob_refs::insert_blob(tx, &received.blob)?;
+        let part = Part {
+            number,
+            blob: received.blob.id,
+            size: received.blob.size,
+            sha1: received.sha1,
+            md5: received.md5,
+            uploaded_at: moment.now,
+        };
+        effects::add_part(tx, bucket, &version, &part, moment)?;
+        Ok((version, part))
+    })
+    .await?;
     app.metrics.upload_bytes.add(stored.1.size);
     count_uploaded(app, account, stored.1.size);
     app.wake.sweep.notify_one();
@@ -332,7 +334,7 @@ pub(crate) async fn list_unfinished(
     app: &App,
     caller: &Caller,
     query: UnfinishedQuery,
-) -> Result<(Vec<FileVersion>, Option<FileId>), Error> {
+) -> Result<Page, Error> {
     caller.require(Capability::ListFiles)?;
     let id = parse_bucket_id(&query.bucket)?;
     caller.require_bucket(Capability::ListFiles, id)?;
@@ -370,20 +372,20 @@ pub(crate) async fn list_unfinished(
                     version.name.as_str().clone_into(&mut from);
                 }
             }
-            let (mut listed, mut next) = (Vec::new(), None);
+            let mut page = Page::default();
             let place = (bucket.number, bucket.id);
             files::walk_unfinished(tx, place, &from, start, &mut |version| {
                 if !version.name.as_str().starts_with(&query.prefix) {
                     return false;
                 }
-                if listed.len() == size {
-                    next = Some(version.id());
+                if page.entries.len() == size {
+                    page.next_id = Some(version.id());
                     return false;
                 }
-                listed.push(version);
+                page.entries.push(Entry::File(version));
                 true
             })?;
-            Ok((listed, next))
+            Ok(page)
         })
         .await?;
     Ok(page)

@@ -18,6 +18,8 @@ use crate::operations::files::find_claimed;
 const PAGE_DEFAULT: usize = 100;
 /// Entries of a page at most (documented).
 const PAGE_MAX: i64 = 10_000;
+/// Entries that room is made for before there are any.
+const ROOM_FOR_ENTRIES: usize = 1000;
 /// Rows of one folder that are passed over one by one before the walk jumps behind the folder.
 const ROWS_BEFORE_JUMP: usize = 8;
 
@@ -166,7 +168,10 @@ impl<'q> Folder<'q> {
             prefix: &query.prefix,
             delimiter: query.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
             size,
-            page: Page::default(),
+            page: Page {
+                entries: Vec::with_capacity(size.min(ROOM_FOR_ENTRIES)),
+                ..Page::default()
+            },
             current: None,
             passed_over: 0,
         }

@@ -53,6 +53,7 @@ use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::facts::Facts;
+use crate::operations::replication_jobs::JobCounts;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::usage::Usage;
@@ -80,6 +81,7 @@ pub(crate) struct App {
     /// Shared with downloads under way, which may end when nobody looks.
     pub(crate) usage: Arc<Usage>,
     pub(crate) upload_slots: UploadSlots,
+    pub(crate) job_counts: JobCounts,
     /// Held by whoever walks buckets with lifecycle rules: one walk at a time is enough.
     pub(crate) lifecycle_turn: tokio::sync::Mutex<()>,
     pub(crate) wake: Wake,

@@ -7,7 +7,7 @@ use crate::catalog::{Abort, Tx, buckets};
 use crate::domain::ids::BucketId;
 use crate::domain::refusal::{bad_request, shorten};
 use crate::domain::replication::{JobState, rule_of_retry};
-use crate::domain::time::Steady;
+use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::accounts::Operator;
 use crate::operations::buckets::bucket_named;
@@ -78,9 +78,32 @@ pub(crate) fn list_jobs(
     Ok(JobPage { jobs, bucket_names, next_after })
 }
 
-/// How many jobs are in each state.
-pub(crate) fn count_jobs(app: &App) -> Result<Vec<(JobState, i64)>, Error> {
-    Ok(app.catalog.read(|tx| Ok(replication::count_by_state(tx)?))?)
+/// Counting jobs takes at most one part in so many of the time, however many there are.
+const COUNTING_SHARE: i64 = 100;
+
+/// How many jobs are in each state, as they were counted last.
+#[derive(Default)]
+pub(crate) struct JobCounts(tokio::sync::Mutex<Counted>);
+
+#[derive(Default)]
+struct Counted {
+    jobs: Vec<(JobState, i64)>,
+    /// Monotonic time from which they are counted anew; None before they were counted at all.
+    good_until: Option<Millis>,
+}
+
+/// How many jobs are in each state. Counting looks at every job there is, so counts are good for a
+/// hundred times as long as counting took.
+pub(crate) async fn count_jobs(app: &App) -> Result<Vec<(JobState, i64)>, Error> {
+    // One counts, and whoever asks meanwhile waits for it.
+    let mut counted = app.job_counts.0.lock().await;
+    let begun = app.clock.monotonic();
+    if counted.good_until.is_none_or(|until| begun >= until) {
+        counted.jobs = app.catalog.scan(|tx| Ok(replication::count_by_state(tx)?)).await?;
+        let ended = app.clock.monotonic();
+        counted.good_until = Some(ended.plus((ended.0 - begun.0) * COUNTING_SHARE));
+    }
+    Ok(counted.jobs.clone())
 }
 
 /// How long the oldest unfinished job has waited, in milliseconds; 0 when none waits.

@@ -15,7 +15,7 @@ use crate::domain::encryption::{AskedEncryption, Encryption, Sealing};
 use crate::domain::file::{
     Action, ContentSha1, FileInfo, FileVersion, UPLOAD_BYTES_MAX, check_short_metadata,
 };
-use crate::domain::ids::FileNumber;
+use crate::domain::ids::{BlobId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten, token_in_use};
@@ -168,17 +168,20 @@ where
     check_room(app, account, file.body.content_bytes()?)?;
     let default = ticket.fence.bucket.settings.encryption;
     let sealing = file.encryption.clone().in_bucket(default);
+    let custom_time = custom_time(app, file.custom_time.as_deref())?;
+    let encryption = encryption_of(app, &sealing)?;
     let received = receive(app, file.body, &sealing, body).await?;
+    let stored = received.blob.stored_id();
     let commit = Commit {
         fence: ticket.fence.clone(),
         number: app.numbers.small_file(app.clock.now()),
         moment: Moment::of(app),
-        custom_time: custom_time(app, file.custom_time.as_deref())?,
-        encryption: encryption_of(app, &sealing)?,
+        custom_time,
+        encryption,
         received,
         file,
     };
-    let (version, aftermath) = app.catalog.write("upload", move |tx| commit.run(tx)).await?;
+    let (version, aftermath) = show_new(app, "upload", stored, move |tx| commit.run(tx)).await?;
     effects::announce_upload(app, &version, aftermath);
     count_uploaded(app, account, version.size);
     Ok(version)
@@ -225,10 +228,39 @@ where
     }
     let digests = intake.digests().await?;
     let sha1 = compare_sha1(announced.sha1, &trailer, digests.sha1)?;
-    // From here on nobody but the sweep may remove the bytes: the caller may hang up while the
-    // commit goes through.
+    // From here on the bytes go only when it is certain that no commit shows them: the caller may
+    // hang up while it goes through.
     let blob = intake.finish(app, &digests).await?;
     Ok(Received { blob, sha1, md5: digests.md5 })
+}
+
+/// Runs the transaction that shows a new blob for the first time. When it is certain that it kept
+/// nothing, the bytes in the store, if any, go at once. Bytes that a crash or a caller who hung up
+/// leaves behind are removed by the next start.
+pub(crate) async fn show_new<T, B>(
+    app: &App,
+    name: &'static str,
+    stored: Option<BlobId>,
+    body: B,
+) -> Result<T, Abort>
+where
+    T: Send + 'static,
+    B: Fn(&mut dyn Tx) -> Result<T, Abort> + Send + 'static,
+{
+    let outcome = app.catalog.write(name, body).await;
+    if outcome.as_ref().is_err_and(Abort::kept_nothing) {
+        remove_unshown(app, stored).await;
+    }
+    outcome
+}
+
+/// Removes the bytes of blobs that nothing shows and nothing ever will.
+pub(crate) async fn remove_unshown(app: &App, blobs: impl IntoIterator<Item = BlobId>) {
+    for id in blobs {
+        if let Err(error) = app.blobs.remove(id).await {
+            tracing::warn!(%error, "remove a blob that nothing shows; the next start tries again");
+        }
+    }
 }
 
 fn compare_sha1(

@@ -28,6 +28,7 @@ use crate::operations::App;
 use crate::operations::controls::EngineControls;
 use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::error::Error;
+use crate::operations::upload::remove_unshown;
 use crate::replication::destination::local::failure;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
@@ -548,6 +549,7 @@ impl Engine {
         let whole = numbers.blob(now);
         let origin = replication::origin_of(&self.app.instance, &job.file_id);
         let (job, owner) = (job.clone(), self.owner.clone());
+        let in_store = carried.stored_ids();
         let settled = self
             .app
             .catalog
@@ -577,7 +579,16 @@ impl Engine {
                 };
                 Ok(Ok((true, aftermath)))
             })
-            .await?;
+            .await;
+        let unshown = match &settled {
+            Ok(Ok((_, shown))) => shown.is_none(),
+            Ok(Err(_)) => true,
+            Err(abort) => abort.kept_nothing(),
+        };
+        if unshown {
+            remove_unshown(&self.app, in_store).await;
+        }
+        let settled = settled?;
         if let Ok((_, Some(aftermath))) = settled {
             effects::announce(&self.app, aftermath);
         }

@@ -37,7 +37,7 @@ pub(crate) fn readyz(http: &Http) -> HttpResponse {
 }
 
 /// All counters in the Prometheus text format.
-pub(crate) fn metrics(http: &Http) -> HttpResponse {
+pub(crate) async fn metrics(http: &Http) -> HttpResponse {
     let app = &http.app;
     let (metrics, figures, blobs) = (&app.metrics, app.catalog.figures(), &app.blob_metrics);
     let counters = [
@@ -92,7 +92,7 @@ pub(crate) fn metrics(http: &Http) -> HttpResponse {
     )
     .unwrap_or_default();
     writeln!(text, "# TYPE kiln_replication_jobs gauge").unwrap_or_default();
-    for (state, count) in count_jobs(app).unwrap_or_default() {
+    for (state, count) in count_jobs(app).await.unwrap_or_default() {
         writeln!(text, "kiln_replication_jobs{{state=\"{}\"}} {count}", state.as_str())
             .unwrap_or_default();
     }

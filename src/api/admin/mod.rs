@@ -57,7 +57,7 @@ async fn dispatch(
         match path {
             "/healthz" => return Ok(health::healthz()),
             "/readyz" => return Ok(health::readyz(http)),
-            "/metrics" => return Ok(health::metrics(http)),
+            "/metrics" => return Ok(health::metrics(http).await),
             _ => {}
         }
     }

@@ -50,7 +50,7 @@ pub(crate) async fn copy_file(call: Call) -> Reply {
         name,
     };
     let file = copy::copy_file(call.app(), &call.caller, wanted).await?;
-    reply(&call.reader().copied(&file))
+    Ok(call.reader().copied(&file).json())
 }
 
 pub(crate) async fn copy_part(call: Call) -> Reply {

@@ -40,6 +40,12 @@ use crate::operations::download::{
 use crate::operations::error::Error;
 use crate::operations::usage::Sending;
 
+// Headers of every download.
+const FILE_ID: HeaderName = HeaderName::from_static("x-bz-file-id");
+const FILE_NAME: HeaderName = HeaderName::from_static("x-bz-file-name");
+const CONTENT_SHA1: HeaderName = HeaderName::from_static("x-bz-content-sha1");
+const UPLOAD_TIMESTAMP: HeaderName = HeaderName::from_static("x-bz-upload-timestamp");
+
 pub(crate) async fn authorization(call: Call) -> Reply {
     let fields = &call.fields;
     let mut overrides = Overrides::new();
@@ -188,24 +194,28 @@ fn bytes_of(
 
 fn write_headers(headers: &mut HeaderMap, download: &Download) {
     let version = &download.version;
-    let mut put = |name: &str, value: &str| {
-        // Values were checked when they were stored; one that is no header value is left out.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+    // Values were checked when they were stored; one that is no header value is left out.
+    let mut put_known = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     };
-    put(ACCEPT_RANGES.as_str(), "bytes");
-    put(CONTENT_TYPE.as_str(), &version.content_type);
+    put_known(ACCEPT_RANGES, "bytes");
+    put_known(CONTENT_TYPE, &version.content_type);
+    put_known(FILE_ID, &version.id().to_string());
+    put_known(FILE_NAME, &encode(version.name.as_str()));
+    put_known(CONTENT_SHA1, &version.sha1.to_string());
+    put_known(UPLOAD_TIMESTAMP, &version.upload_at.0.to_string());
     if download.is_partial {
         let range = download.range;
         let last = range.end.saturating_sub(1);
-        let text = format!("bytes {}-{last}/{}", range.start, version.size);
-        put(CONTENT_RANGE.as_str(), &text);
+        put_known(CONTENT_RANGE, &format!("bytes {}-{last}/{}", range.start, version.size));
     }
-    put("X-Bz-File-Id", &version.id().to_string());
-    put("X-Bz-File-Name", &encode(version.name.as_str()));
-    put("X-Bz-Content-Sha1", &version.sha1.to_string());
-    put("X-Bz-Upload-Timestamp", &version.upload_at.0.to_string());
+    let mut put = |name: &str, value: &str| {
+        if let Ok(name) = HeaderName::try_from(name) {
+            put_known(name, value);
+        }
+    };
     match &version.encryption {
         Encryption::None => {}
         Encryption::Managed => put(encryption::MANAGED, ALGORITHM),

@@ -11,13 +11,13 @@ use crate::operations::list::{self, ListQuery};
 pub(crate) async fn info(call: Call) -> Reply {
     let id = call.fields.text("fileId")?;
     let version = files::file_info(call.app(), &call.caller, id)?;
-    reply(&call.reader().file(&version, false))
+    Ok(call.reader().file(&version, false).json())
 }
 
 pub(crate) async fn hide(call: Call) -> Reply {
     let (bucket, name) = (call.fields.text("bucketId")?, call.fields.text("fileName")?);
     let marker = files::hide_file(call.app(), &call.caller, bucket, name).await?;
-    reply(&call.reader().file(&marker, true))
+    Ok(call.reader().file(&marker, true).json())
 }
 
 pub(crate) async fn delete_version(call: Call) -> Reply {

@@ -7,7 +7,9 @@ use crate::api::Http;
 use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::upload::{announced, missing_header};
 use crate::api::native::wire::part_json;
-use crate::api::native::{Call, Reply, authorization, encryption, json_answer, locks, reply};
+use crate::api::native::{
+    Call, Reply, authorization, encryption, json_answer, locks, reply, unwritable,
+};
 use crate::domain::content_type;
 use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::FileInfo;
@@ -15,6 +17,7 @@ use crate::domain::large_file::PartNumber;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{bad_auth_token, bad_request, missing_field};
 use crate::domain::usage::Class;
+use crate::operations::authorize::parse_bucket_id;
 use crate::operations::error::Error;
 use crate::operations::large_files::{self, NewLargeFile, UnfinishedQuery, part_ticket};
 use crate::operations::usage::admit_transactions;
@@ -39,7 +42,7 @@ pub(crate) async fn start(call: Call) -> Reply {
     let lock = locks::of_fields(fields)?;
     let wanted = NewLargeFile { bucket, name, content_type, info, encryption, custom_time, lock };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
-    reply(&call.reader().started(&started, key_md5))
+    Ok(call.reader().started(&started, key_md5).json())
 }
 
 pub(crate) async fn upload_url(call: Call) -> Reply {
@@ -94,9 +97,10 @@ pub(crate) async fn list_unfinished(call: Call) -> Reply {
         start_id: fields.opt_text("startFileId")?.map(str::to_owned),
         max_count: fields.opt_int("maxFileCount")?,
     };
-    let (listed, next) = large_files::list_unfinished(call.app(), &call.caller, query).await?;
-    let shown: Vec<_> = listed.iter().map(|file| call.reader().file(file, true)).collect();
-    reply(&json!({"files": shown, "nextFileId": next, "nextFileName": null}))
+    let bucket = query.bucket.clone();
+    let page = large_files::list_unfinished(call.app(), &call.caller, query).await?;
+    let bucket = parse_bucket_id(&bucket)?;
+    Ok(call.reader().page(&page, bucket, true).map_err(unwritable)?)
 }
 
 pub(crate) async fn finish(call: Call) -> Reply {
@@ -104,7 +108,7 @@ pub(crate) async fn finish(call: Call) -> Reply {
     let sha1s =
         call.fields.opt_texts("partSha1Array")?.ok_or_else(|| missing_field("partSha1Array"))?;
     let file = large_files::finish(call.app(), &call.caller, id, sha1s).await?;
-    reply(&call.reader().file(&file, false))
+    Ok(call.reader().file(&file, false).json())
 }
 
 pub(crate) async fn cancel(call: Call) -> Reply {

@@ -17,6 +17,7 @@ pub(crate) mod large_files;
 pub(crate) mod lifecycle;
 pub(crate) mod locks;
 pub(crate) mod notifications;
+pub(crate) mod object_text;
 pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;

@@ -49,7 +49,7 @@ pub(crate) async fn upload_file(
     let body = with_idle_limit(payload, http);
     let stored = upload(&http.app, &ticket, file, body).await?;
     let reader = Reader { caller: &ticket.caller, version };
-    reply(&reader.file(&stored, false)).map(json_answer)
+    Ok(json_answer(reader.file(&stored, false).json()))
 }
 
 /// Ends an upload URL that has just rejected an upload.

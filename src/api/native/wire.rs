@@ -2,9 +2,9 @@
 //!
 //! Source: b2-native-api.md section 6; where clients need an odd member, it says which.
 
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
+use crate::api::native::object_text::ObjectText;
 use crate::auth::caller::Caller;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
@@ -18,6 +18,7 @@ use crate::domain::large_file::Part;
 use crate::domain::lifecycle::LifecycleRule;
 use crate::domain::lock::{BucketLock, Period, Retention};
 use crate::domain::replication::{ReplicationConfiguration, ReplicationStatus};
+use crate::domain::time::Millis;
 use crate::operations::list::{Entry, Page};
 
 /// The version in the path of a request.
@@ -62,55 +63,108 @@ pub(crate) fn legal_hold(hold: bool) -> &'static str {
 
 /// Encryption of a file, a part or a bucket's new files; both null where there is none.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct EncryptionJson {
     algorithm: Option<&'static str>,
-    /// Only in the answer that began a large file with a customer's key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customer_key_md5: Option<String>,
     mode: Option<&'static str>,
 }
 
 impl EncryptionJson {
     pub(crate) fn of(encryption: &Encryption) -> Self {
         let mode = encryption.mode();
-        Self { algorithm: mode.map(|_| ALGORITHM), customer_key_md5: None, mode }
+        Self { algorithm: mode.map(|_| ALGORITHM), mode }
     }
 }
 
-fn raw_json<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
-    let raw: &RawValue = serde_json::from_str(text).map_err(serde::ser::Error::custom)?;
-    raw.serialize(to)
-}
-
 /// One file version. Hide markers leave out the three members about locks and encryption.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct FileJson<'a> {
     account_id: AccountId,
     action: &'static str,
-    bucket_id: BucketId,
-    content_length: u64,
-    content_md5: Option<Md5Digest>,
-    content_sha1: ContentSha1,
-    content_type: &'a str,
-    file_id: FileId,
-    #[serde(serialize_with = "raw_json")]
-    file_info: &'a str,
-    file_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file_retention: Option<Guarded<RetentionJson>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    legal_hold: Option<Guarded<&'static str>>,
-    /// Lower case; clients that want another case change it themselves.
-    replication_status: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_side_encryption: Option<EncryptionJson>,
+    file: &'a FileVersion,
+    may_read_retention: bool,
+    may_read_legal_hold: bool,
+    /// Only in the answer that began a large file with a customer's key.
+    customer_key_md5: Option<String>,
     /// Only in listings and hides of version 1: rclone reads no other length there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    upload_timestamp: i64,
+    has_size: bool,
 }
+
+impl FileJson<'_> {
+    /// The answer that shows this version and nothing else.
+    pub(crate) fn json(&self) -> Vec<u8> {
+        let mut text = String::with_capacity(FILE_TEXT_BYTES);
+        self.write(&mut text);
+        text.into_bytes()
+    }
+
+    fn write(&self, text: &mut String) {
+        let file = self.file;
+        let mut object = ObjectText::begin(text);
+        self.account_id.with_digits(|digits| object.plain("accountId", digits));
+        object.plain("action", self.action);
+        file.bucket.with_digits(|digits| object.plain("bucketId", digits));
+        object.number("contentLength", file.size);
+        match file.md5 {
+            Some(md5) => md5.with_digits(|digits| object.plain("contentMd5", digits)),
+            None => object.json("contentMd5", "null"),
+        }
+        match file.sha1 {
+            ContentSha1::Verified(sha1) => {
+                sha1.with_digits(|digits| object.plain("contentSha1", digits));
+            }
+            other => object.plain("contentSha1", &other.to_string()),
+        }
+        object.text("contentType", &file.content_type);
+        object.plain_by("fileId", |text| file.id().push_to(text));
+        object.json("fileInfo", file.info.as_json());
+        object.text("fileName", file.name.as_str());
+        if file.action != Action::Hide {
+            object.object("fileRetention", |guarded| self.write_retention(guarded));
+            object.object("legalHold", |guarded| {
+                guarded.json("isClientAuthorizedToRead", flag(self.may_read_legal_hold));
+                let hold = file.lock.legal_hold.filter(|_| self.may_read_legal_hold);
+                guarded.opt_plain("value", hold.map(legal_hold));
+            });
+        }
+        // Lower case; clients that want another case change it themselves.
+        object.opt_plain("replicationStatus", file.replication.map(ReplicationStatus::as_str));
+        if file.action != Action::Hide {
+            let EncryptionJson { algorithm, mode } = EncryptionJson::of(&file.encryption);
+            object.object("serverSideEncryption", |encryption| {
+                encryption.opt_plain("algorithm", algorithm);
+                if let Some(md5) = &self.customer_key_md5 {
+                    encryption.plain("customerKeyMd5", md5);
+                }
+                encryption.opt_plain("mode", mode);
+            });
+        }
+        if self.has_size {
+            object.number("size", file.size);
+        }
+        object.time("uploadTimestamp", file.upload_at);
+        object.end();
+    }
+
+    fn write_retention(&self, guarded: &mut ObjectText<'_>) {
+        guarded.json("isClientAuthorizedToRead", flag(self.may_read_retention));
+        if !self.may_read_retention {
+            guarded.json("value", "null");
+            return;
+        }
+        let RetentionJson { mode, retain_until_timestamp } =
+            RetentionJson::of(self.file.lock.retention);
+        guarded.object("value", |value| {
+            value.opt_plain("mode", mode);
+            value.opt_time("retainUntilTimestamp", retain_until_timestamp.map(Millis));
+        });
+    }
+}
+
+fn flag(is_set: bool) -> &'static str {
+    if is_set { "true" } else { "false" }
+}
+
+/// Room for most file versions.
+const FILE_TEXT_BYTES: usize = 640;
 
 /// A name that stands for all names below it.
 #[derive(Serialize)]
@@ -145,29 +199,14 @@ pub(crate) struct Reader<'c> {
 impl Reader<'_> {
     /// A version as listings and hides show it, or as all other answers do.
     pub(crate) fn file(self, file: &FileVersion, listed: bool) -> FileJson<'_> {
-        let has_content = file.action != Action::Hide;
-        let may = |capability| self.caller.may(capability);
-        let retention = RetentionJson::of(file.lock.retention);
-        let hold = file.lock.legal_hold.map(legal_hold);
         FileJson {
             account_id: self.caller.account(),
             action: file.action.as_str(),
-            bucket_id: file.bucket,
-            content_length: file.size,
-            content_md5: file.md5,
-            content_sha1: file.sha1,
-            content_type: &file.content_type,
-            file_id: file.id(),
-            file_info: file.info.as_json(),
-            file_name: file.name.as_str(),
-            file_retention: has_content
-                .then(|| Guarded::shown_if(may(Capability::ReadFileRetentions), Some(retention))),
-            legal_hold: has_content
-                .then(|| Guarded::shown_if(may(Capability::ReadFileLegalHolds), hold)),
-            replication_status: file.replication.map(ReplicationStatus::as_str),
-            server_side_encryption: has_content.then(|| EncryptionJson::of(&file.encryption)),
-            size: (listed && self.version.0 == 1).then_some(file.size),
-            upload_timestamp: file.upload_at.0,
+            file,
+            may_read_retention: self.caller.may(Capability::ReadFileRetentions),
+            may_read_legal_hold: self.caller.may(Capability::ReadFileLegalHolds),
+            customer_key_md5: None,
+            has_size: listed && self.version.0 == 1,
         }
     }
 
@@ -177,9 +216,7 @@ impl Reader<'_> {
         file: &FileVersion,
         customer_key_md5: Option<String>,
     ) -> FileJson<'_> {
-        let encryption =
-            EncryptionJson { customer_key_md5, ..EncryptionJson::of(&file.encryption) };
-        FileJson { server_side_encryption: Some(encryption), ..self.file(file, false) }
+        FileJson { customer_key_md5, ..self.file(file, false) }
     }
 
     /// The version that a copy made, as the answer to the copy shows it.
@@ -205,35 +242,35 @@ impl Reader<'_> {
         }
     }
 
-    /// A page of a listing, written straight into its bytes: pages are long.
+    /// A page of a listing, written straight into its text: pages are long.
     pub(crate) fn page(
         self,
         page: &Page,
         bucket: BucketId,
         with_ids: bool,
     ) -> Result<Vec<u8>, serde_json::Error> {
-        let mut json = Vec::with_capacity(64 + page.entries.len() * 512);
-        json.extend_from_slice(b"{\"files\":[");
+        let mut text = String::with_capacity(64 + page.entries.len() * FILE_TEXT_BYTES);
+        text.push_str("{\"files\":[");
         for (at, entry) in page.entries.iter().enumerate() {
             if at > 0 {
-                json.push(b',');
+                text.push(',');
             }
             match entry {
-                Entry::File(file) => serde_json::to_writer(&mut json, &self.file(file, true))?,
+                Entry::File(file) => self.file(file, true).write(&mut text),
                 Entry::Folder(name) => {
-                    serde_json::to_writer(&mut json, &self.folder(bucket, name))?;
+                    text.push_str(&serde_json::to_string(&self.folder(bucket, name))?);
                 }
             }
         }
-        json.push(b']');
+        text.push(']');
         if with_ids {
-            json.extend_from_slice(b",\"nextFileId\":");
-            serde_json::to_writer(&mut json, &page.next_id)?;
+            text.push_str(",\"nextFileId\":");
+            text.push_str(&serde_json::to_string(&page.next_id)?);
         }
-        json.extend_from_slice(b",\"nextFileName\":");
-        serde_json::to_writer(&mut json, &page.next_name)?;
-        json.push(b'}');
-        Ok(json)
+        text.push_str(",\"nextFileName\":");
+        text.push_str(&serde_json::to_string(&page.next_name)?);
+        text.push('}');
+        Ok(text.into_bytes())
     }
 
     pub(crate) fn bucket(self, bucket: &Bucket) -> BucketJson<'_> {

@@ -6,7 +6,6 @@ use futures_util::future::BoxFuture;
 
 use crate::blobs;
 use crate::catalog::blob_refs::{self, NewBlob, Place, PlacedPiece, StoredBlob};
-use crate::domain::blob::Placement;
 use crate::domain::encryption::{Encryption, Sealing};
 use crate::domain::range::ByteRange;
 use crate::domain::replication::Reason;
@@ -14,6 +13,7 @@ use crate::operations::App;
 use crate::operations::download::verify_blob;
 use crate::operations::encryption::reseal;
 use crate::operations::error::Error;
+use crate::operations::upload::remove_unshown;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::Passed;
 
@@ -55,11 +55,7 @@ async fn seal_anew(
     let outcome = seal_pieces(app, blob, progress, &mut written).await;
     if outcome.is_err() {
         // Nobody knows of them yet, and the next attempt writes others.
-        for blob in written.iter().filter(|blob: &&NewBlob| blob.placement == Placement::Stored) {
-            if let Err(error) = app.blobs.remove(blob.id).await {
-                tracing::warn!(%error, "remove a blob of an attempt that failed");
-            }
-        }
+        remove_unshown(app, written.iter().filter_map(NewBlob::stored_id)).await;
     }
     outcome.map(|()| written)
 }

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalog::blob_refs::NewBlob;
 use crate::clock::Clock;
+use crate::domain::ids::BlobId;
 use crate::domain::replication::Reason;
 use crate::domain::time::Millis;
 use crate::operations::App;
@@ -55,6 +56,16 @@ pub(crate) enum Carried {
     Shared,
     /// The replica is encrypted with SSE-B2, its source is not: the content in new blobs, in order.
     Sealed(Vec<NewBlob>),
+}
+
+impl Carried {
+    /// Blobs in the store that nothing shows yet.
+    pub(crate) fn stored_ids(&self) -> Vec<BlobId> {
+        match self {
+            Self::Shared => Vec::new(),
+            Self::Sealed(blobs) => blobs.iter().filter_map(NewBlob::stored_id).collect(),
+        }
+    }
 }
 
 /// A place that can receive the bytes of a version.

@@ -499,8 +499,7 @@ async fn f69_replication_65_a_catalog_without_space_keeps_neither_the_file_nor_i
     limit("PRAGMA max_page_count = 1000000").await;
     house.drain().await;
     assert_eq!(house.versions(pair.destination).len(), versions.len());
-    assert_eq!(house.sweep_orphans().await, 3, "the bytes nobody shows");
-    assert_eq!(house.sweep_orphans().await, 0);
+    assert_eq!(house.sweep_orphans().await, 0, "the bytes nobody shows went at once");
     assert_eq!(house.content(&well).await, vec![1; 40_000]);
 }
 
@@ -756,6 +755,7 @@ async fn replication_219_220_operators_see_the_jobs_that_are_there() {
     assert_eq!(job.last_reason.as_deref(), Some("mapping_missing"));
     assert_eq!(page.bucket_names.get(&destination).map(String::as_str), Some("target"));
     let counted: BTreeMap<_, _> = count_jobs(&house.app)
+        .await
         .unwrap()
         .into_iter()
         .map(|(state, count)| (state.as_str(), count))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 
 use crate::catalog::parts;
 use crate::catalog::tx::{Value, collect};
@@ -16,14 +16,16 @@ use crate::domain::large_file::PartNumber;
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::range::Wanted;
-use crate::operations::copy::{Metadata, NewCopy, Source, copy_file, copy_part};
+use crate::operations::authorize::{upload_pair, upload_ticket};
+use crate::operations::buckets::delete_bucket;
+use crate::operations::copy::{Metadata, NewCopy, PIECES_SHARED_MAX, Source, copy_file, copy_part};
 use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::files::delete_version;
 use crate::operations::large_files::{
     NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
 };
-use crate::operations::upload::{Announced, DeclaredSha1};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
 use crate::replication::EngineOptions;
 use crate::testing::{DESTINATION_RIGHTS, SOURCE_RIGHTS, TestHouse, mapping, rule, rules};
 
@@ -488,4 +490,94 @@ async fn f77_native_259_ten_thousand_parts_make_ten_gigabytes_that_are_read_and_
     assert_eq!((replica.blob, replica.parts), (finished.blob, finished.parts));
     assert_eq!(read(&house, replica.id(), Some((5_000_000_000, 5_000_000_008))).await, b"the head");
     assert!(replica.number.is_large());
+}
+
+/// A body during which something happens.
+fn body_after<'a>(
+    act: impl Future<Output = ()> + 'a,
+    bytes: &'a [u8],
+) -> impl futures_util::Stream<Item = Result<Bytes, crate::operations::upload::BodyFault>> + 'a {
+    let act = stream::once(act).filter_map(async |()| None);
+    act.chain(stream::iter([Ok(Bytes::copy_from_slice(bytes))]))
+}
+
+#[tokio::test]
+async fn bytes_of_an_upload_that_its_commit_refuses_go_at_once() {
+    let house = house().await;
+    let bucket = house.bucket("short-lived").await;
+    let bytes = vec![5; STORED];
+    let pair = upload_pair(&house.app, &house.caller, &bucket.to_string()).unwrap();
+    let ticket = upload_ticket(&house.app, &pair.token, &bucket.to_string(), &pair.mark).unwrap();
+    let announced = Announced { body_bytes: STORED as u64, sha1: DeclaredSha1::Unknown };
+    let file = NewFile {
+        name: FileName::parse("late").unwrap(),
+        content_type: "text/plain".to_owned(),
+        info: FileInfo::default(),
+        lock: FileLock::default(),
+        encryption: PLAIN,
+        body: announced,
+        custom_time: None,
+    };
+    let id = bucket.to_string();
+    let gone = async { drop(delete_bucket(&house.app, &house.caller, &id).await.unwrap()) };
+    let outcome = upload(&house.app, &ticket, file, body_after(gone, &bytes)).await;
+    assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn bytes_of_a_part_that_comes_too_late_go_at_once_and_no_others() {
+    let house = house().await;
+    let bucket = house.bucket("too-late").await;
+    let bytes = vec![5; STORED];
+    let kept = house.upload(bucket, "kept", &bytes).await;
+    let file = begin(&house, bucket, "large", PLAIN).await;
+    let id = file.id().to_string();
+    let pair = part_pair(&house.app, &house.caller, &id).unwrap();
+    let ticket = part_ticket(&house.app, &pair.token, &id, &pair.mark).unwrap();
+    let announced = Announced { body_bytes: STORED as u64, sha1: DeclaredSha1::Unknown };
+    let gone = async { drop(cancel(&house.app, &house.caller, &id).await.unwrap()) };
+    let number = PartNumber::new(1).unwrap();
+    let body = body_after(gone, &bytes);
+    let outcome = upload_part(&house.app, ticket, number, announced, PLAIN, body).await;
+    assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap(), [kept.blob.unwrap()]);
+}
+
+/// A finished large file of `count` parts.
+async fn of_parts(house: &TestHouse, bucket: BucketId, name: &str, count: usize) -> FileVersion {
+    let file = begin(house, bucket, name, PLAIN).await;
+    let mut bodies = BTreeMap::new();
+    for number in 1..=i64::try_from(count).unwrap() {
+        let body = format!("part {number} of {name}, ").into_bytes();
+        send(house, &file, number, &body, PLAIN).await.unwrap();
+        bodies.insert(number, body);
+    }
+    complete(house, file.id(), &bodies).await.unwrap()
+}
+
+#[tokio::test]
+async fn copies_of_copies_do_not_multiply_pieces() {
+    let house = house().await;
+    let bucket = house.bucket("many-pieces").await;
+    for (count, pieces) in [(PIECES_SHARED_MAX, 2 * PIECES_SHARED_MAX), (PIECES_SHARED_MAX + 1, 2)]
+    {
+        let source = of_parts(&house, bucket, &format!("source-{count}"), count).await;
+        let content = read(&house, source.id(), None).await;
+        let before = rows(&house, "SELECT COUNT(*) FROM blob_pieces");
+        let file = begin(&house, bucket, &format!("twice-{count}"), PLAIN).await;
+        for number in [1, 2] {
+            copy_into(&house, file.id(), number, from(source.id(), None), PLAIN).await.unwrap();
+        }
+        let bodies = BTreeMap::from([(1, content.clone()), (2, content.clone())]);
+        let twice = complete(&house, file.id(), &bodies).await.unwrap();
+        let grown = rows(&house, "SELECT COUNT(*) FROM blob_pieces") - before;
+        assert_eq!(usize::try_from(grown).unwrap(), pieces, "of a source of {count} pieces");
+        assert_eq!(read(&house, twice.id(), None).await, [&content[..], &content[..]].concat());
+
+        // A copy of the whole file shows the same blob, whatever it is made of.
+        let whole = copy(&house, from(twice.id(), None), "whole", PLAIN).await.unwrap();
+        assert_eq!(whole.blob, twice.blob);
+        assert!(counts(&house).iter().all(|&(_, refs, shown)| refs == shown));
+    }
 }
