@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     pub(crate) uploads: Uploads,
     pub(crate) auth: Auth,
+    pub(crate) s3: S3,
     pub(crate) encryption: Encryption,
     pub(crate) replication: Replication,
     pub(crate) notifications: Notifications,
@@ -125,6 +126,13 @@ pub(crate) struct Uploads {
 pub(crate) struct Auth {
     pub(crate) strict_v4_keys: bool,
     pub(crate) strict_cors_tokens: bool,
+}
+
+/// The S3-compatible API.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct S3 {
+    pub(crate) allow_master_key: bool,
+    pub(crate) lenient_region: bool,
 }
 
 /// Server-side encryption.
@@ -284,6 +292,7 @@ impl Draft {
             catalog: Catalog::default(),
             uploads: Uploads::default(),
             auth: Auth::default(),
+            s3: S3::default(),
             encryption: Encryption::default(),
             replication: Replication::default(),
             notifications: Notifications::default(),
@@ -374,6 +383,7 @@ const GROUPS: [Group; 10] = [
     Group { section: "blobs", heading: "Blob settings" },
     Group { section: "catalog", heading: "Catalog settings" },
     Group { section: "auth", heading: "Key settings" },
+    Group { section: "s3", heading: "S3 settings" },
     Group { section: "encryption", heading: "Encryption settings" },
     Group { section: "replication", heading: "Replication settings" },
     Group { section: "notifications", heading: "Event notification settings" },
@@ -506,6 +516,16 @@ settings! {
 
     "auth.strict_cors_tokens", Switch, Text("false"), config.auth.strict_cors_tokens = switch,
     "Refuse account tokens in downloads by pages of other origins; download tokens still serve them";
+
+    "s3.allow_master_key", Switch, Text("false"), config.s3.allow_master_key = switch,
+    "Take S3 requests signed with a master application key, which Backblaze refuses";
+
+    "s3.lenient_region", Switch,
+    Computed("true where the data listener is on loopback", |draft| {
+        is_loopback(draft.config.listen).to_string()
+    }),
+    config.s3.lenient_region = switch,
+    "Take S3 requests signed for another region: clients that were told none sign for us-east-1";
 
     "encryption.default", Plain("WHAT"), Text("none"), config.encryption.default = choice,
     "How new buckets encrypt files that ask for nothing: none, or sse-b2 as Backblaze since 2026";
@@ -890,11 +910,14 @@ fn master_key(given: &Given, draft: &Draft) -> Result<Option<(AccountId, Secret)
     }
 }
 
+/// A mapped address such as ::ffff:127.0.0.1 is loopback too.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 fn check_listeners(given: &Given, config: &Config) -> Result<(), ConfigError> {
     let listeners = [("listen", config.listen), ("admin_listen", config.admin_listen)];
-    // A mapped address such as ::ffff:127.0.0.1 is loopback too.
-    let is_open = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
-    for (key, at) in listeners.into_iter().filter(|(_, at)| is_open(*at)) {
+    for (key, at) in listeners.into_iter().filter(|(_, at)| !is_loopback(*at)) {
         if config.test_controls {
             let problem = format!("{at} is not loopback, and test_controls are for loopback only");
             return Err(given.wrong(key, problem));

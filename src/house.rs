@@ -50,6 +50,7 @@ use crate::operations::accounts::{
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
+use crate::operations::signatures::SignaturePolicy;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::usage::Usage;
@@ -426,6 +427,11 @@ fn policy(config: &Config) -> Policy {
     let replication = &config.replication;
     Policy {
         inline_max: u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX),
+        signatures: SignaturePolicy {
+            region: config.region.clone(),
+            any_region: config.s3.lenient_region,
+            allow_master_key: config.s3.allow_master_key,
+        },
         buckets_max: i64::try_from(config.limits.buckets).unwrap_or(i64::MAX),
         strict_v4_keys: config.auth.strict_v4_keys,
         custom_timestamps: config.uploads.custom_timestamps,

@@ -10,6 +10,7 @@ pub(crate) mod error;
 pub(crate) mod faults;
 pub(crate) mod native;
 pub(crate) mod request_id;
+pub(crate) mod s3;
 
 use std::sync::Arc;
 use std::time::Duration;

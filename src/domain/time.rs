@@ -74,6 +74,11 @@ impl Millis {
         self.0.div_euclid(DAY_MS)
     }
 
+    /// `YYYYMMDDTHHMMSSZ` in UTC, as it stands in signatures.
+    pub(crate) fn compact(self) -> String {
+        self.calendar().format("%Y%m%dT%H%M%SZ").to_string()
+    }
+
     /// RFC 3339 in UTC with milliseconds, for people.
     pub(crate) fn readable(self) -> String {
         self.calendar().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()

@@ -1,0 +1,4 @@
+//! The S3-compatible API.
+
+pub(crate) mod error;
+pub(crate) mod signed;
