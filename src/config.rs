@@ -133,6 +133,7 @@ pub(crate) struct Auth {
 pub(crate) struct S3 {
     pub(crate) allow_master_key: bool,
     pub(crate) lenient_region: bool,
+    pub(crate) checksum_support: ChecksumSupport,
 }
 
 /// Server-side encryption.
@@ -202,6 +203,9 @@ choices! {
 
     /// What replication does with a file of more than 2048 bytes of metadata headers.
     LargeMetadata { #[default] Skip, "skip"; Copy, "copy"; }
+
+    /// What becomes of requests that bring a checksum of S3.
+    ChecksumSupport { #[default] Accept, "accept"; Reject, "reject"; }
 
     /// How new buckets encrypt files that ask for nothing.
     NewBuckets { #[default] None, "none"; SseB2, "sse-b2"; }
@@ -526,6 +530,9 @@ settings! {
     }),
     config.s3.lenient_region = switch,
     "Take S3 requests signed for another region: clients that were told none sign for us-east-1";
+
+    "s3.checksum_support", Plain("WHAT"), Text("accept"), config.s3.checksum_support = choice,
+    "Checksum headers of S3 requests: accept them, or reject them as Backblaze did until 2025";
 
     "encryption.default", Plain("WHAT"), Text("none"), config.encryption.default = choice,
     "How new buckets encrypt files that ask for nothing: none, or sse-b2 as Backblaze since 2026";

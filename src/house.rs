@@ -30,7 +30,7 @@ use crate::catalog::ring_keys::{self, RingKeyRow};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
-use crate::config::{Config, LargeMetadata, LogFormat, NewBuckets};
+use crate::config::{ChecksumSupport, Config, LargeMetadata, LogFormat, NewBuckets};
 use crate::domain::encryption::DefaultEncryption;
 use crate::domain::event::{PATIENCE_MS, WAIT_MS_MAX};
 use crate::domain::ids::{AccountId, BlobId, Numbers};
@@ -708,6 +708,7 @@ async fn run(
             region: config.region.clone(),
             idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
             json_bytes_max: config.http.json_bytes_max,
+            refuse_checksums: config.s3.checksum_support == ChecksumSupport::Reject,
             test_mode: config.test_mode,
         },
         controls: config.test_controls.then(TestControls::default),

@@ -51,6 +51,8 @@ pub(crate) struct HttpSettings {
     /// A body that brings nothing for this long is given up.
     pub(crate) idle_timeout: Duration,
     pub(crate) json_bytes_max: usize,
+    /// Refuse the checksum headers of S3, as Backblaze did before it knew of them.
+    pub(crate) refuse_checksums: bool,
     /// Whether the `X-Bz-Test-Mode` header means anything.
     pub(crate) test_mode: bool,
 }

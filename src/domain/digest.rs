@@ -143,6 +143,20 @@ pub(crate) fn sha256_of<'b>(texts: impl Iterator<Item = &'b [u8]>) -> Sha256Dige
     Sha256Digest(sha256.finalize().into())
 }
 
+/// Computes SHA-256 while content flows by.
+#[derive(Default)]
+pub(crate) struct Sha256Hasher(Sha256);
+
+impl Sha256Hasher {
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
+        self.0.update(chunk);
+    }
+
+    pub(crate) fn finish(self) -> Sha256Digest {
+        Sha256Digest(self.0.finalize().into())
+    }
+}
+
 /// Computes the checks of blocks while bytes flow by.
 struct BlockChecker {
     size: u64,

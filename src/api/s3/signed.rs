@@ -3,6 +3,7 @@
 use actix_web::HttpRequest;
 
 use crate::api::Http;
+use crate::api::s3::chunked::refuse_checksums;
 use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
 use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
 use crate::operations::signatures::{self, Authentic, NotAuthentic};
@@ -29,7 +30,11 @@ pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authent
         query: uri.query().unwrap_or_default(),
         headers: &headers,
     };
-    Ok(signatures::authenticate(&http.app, &signed)?)
+    let authentic = signatures::authenticate(&http.app, &signed)?;
+    if http.settings.refuse_checksums {
+        refuse_checksums(request.headers())?;
+    }
+    Ok(authentic)
 }
 
 impl From<NotAuthentic> for S3Error {
