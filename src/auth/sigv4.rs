@@ -482,6 +482,34 @@ impl fmt::Debug for ChunkSigner {
 }
 
 impl ChunkSigner {
+    /// Goes on from a signature as if a request had it.
+    #[cfg(test)]
+    pub(crate) fn for_tests(secret: &str, at: Millis, region: &str, previous: &str) -> Self {
+        let moment = UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or_default());
+        let key = generate_signing_key(secret, moment, region, SERVICE).as_ref().to_vec();
+        let day = at.day_digits();
+        Self {
+            key: Zeroizing::new(key),
+            timestamp: at.compact(),
+            scope: format!("{day}/{region}/{SERVICE}/{TERMINATOR}"),
+            previous: previous.to_owned(),
+        }
+    }
+
+    /// The signature that the next chunk, of this content, must have; it then has it.
+    #[cfg(test)]
+    pub(crate) fn sign_chunk(&mut self, content: &[u8]) -> String {
+        self.fits_chunk(sha256_of(std::iter::once(content)), b"");
+        self.previous.clone()
+    }
+
+    /// The signature that these lines of headers must have.
+    #[cfg(test)]
+    pub(crate) fn sign_trailer(&mut self, lines: &[u8]) -> String {
+        self.fits_trailer(sha256_of(std::iter::once(lines)), b"");
+        self.previous.clone()
+    }
+
     /// Whether this is the signature of the next chunk.
     pub(crate) fn fits_chunk(&mut self, content: Sha256Digest, signature: &[u8]) -> bool {
         let nothing = sha256_of(std::iter::empty());
@@ -590,7 +618,8 @@ fn raw_path(path: &str) -> Option<Vec<u8>> {
     Some(if path.is_empty() { b"/".to_vec() } else { path.as_bytes().to_vec() })
 }
 
-fn canonical_path(path: &str) -> Option<Vec<u8>> {
+/// The form of a path that signers sign; None when an escape is broken.
+pub(crate) fn canonical_path(path: &str) -> Option<Vec<u8>> {
     let decoded = decoded(path, false)?;
     if decoded.is_empty() {
         return Some(b"/".to_vec());
@@ -600,7 +629,8 @@ fn canonical_path(path: &str) -> Option<Vec<u8>> {
     Some(encoded)
 }
 
-fn canonical_query(query: &str) -> Option<Vec<u8>> {
+/// The form of a query that signers sign, without the signature; None when an escape is broken.
+pub(crate) fn canonical_query(query: &str) -> Option<Vec<u8>> {
     let mut encoded: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for (name, value) in pairs(query) {
         let name = decoded(name, true)?;
@@ -1258,16 +1288,8 @@ mod tests {
     #[test]
     fn the_signatures_of_chunks_are_those_of_the_published_examples() {
         let signer = |previous: &str| {
-            let at = UNIX_EPOCH + Duration::from_secs(1_369_353_600);
             let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-            ChunkSigner {
-                key: Zeroizing::new(
-                    generate_signing_key(secret, at, "us-east-1", "s3").as_ref().to_vec(),
-                ),
-                timestamp: "20130524T000000Z".to_owned(),
-                scope: "20130524/us-east-1/s3/aws4_request".to_owned(),
-                previous: previous.to_owned(),
-            }
+            ChunkSigner::for_tests(secret, Millis(1_369_353_600_000), "us-east-1", previous)
         };
         let (first, second) = (vec![b'a'; 65_536], vec![b'a'; 1024]);
         let hash = |content: &[u8]| sha256_of(std::iter::once(content));
@@ -1302,12 +1324,7 @@ mod tests {
                 .settings(())
                 .build()
                 .unwrap();
-            let mut signer = ChunkSigner {
-                key: Zeroizing::new(generate_signing_key(SECRET, at, REGION, SERVICE).as_ref().to_vec()),
-                timestamp: DATE_TEXT.to_owned(),
-                scope: format!("20260102/{REGION}/s3/aws4_request"),
-                previous: "00".to_owned(),
-            };
+            let mut signer = ChunkSigner::for_tests(SECRET, NOW, REGION, "00");
             let chunk = v4::sign_chunk(&Bytes::from(content.clone()), "00", &params).unwrap();
             prop_assert!(signer.fits_chunk(sha256_of(std::iter::once(&content[..])), chunk.signature().as_bytes()));
             let mut headers = aws_smithy_runtime_api::http::Headers::new();

@@ -620,3 +620,408 @@ fn without_line_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::time::Millis;
+
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    /// The moment of the examples in AWS's documentation.
+    const AT: Millis = Millis(1_369_353_600_000);
+
+    fn signer(seed: &str) -> ChunkSigner {
+        ChunkSigner::for_tests(SECRET, AT, "us-east-1", seed)
+    }
+
+    const SIGNED: PayloadHash = PayloadHash::Chunks { signed: true, trailer: false };
+    const SIGNED_TRAILER: PayloadHash = PayloadHash::Chunks { signed: true, trailer: true };
+    const TRAILER_ONLY: PayloadHash = PayloadHash::Chunks { signed: false, trailer: true };
+
+    fn header_map(headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    type Checked = Result<(Vec<u8>, Option<Checksum>), S3Refusal>;
+
+    /// Takes a body that comes in pieces of `piece` bytes.
+    fn take_in_pieces(
+        headers: &[(&str, &str)],
+        payload: PayloadHash,
+        chunks: Option<ChunkSigner>,
+        body: &[u8],
+        piece: usize,
+    ) -> Checked {
+        let mut signed = Authentic { caller: None, payload, chunks, is_presigned: false };
+        let headers = header_map(headers);
+        let announced = content_length(&headers, &signed)?;
+        let mut checker = Checker::of(&headers, &mut signed, announced)?;
+        for piece in body.chunks(piece) {
+            checker.take(Bytes::copy_from_slice(piece))?;
+        }
+        let checksum = checker.finish()?;
+        Ok((checker.ready.iter().flatten().copied().collect(), checksum))
+    }
+
+    fn take(
+        headers: &[(&str, &str)],
+        payload: PayloadHash,
+        chunks: Option<&str>,
+        body: &[u8],
+    ) -> Checked {
+        let whole = take_in_pieces(headers, payload, chunks.map(signer), body, body.len().max(1));
+        for piece in [1, 7, 1000] {
+            let again = take_in_pieces(headers, payload, chunks.map(signer), body, piece);
+            assert_eq!(again, whole, "in pieces of {piece}");
+        }
+        whole
+    }
+
+    fn code(checked: &Checked) -> &'static str {
+        checked.as_ref().map_or_else(|refusal| refusal.code, |_| "none")
+    }
+
+    /// A body in chunks; signed ones go on from `seed`.
+    fn chunked(contents: &[&[u8]], seed: Option<&str>, trailer: &[(&str, &str)]) -> Vec<u8> {
+        let mut signer = seed.map(signer);
+        let mut body = Vec::new();
+        for content in contents.iter().chain([&&b""[..]]) {
+            body.extend_from_slice(format!("{:x}", content.len()).as_bytes());
+            if let Some(signer) = &mut signer {
+                let signature = signer.sign_chunk(content);
+                body.extend_from_slice(format!(";chunk-signature={signature}").as_bytes());
+            }
+            body.extend_from_slice(b"\r\n");
+            if !content.is_empty() {
+                body.extend_from_slice(content);
+                body.extend_from_slice(b"\r\n");
+            }
+        }
+        let mut lines = Vec::new();
+        for (name, value) in trailer {
+            lines.extend_from_slice(format!("{name}:{value}\n").as_bytes());
+            body.extend_from_slice(format!("{name}:{value}\r\n").as_bytes());
+        }
+        if let (Some(signer), false) = (&mut signer, trailer.is_empty()) {
+            let signature = signer.sign_trailer(&lines);
+            body.extend_from_slice(format!("{TRAILER_SIGNATURE}:{signature}\r\n").as_bytes());
+        }
+        body.extend_from_slice(b"\r\n");
+        body
+    }
+
+    fn checksum_of(algorithm: ChecksumAlgorithm, content: &[u8]) -> Checksum {
+        let mut hasher = ChecksumHasher::new(algorithm);
+        hasher.update(content);
+        hasher.finish()
+    }
+
+    const SEED: &str = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
+    const TRAILER_SEED: &str = "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e";
+
+    /// The body of the example in AWS's documentation.
+    fn example() -> Vec<u8> {
+        let mut body = Vec::new();
+        for (size, signature) in [
+            (65_536, "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648"),
+            (1024, "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497"),
+            (0, "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9"),
+        ] {
+            body.extend_from_slice(format!("{size:x};chunk-signature={signature}\r\n").as_bytes());
+            body.extend(std::iter::repeat_n(b'a', size));
+            body.extend_from_slice(b"\r\n");
+        }
+        body
+    }
+
+    #[test]
+    fn s3_38_the_published_example_of_signed_chunks_is_taken_and_a_changed_one_is_not() {
+        let headers = [(DECODED_LENGTH, "66560")];
+        let (content, checksum) = take(&headers, SIGNED, Some(SEED), &example()).unwrap();
+        assert_eq!((content, checksum), (vec![b'a'; 66_560], None));
+        for at in [100, 65_535, 66_000] {
+            let mut damaged = example();
+            damaged[at] = b'b';
+            let checked = take_in_pieces(&headers, SIGNED, Some(signer(SEED)), &damaged, 4096);
+            assert_eq!(code(&checked), "SignatureDoesNotMatch", "byte {at}");
+        }
+        let other_seed = take_in_pieces(&headers, SIGNED, Some(signer("00")), &example(), 4096);
+        assert_eq!(code(&other_seed), "SignatureDoesNotMatch");
+    }
+
+    #[test]
+    fn reliability_c11_chunks_that_are_changed_moved_repeated_or_missing_are_noticed() {
+        let contents: [&[u8]; 3] = [b"first", b"second", b"third"];
+        let whole = chunked(&contents, Some(SEED), &[]);
+        let headers = [(DECODED_LENGTH, "16")];
+        assert!(take(&headers, SIGNED, Some(SEED), &whole).is_ok());
+        let text = String::from_utf8(whole.clone()).unwrap();
+        let chunks: Vec<&str> = text.split_inclusive("\r\n").collect();
+        // Each chunk is two lines; the last one is a line and an empty one.
+        let body = |order: &[usize]| -> Vec<u8> {
+            order.iter().flat_map(|at| chunks[at * 2..at * 2 + 2].concat().into_bytes()).collect()
+        };
+        assert_eq!(body(&[0, 1, 2, 3]), whole);
+        for (order, expected) in [
+            (&[1, 0, 2, 3][..], "SignatureDoesNotMatch"),
+            (&[0, 0, 1, 3], "SignatureDoesNotMatch"),
+            (&[0, 2, 1, 3], "SignatureDoesNotMatch"),
+            (&[0, 1, 2], "IncompleteBody"),
+            (&[0, 1, 3], "IncompleteBody"),
+            (&[3], "IncompleteBody"),
+            (&[], "IncompleteBody"),
+            (&[0, 1, 2, 3, 3], "MalformedTrailerError"),
+        ] {
+            assert_eq!(
+                code(&take(&headers, SIGNED, Some(SEED), &body(order))),
+                expected,
+                "{order:?}"
+            );
+        }
+        // Each signature in its turn.
+        for (at, _) in text.match_indices("chunk-signature=") {
+            let mut wrong = whole.clone();
+            let digit = at + "chunk-signature=".len() + 9;
+            wrong[digit] = if wrong[digit] == b'0' { b'1' } else { b'0' };
+            let checked = take(&headers, SIGNED, Some(SEED), &wrong);
+            assert_eq!(code(&checked), "SignatureDoesNotMatch", "signature at {at}");
+        }
+        let unsigned = chunked(&contents, None, &[]);
+        assert_eq!(code(&take(&headers, SIGNED, Some(SEED), &unsigned)), "InvalidRequest");
+    }
+
+    #[test]
+    fn s3_39_the_published_example_of_a_signed_trailer_is_taken_and_a_wrong_one_is_not() {
+        let mut signer = signer(TRAILER_SEED);
+        let mut body = Vec::new();
+        for size in [65_536, 1024, 0] {
+            let content = vec![b'a'; size];
+            let signature = signer.sign_chunk(&content);
+            body.extend_from_slice(format!("{size:x};chunk-signature={signature}\r\n").as_bytes());
+            body.extend_from_slice(&content);
+            if size > 0 {
+                body.extend_from_slice(b"\r\n");
+            }
+        }
+        let published = "d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435";
+        // As the documentation writes it: with one kind of line end here and another one there.
+        let with = |line: &str, signature: &str| {
+            let end = format!("{line}\n\r\n{TRAILER_SIGNATURE}:{signature}\r\n\r\n");
+            [&body[..], end.as_bytes()].concat()
+        };
+        let line = "x-amz-checksum-crc32c:sOO8/Q==";
+        let headers = [(DECODED_LENGTH, "66560"), (TRAILER, "x-amz-checksum-crc32c")];
+        let take = |body: &[u8]| take(&headers, SIGNED_TRAILER, Some(TRAILER_SEED), body);
+        let (content, checksum) = take(&with(line, published)).unwrap();
+        assert_eq!(content.len(), 66_560);
+        assert_eq!(checksum.map(|checksum| checksum.base64()).as_deref(), Some("sOO8/Q=="));
+        let wrong = published.replacen('d', "e", 1);
+        assert_eq!(code(&take(&with(line, &wrong))), "SignatureDoesNotMatch");
+        let other = "x-amz-checksum-crc32c:sOO8/A==";
+        assert_eq!(code(&take(&with(other, published))), "SignatureDoesNotMatch");
+        let unsigned = [&body[..], line.as_bytes(), b"\r\n\r\n"].concat();
+        assert_eq!(code(&take(&unsigned)), "MalformedTrailerError");
+        assert_eq!(code(&take(&[&body[..], b"\r\n"].concat())), "MalformedTrailerError");
+    }
+
+    #[test]
+    fn s3_41_reliability_c13_a_trailer_is_the_announced_checksum_and_right() {
+        let content = b"some content";
+        let crc = checksum_of(ChecksumAlgorithm::Crc32, content);
+        let value = crc.base64();
+        let (name, other) = ("x-amz-checksum-crc32", "x-amz-checksum-crc32c");
+        let headers = [(DECODED_LENGTH, "12"), (TRAILER, name)];
+        let take_with = |trailer: &[(&str, &str)]| {
+            take(&headers, TRAILER_ONLY, None, &chunked(&[content], None, trailer))
+        };
+        assert_eq!(take_with(&[(name, &value)]), Ok((content.to_vec(), Some(crc))));
+        assert!(take_with(&[("X-Amz-Checksum-CRC32", &value)]).is_ok());
+        for (trailer, expected) in [
+            (&[(name, "AAAAAA==")][..], "BadDigest"),
+            (&[(name, "AAAA")], "InvalidRequest"),
+            (&[(name, "")], "InvalidRequest"),
+            (&[], "MalformedTrailerError"),
+            (&[(other, value.as_str())], "MalformedTrailerError"),
+            (&[(name, &value), (name, &value)], "MalformedTrailerError"),
+            (&[(name, &value), (other, "AAAAAA==")], "MalformedTrailerError"),
+            (&[(name, &value), ("x-amz-meta-a", "b")], "MalformedTrailerError"),
+            (&[(TRAILER_SIGNATURE, "00")], "MalformedTrailerError"),
+        ] {
+            assert_eq!(code(&take_with(trailer)), expected, "{trailer:?}");
+        }
+        let undeclared = [(DECODED_LENGTH, "12")];
+        let body = chunked(&[content], None, &[(name, &value)]);
+        assert_eq!(code(&take(&undeclared, TRAILER_ONLY, None, &body)), "MalformedTrailerError");
+        // Without its last line end, and with the other form of it.
+        let text = String::from_utf8(body).unwrap();
+        for body in [text.trim_end().to_owned(), text.trim_end().to_owned() + "\n"] {
+            assert!(take(&headers, TRAILER_ONLY, None, body.as_bytes()).is_ok());
+        }
+    }
+
+    #[test]
+    fn s3_42_reliability_c14_the_decoded_length_is_exact() {
+        let body = chunked(&[b"some content"], None, &[]);
+        let with = |length: &str| take(&[(DECODED_LENGTH, length)], TRAILER_ONLY, None, &body);
+        assert!(with("12").is_ok());
+        for (length, expected) in [
+            ("11", "IncompleteBody"),
+            ("13", "IncompleteBody"),
+            ("0", "IncompleteBody"),
+            ("9223372036854775808", "IncompleteBody"),
+            ("-1", "InvalidArgument"),
+            ("+12", "InvalidArgument"),
+            ("", "InvalidArgument"),
+            ("0xc", "InvalidArgument"),
+            ("99999999999999999999", "InvalidArgument"),
+        ] {
+            assert_eq!(code(&with(length)), expected, "{length}");
+        }
+        let absent = take(&[("content-length", "12")], TRAILER_ONLY, None, &body).unwrap_err();
+        assert_eq!((absent.status, absent.code), (411, "MissingContentLength"));
+        let twice = [(DECODED_LENGTH, "12"), (DECODED_LENGTH, "12")];
+        assert_eq!(code(&take(&twice, TRAILER_ONLY, None, &body)), "InvalidRequest");
+    }
+
+    #[test]
+    fn s3_43_lines_and_trailers_without_end_are_refused_while_they_come() {
+        let headers = [(DECODED_LENGTH, "5")];
+        let take = |body: &[u8]| take(&headers, TRAILER_ONLY, None, body);
+        let long_line = [&b"5;x="[..], &[b'a'; 1100], b"\r\nhello\r\n0\r\n\r\n"].concat();
+        let many: Vec<u8> = (0..101).flat_map(|n| format!("a{n}:b\r\n").into_bytes()).collect();
+        let many = [b"5\r\nhello\r\n0\r\n", &many[..]].concat();
+        let long_trailer = [&b"5\r\nhello\r\n0\r\na:"[..], &[b'a'; 17_000]].concat();
+        for (body, expected) in [
+            (&long_line[..], "InvalidRequest"),
+            (&many, "MalformedTrailerError"),
+            (&long_trailer, "MalformedTrailerError"),
+            (b"8000000000000000\r\nhello", "IncompleteBody"),
+            (b"ffffffffffffffff\r\nhello", "IncompleteBody"),
+            (b"00000000000000005\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b"-5\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b"+5\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b"0x5\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b" 5\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b"\r\n5\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b"5\r\nhello0\r\n\r\n", "InvalidRequest"),
+            (b"4\r\nhello\r\n0\r\n\r\n", "InvalidRequest"),
+            (b"6\r\nhello\r\n0\r\n\r\n", "IncompleteBody"),
+            (b"5\r\nhello\r\n0\r\nno colon\r\n", "MalformedTrailerError"),
+            (b"hello", "IncompleteBody"),
+            (b"5\r\nhello\r\n", "IncompleteBody"),
+        ] {
+            assert_eq!(code(&take(body)), expected, "{}", String::from_utf8_lossy(body));
+        }
+        assert!(take(b"5\r\nhello\r\n0\r\n\r\n").is_ok());
+        assert!(take(b"2;x=y\r\nhe\r\n003\r\nllo\r\n0").is_err(), "no end of the last line");
+        assert!(take(b"2;x=y\r\nhe\r\n003\r\nllo\r\n0\r\n").is_ok());
+    }
+
+    #[test]
+    fn s3_36_content_that_has_another_sha256_is_refused() {
+        let digest = sha256_of(std::iter::once(&b"content"[..]));
+        let headers = [("content-length", "7")];
+        let right = take(&headers, PayloadHash::Is(digest), None, b"content");
+        assert_eq!(right, Ok((b"content".to_vec(), None)));
+        let wrong = take(&headers, PayloadHash::Is(digest), None, b"contenT").unwrap_err();
+        assert_eq!((wrong.status, wrong.code), (400, "XAmzContentSHA256Mismatch"));
+        for (body, length) in [("content", "6"), ("content", "8"), ("", "7")] {
+            let headers = [("content-length", length)];
+            let checked = take(&headers, PayloadHash::Unsigned, None, body.as_bytes());
+            assert_eq!(code(&checked), "IncompleteBody");
+        }
+    }
+
+    #[test]
+    fn s3_46_every_checksum_header_is_compared() {
+        for &algorithm in ChecksumAlgorithm::ALL {
+            let right = checksum_of(algorithm, b"content");
+            let take_with = |headers: &[(&str, &str)]| {
+                let all = [&[("content-length", "7")], headers].concat();
+                take(&all, PayloadHash::Unsigned, None, b"content")
+            };
+            let (name, value) = (algorithm.header(), right.base64());
+            let taken = take_with(&[(name, &value)]);
+            assert_eq!(taken, Ok((b"content".to_vec(), Some(right.clone()))));
+            assert!(take_with(&[(name, &value), (SDK_ALGORITHM, algorithm.as_str())]).is_ok());
+            let wrong = checksum_of(algorithm, b"other").base64();
+            let refused = take_with(&[(name, &wrong)]).unwrap_err();
+            assert_eq!((refused.status, refused.code), (400, "BadDigest"));
+            assert!(refused.message.contains(algorithm.as_str()), "{}", refused.message);
+            let other = ChecksumAlgorithm::ALL.iter().find(|other| **other != algorithm).unwrap();
+            for headers in [
+                &[(name, "AAA=")][..],
+                &[(name, "")],
+                &[(name, "not base64")],
+                &[(name, value.as_str()), (name, value.as_str())],
+                &[(name, &value), (other.header(), &checksum_of(*other, b"content").base64())],
+                &[(name, &value), (SDK_ALGORITHM, other.as_str())],
+                &[(name, &value), (SDK_ALGORITHM, "MD5")],
+                &[(SDK_ALGORITHM, algorithm.as_str())],
+                &[("x-amz-checksum-md5", "AAAA")],
+                &[(TRAILER, "x-amz-meta-a")],
+            ] {
+                assert_eq!(code(&take_with(headers)), "InvalidRequest", "{headers:?}");
+            }
+            assert_eq!(code(&take_with(&[(TRAILER, name)])), "MalformedTrailerError");
+        }
+        let plain = [("content-length", "7"), ("x-amz-checksum-algorithm", "CRC32")];
+        assert!(take(&plain, PayloadHash::Unsigned, None, b"content").is_ok());
+    }
+
+    #[test]
+    fn s3_45_the_md5_of_content_is_sixteen_bytes_in_base64() {
+        let md5 = |value: &str| content_md5(&header_map(&[("content-md5", value)]));
+        assert_eq!(md5("1B2M2Y8AsgTpgAmY7PhCfg==").unwrap(), Some(Md5Digest::OF_NOTHING));
+        assert_eq!(content_md5(&header_map(&[])).unwrap(), None);
+        for wrong in ["", "x", "1B2M2Y8AsgTpgAmY7PhCfg", "AAAA", "d41d8cd98f00b204e9800998ecf8427e"]
+        {
+            let refused = md5(wrong).unwrap_err();
+            assert_eq!((refused.status, refused.code), (400, "InvalidDigest"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn s3_48_checksums_can_be_refused_as_they_were_before() {
+        for name in ["x-amz-checksum-crc32", "x-amz-checksum-mode", SDK_ALGORITHM, TRAILER] {
+            let refused = refuse_checksums(&header_map(&[(name, "x")])).unwrap_err();
+            assert_eq!((refused.status, refused.code), (400, "InvalidArgument"));
+            let text = format!("Unsupported header '{name}' received for this API call.");
+            assert_eq!(refused.message, text);
+        }
+        assert!(refuse_checksums(&header_map(&[("x-amz-meta-a", "b")])).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_put_into_chunks_comes_out_again(
+            contents in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 1..300), 0..6),
+            piece in 1_usize..400,
+            is_signed in any::<bool>(),
+            algorithm in prop::sample::select(ChecksumAlgorithm::ALL),
+        ) {
+            let all = contents.concat();
+            let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
+            let checksum = checksum_of(algorithm, &all);
+            let value = checksum.base64();
+            let seed = is_signed.then_some(SEED);
+            let body = chunked(&contents, seed, &[(algorithm.header(), &value)]);
+            let length = all.len().to_string();
+            let headers = [(DECODED_LENGTH, length.as_str()), (TRAILER, algorithm.header())];
+            let payload = if is_signed { SIGNED_TRAILER } else { TRAILER_ONLY };
+            let taken = take_in_pieces(&headers, payload, seed.map(signer), &body, piece);
+            prop_assert_eq!(taken, Ok((all, Some(checksum))));
+            let cut = take_in_pieces(&headers, payload, seed.map(signer), &body[..body.len() / 2], piece);
+            prop_assert!(cut.is_err());
+        }
+    }
+}
