@@ -321,8 +321,10 @@ impl TestHouse {
             body: Announced {
                 body_bytes: body.len() as u64,
                 sha1: DeclaredSha1::Is(hasher.finish().sha1),
+                md5: None,
             },
             custom_time: None,
+            only_if: OnlyIf::Anyway,
         };
         let chunk = Bytes::copy_from_slice(body);
         upload(&self.app, &ticket, file, stream::iter([Ok(chunk)])).await
