@@ -395,7 +395,7 @@ struct Group {
     heading: &'static str,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group { section: "", heading: "Server settings" },
     Group { section: "log", heading: "Log settings" },
     Group { section: "http", heading: "HTTP settings" },

@@ -58,7 +58,8 @@ mod tests {
     fn s3_86_tags_go_before_dates() {
         let at = Millis(10_500);
         let tags = |tag: &str| Some(Some(vec![tag.to_owned()]));
-        let (before, same, after) = (Some(Millis(9_000)), Some(Millis(10_000)), Some(Millis(11_000)));
+        let (before, same, after) =
+            (Some(Millis(9_000)), Some(Millis(10_000)), Some(Millis(11_000)));
         let judge = |if_match, unmodified_since, if_none_match, modified_since| {
             Conditions { if_match, if_none_match, modified_since, unmodified_since }
                 .judge(Some("a"), at)

@@ -178,10 +178,7 @@ pub(crate) fn wrong_customer_key() -> Refusal {
 
 /// A customer's key came with a request about a file that is not encrypted with one.
 pub(crate) fn customer_key_unused() -> Refusal {
-    refuse(
-        Code::CustomerKeyUnused,
-        "The encryption parameters are not applicable to this object.",
-    )
+    refuse(Code::CustomerKeyUnused, "The encryption parameters are not applicable to this object.")
 }
 
 pub(crate) fn invalid_file_id(id: &str) -> Refusal {

@@ -169,7 +169,7 @@ impl Fence {
 
 /// Reads a bucket id that a caller sent. One that has not the form of an id names no bucket.
 pub(crate) fn parse_bucket_id(text: &str) -> Result<BucketId, Refusal> {
-    BucketId::parse(text).ok_or_else(|| no_such_bucket(&crate::domain::refusal::shorten(text)))
+    BucketId::parse(text).ok_or_else(|| no_such_bucket(&shorten(text)))
 }
 
 /// An upload URL and its token.

@@ -29,7 +29,8 @@ use crate::domain::refusal::{
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{
-    Fence, Turn, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of, parse_bucket_id,
+    Fence, Turn, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of,
+    parse_bucket_id,
 };
 use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{encryption_of, sealing_of_part};

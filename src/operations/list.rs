@@ -126,8 +126,8 @@ pub(crate) async fn list_versions(
             })?;
             if let Some(Entry::File(first)) = page.entries.first() {
                 let newest = files::newest(tx, bucket.number, first.name.as_str())?.finished;
-                page.begins_inside_a_name = newest
-                    .is_some_and(|newest| (newest.upload_at, newest.origin) != first.place());
+                page.begins_inside_a_name =
+                    newest.is_some_and(|newest| (newest.upload_at, newest.origin) != first.place());
             }
             Ok(page)
         })

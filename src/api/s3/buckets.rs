@@ -36,9 +36,10 @@ pub(crate) async fn list(call: Call) -> Reply {
         if let Some(after) = call.query.some("continuation-token") {
             listed.retain(|bucket| bucket.name.folded().as_str() > after);
         }
-        let max = call.query.number("max-buckets")?.map_or(usize::MAX, |max| {
-            usize::try_from(max.max(1)).unwrap_or(usize::MAX)
-        });
+        let max = call
+            .query
+            .number("max-buckets")?
+            .map_or(usize::MAX, |max| usize::try_from(max.max(1)).unwrap_or(usize::MAX));
         if listed.len() > max {
             listed.truncate(max);
             next = listed.last().map(|bucket| bucket.name.folded());
@@ -97,8 +98,9 @@ pub(crate) async fn create(mut call: Call) -> Reply {
         Some(text) if text.eq_ignore_ascii_case("true") => Some(true),
         Some(text) if text.eq_ignore_ascii_case("false") => None,
         Some(_) => {
-            return Err(invalid_argument("x-amz-bucket-object-lock-enabled must be true or false")
-                .into());
+            return Err(
+                invalid_argument("x-amz-bucket-object-lock-enabled must be true or false").into()
+            );
         }
     };
     check_location(&body, &call.http.settings.region)?;

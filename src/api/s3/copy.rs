@@ -1,18 +1,16 @@
 //! Copies on the server: of objects, and of stretches of them into parts. Source and destination
 //! are each authorised for themselves.
 
-use crate::api::s3::error::{
-    S3Error, S3Refusal, invalid_argument, invalid_request, s3_refuse,
-};
+use crate::api::s3::error::{S3Error, S3Refusal, invalid_argument, invalid_request, s3_refuse};
 use crate::api::s3::headers::{
-    about, check_acl, check_storage_class, customer_key, encryption, lock, source_key, text,
-    told_encryption,
+    about, check_acl, check_storage_class, customer_key, encryption, lock, set_header, source_key,
+    text, told_encryption,
 };
 use crate::api::s3::listing::quoted_tag;
 use crate::api::s3::multipart::{
     not_an_upload, part_encryption, part_number, upload_id, upload_of,
 };
-use crate::api::s3::objects::{conditions, found_file, only_if, precondition_failed, putter};
+use crate::api::s3::objects::{conditions, found_file, only_if, precondition_failed};
 use crate::api::s3::place::decode;
 use crate::api::s3::xml::Writer;
 use crate::api::s3::{Call, Reply, xml_answer};
@@ -36,7 +34,11 @@ struct Named {
 
 /// Reads `[/]bucket/key[?versionId=id]`, percent-encoded.
 fn read_source(header: &str) -> Result<Named, S3Refusal> {
-    let wrong = || invalid_argument("Copy Source must mention the source bucket and key: sourcebucket/sourcekey");
+    let wrong = || {
+        invalid_argument(
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+        )
+    };
     let (path, version_id) = match header.split_once("?versionId=") {
         Some((path, id)) => (path, Some(id)),
         None => (header, None),
@@ -85,11 +87,16 @@ fn source(call: &Call) -> Result<(Named, FileVersion), S3Error> {
 }
 
 /// The headers that every copy answers with.
-fn tell(answer: &mut actix_web::HttpResponse, call: &Call, source: &FileVersion, made: &FileVersion) -> Result<(), S3Error> {
+fn tell(
+    answer: &mut actix_web::HttpResponse,
+    call: &Call,
+    source: &FileVersion,
+    made: &FileVersion,
+) -> Result<(), S3Error> {
     let key = customer_key(call.request.headers())?;
-    let mut put = putter(answer.headers_mut());
-    put("x-amz-copy-source-version-id", &source.id().to_string());
-    told_encryption(&made.encryption, key.as_ref(), &mut put);
+    let told = answer.headers_mut();
+    set_header(told, "x-amz-copy-source-version-id", &source.id().to_string());
+    told_encryption(&made.encryption, key.as_ref(), told);
     Ok(())
 }
 
@@ -142,7 +149,7 @@ pub(crate) async fn copy_object(call: Call) -> Reply {
     xml.text("ETag", &quoted_tag(&made));
     let mut answer = xml_answer(xml);
     tell(&mut answer, &call, &source, &made)?;
-    putter(answer.headers_mut())("x-amz-version-id", &made.id().to_string());
+    set_header(answer.headers_mut(), "x-amz-version-id", &made.id().to_string());
     Ok(answer)
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum S3Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct S3Refusal {
     pub(crate) status: u16,
-    pub(crate) code: Cow<'static, str>,
+    pub(crate) code: &'static str,
     pub(crate) message: Cow<'static, str>,
     /// Further elements of the answer.
     pub(crate) more: Vec<(&'static str, String)>,
@@ -34,10 +34,10 @@ pub(crate) struct S3Refusal {
 
 pub(crate) fn s3_refuse(
     status: u16,
-    code: impl Into<Cow<'static, str>>,
+    code: &'static str,
     message: impl Into<Cow<'static, str>>,
 ) -> S3Refusal {
-    let (code, message) = (code.into(), message.into());
+    let message = message.into();
     S3Refusal { status, code, message, more: Vec::new(), headers: Vec::new() }
 }
 
@@ -112,11 +112,7 @@ pub(crate) fn not_implemented() -> S3Refusal {
 }
 
 pub(crate) fn method_not_allowed() -> S3Refusal {
-    s3_refuse(
-        405,
-        "MethodNotAllowed",
-        "The specified method is not allowed against this resource.",
-    )
+    s3_refuse(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 }
 
 /// A right is missing, or the key does not reach so far. Backblaze's own two words.
@@ -150,9 +146,7 @@ pub(crate) fn unsupported_header(name: &str) -> S3Refusal {
 fn of_native(refusal: &Refusal) -> S3Refusal {
     let text = || refusal.message.clone();
     match refusal.code {
-        Code::BadBucketId => {
-            s3_refuse(404, "NoSuchBucket", "The specified bucket does not exist")
-        }
+        Code::BadBucketId => s3_refuse(404, "NoSuchBucket", "The specified bucket does not exist"),
         Code::DuplicateBucketName => s3_refuse(
             409,
             "BucketAlreadyExists",
@@ -179,11 +173,9 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
             "EntityTooLarge",
             "Your proposed upload exceeds the maximum allowed object size.",
         ),
-        Code::PayloadTooLarge => s3_refuse(
-            400,
-            "MaxMessageLengthExceeded",
-            "Your request was too big.",
-        ),
+        Code::PayloadTooLarge => {
+            s3_refuse(400, "MaxMessageLengthExceeded", "Your request was too big.")
+        }
         Code::PartTooSmall => s3_refuse(400, "EntityTooSmall", text()),
         Code::InvalidPart => s3_refuse(400, "InvalidPart", text()),
         Code::InvalidPartOrder => s3_refuse(400, "InvalidPartOrder", text()),
@@ -206,9 +198,7 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
             "The specified copy source is larger than the maximum allowable size for a copy source",
         ),
         Code::Unauthorized => not_entitled(),
-        Code::BadAuthToken => {
-            s3_refuse(403, "InvalidAccessKeyId", "The key is not valid")
-        }
+        Code::BadAuthToken => s3_refuse(403, "InvalidAccessKeyId", "The key is not valid"),
         Code::ExpiredAuthToken
         | Code::AccessDenied
         | Code::AccessForbidden
@@ -250,7 +240,11 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
         | Code::CustomTimestampInvalid
         | Code::MissingPart
         | Code::PartSha1Mismatch
-        | Code::UnsupportedVersion => invalid_argument(text()),
+        | Code::UnsupportedVersion
+        | Code::EventTypesEmpty
+        | Code::EventTypeInvalid
+        | Code::EventTypeCategories
+        | Code::EventTypeOverlap => invalid_argument(text()),
     }
 }
 
@@ -292,7 +286,7 @@ pub(crate) fn render(
         log_fault(fault, id);
     } else {
         metrics.refusals.one();
-        tracing::debug!(request.id = %id, code = &*told.code, "refused");
+        tracing::debug!(request.id = %id, code = told.code, "refused");
     }
     let status = StatusCode::from_u16(told.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = HttpResponse::build(status);
@@ -307,7 +301,7 @@ pub(crate) fn render(
         return answer.finish();
     }
     let mut xml = Writer::without_namespace("Error");
-    xml.text("Code", &told.code);
+    xml.text("Code", told.code);
     xml.text("Message", &told.message);
     for (name, text) in &told.more {
         xml.text(name, text);

@@ -3,7 +3,7 @@
 
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES,
-    HeaderMap, HeaderName,
+    HeaderMap, HeaderName, HeaderValue,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -168,12 +168,20 @@ pub(crate) fn encryption(headers: &HeaderMap) -> Result<AskedEncryption, S3Refus
     }
 }
 
+/// Sets a header of an answer; a value that is none is left out.
+pub(crate) fn set_header(told: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+        told.insert(name, value);
+    }
+}
+
 /// The headers that tell how content is encrypted.
 pub(crate) fn told_encryption(
     encryption: &Encryption,
     key: Option<&CustomerKey>,
-    put: &mut dyn FnMut(&'static str, &str),
+    told: &mut HeaderMap,
 ) {
+    let mut put = |name: &str, value: &str| set_header(told, name, value);
     match encryption {
         Encryption::None => {}
         Encryption::Managed => put("x-amz-server-side-encryption", ALGORITHM),
@@ -218,7 +226,9 @@ pub(crate) fn hold(text: &str) -> Option<bool> {
 /// The lock that a new file is to begin with.
 pub(crate) fn lock(headers: &HeaderMap) -> Result<FileLock, S3Refusal> {
     let mode = text(headers, "x-amz-object-lock-mode")?
-        .map(|mode| retention_mode(mode).ok_or_else(|| invalid_argument("Unknown wormMode directive.")))
+        .map(|mode| {
+            retention_mode(mode).ok_or_else(|| invalid_argument("Unknown wormMode directive."))
+        })
         .transpose()?;
     let until = text(headers, "x-amz-object-lock-retain-until-date")?
         .map(|date| {
@@ -237,7 +247,9 @@ pub(crate) fn lock(headers: &HeaderMap) -> Result<FileLock, S3Refusal> {
         }
     };
     let legal_hold = text(headers, "x-amz-object-lock-legal-hold")?
-        .map(|text| hold(text).ok_or_else(|| invalid_argument("Legal Hold must be either of 'ON' or 'OFF'")))
+        .map(|text| {
+            hold(text).ok_or_else(|| invalid_argument("Legal Hold must be either of 'ON' or 'OFF'"))
+        })
         .transpose()?;
     Ok(FileLock { retention, legal_hold })
 }
@@ -315,7 +327,8 @@ pub(crate) fn about(headers: &HeaderMap, name: &FileName) -> Result<About, S3Err
     let mut entries = BTreeMap::new();
     for (info, header) in kept_headers() {
         let Some(given) = text(headers, header.as_str())? else { continue };
-        let value = if header == CONTENT_ENCODING { without_chunking(given) } else { given.to_owned() };
+        let value =
+            if header == CONTENT_ENCODING { without_chunking(given) } else { given.to_owned() };
         if !value.is_empty() {
             entries.insert(info.to_owned(), value);
         }
@@ -353,8 +366,9 @@ fn kept_headers() -> [(&'static str, HeaderName); 5] {
 /// The encodings of the content without that of the transfer.
 fn without_chunking(encodings: &str) -> String {
     let words = encodings.split(',').map(str::trim);
-    let kept: Vec<&str> =
-        words.filter(|word| !word.is_empty() && !word.eq_ignore_ascii_case("aws-chunked")).collect();
+    let kept: Vec<&str> = words
+        .filter(|word| !word.is_empty() && !word.eq_ignore_ascii_case("aws-chunked"))
+        .collect();
     kept.join(", ")
 }
 
@@ -413,8 +427,6 @@ pub(crate) fn bad_condition() -> S3Refusal {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
-
     use super::*;
 
     fn headers(of: &[(&str, &str)]) -> HeaderMap {
@@ -433,7 +445,8 @@ mod tests {
         let known: &[Names] = &[ACL];
         let with = |name: &str, profile| check(&headers(&[(name, "")]), known, profile);
         let strict = |name: &str| with(name, Profile::Backblaze);
-        for right in ["x-amz-acl", "x-amz-meta-a", "x-amz-date", "content-type", "amz-sdk-request"] {
+        for right in ["x-amz-acl", "x-amz-meta-a", "x-amz-date", "content-type", "amz-sdk-request"]
+        {
             assert!(strict(right).is_ok(), "{right}");
         }
         for wrong in [
@@ -446,7 +459,7 @@ mod tests {
         ] {
             let refusal = strict(wrong).expect_err("refused");
             let text = format!("Unsupported header '{wrong}' received for this API call.");
-            assert_eq!((&*refusal.code, &*refusal.message), ("InvalidArgument", text.as_str()));
+            assert_eq!((refusal.code, &*refusal.message), ("InvalidArgument", text.as_str()));
         }
         assert!(with("x-amz-tagging", Profile::Extended).is_ok());
         assert!(with("x-amz-security-token", Profile::Extended).is_err());

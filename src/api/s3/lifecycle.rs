@@ -71,9 +71,7 @@ fn prefix(rule: &Element, profile: Profile) -> Result<String, S3Refusal> {
         (Some(_), Some(_)) | (None, None) => Err(malformed_xml()),
         (Some(_), None) if profile == Profile::Backblaze => Err(not_supported()),
         (Some(top), None) => Ok(top.raw_text().to_owned()),
-        (None, Some(filter)) => {
-            Ok(filter.opt("Prefix")?.map_or("", Element::raw_text).to_owned())
-        }
+        (None, Some(filter)) => Ok(filter.opt("Prefix")?.map_or("", Element::raw_text).to_owned()),
     }
 }
 
@@ -154,7 +152,9 @@ pub(crate) fn read_rules(
             return Err(invalid_argument("ID length should not exceed allowed limit of 255"));
         }
         if !ids.insert(id.clone()) {
-            return Err(invalid_argument("Rule ID must be unique. Found same ID for more than one rule"));
+            return Err(invalid_argument(
+                "Rule ID must be unique. Found same ID for more than one rule",
+            ));
         }
         let prefix = prefix(rule, profile)?;
         for (deed, days) in deeds(rule)? {
@@ -225,7 +225,8 @@ pub(crate) fn write_rules(rules: &[LifecycleRule], names: &RuleNames) -> Writer 
 /// Whether the second rule of a pair is shown: always, but for what came without one.
 fn is_pair_shown(known: Option<&BTreeMap<String, String>>) -> bool {
     known.is_none_or(|known| {
-        known.contains_key(Deed::RemoveMarker.kept_as()) || !known.contains_key(Deed::Hide.kept_as())
+        known.contains_key(Deed::RemoveMarker.kept_as())
+            || !known.contains_key(Deed::Hide.kept_as())
     })
 }
 
@@ -263,22 +264,23 @@ mod tests {
     fn read(rules: &[String]) -> Result<(Vec<LifecycleRule>, RuleNames), String> {
         let text = format!("<LifecycleConfiguration>{}</LifecycleConfiguration>", rules.concat());
         let document = Element::parse(text.as_bytes(), &["LifecycleConfiguration"])
-            .map_err(|refusal| refusal.code.into_owned())?;
-        read_rules(&document, Profile::Backblaze).map_err(|refusal| refusal.code.into_owned())
+            .map_err(|refusal| refusal.code.to_owned())?;
+        read_rules(&document, Profile::Backblaze).map_err(|refusal| refusal.code.to_owned())
     }
 
     const ALL: &str = "<Filter><Prefix>p/</Prefix></Filter>";
     const HIDE: &str = "<Expiration><Days>3</Days></Expiration>";
     const MARKER: &str =
         "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>";
-    const DELETE: &str =
-        "<NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration>";
+    const DELETE: &str = "<NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration>";
     const CANCEL: &str = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>7</DaysAfterInitiation></AbortIncompleteMultipartUpload>";
 
     #[test]
     fn s3_71_73_a_pair_of_rules_is_one_of_b2_and_is_shown_as_a_pair() {
-        let pair =
-            [rule("Enabled", &format!("{ALL}{HIDE}{DELETE}{CANCEL}")), rule("Enabled", &format!("{ALL}{MARKER}"))];
+        let pair = [
+            rule("Enabled", &format!("{ALL}{HIDE}{DELETE}{CANCEL}")),
+            rule("Enabled", &format!("{ALL}{MARKER}")),
+        ];
         let (rules, names) = read(&pair).expect("supported");
         assert_eq!(
             rules,
@@ -309,8 +311,12 @@ mod tests {
             format!("{ALL}<Transition><Days>1</Days></Transition>"),
             format!("{ALL}{DELETE}<NoncurrentVersionTransition/>"),
             format!("{ALL}<Expiration><Date>2030-01-01T00:00:00Z</Date></Expiration>"),
-            format!("{ALL}<Expiration><ExpiredObjectDeleteMarker>false</ExpiredObjectDeleteMarker></Expiration>"),
-            format!("{ALL}<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions></NoncurrentVersionExpiration>"),
+            format!(
+                "{ALL}<Expiration><ExpiredObjectDeleteMarker>false</ExpiredObjectDeleteMarker></Expiration>"
+            ),
+            format!(
+                "{ALL}<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions></NoncurrentVersionExpiration>"
+            ),
             format!("<Filter><Tag><Key>k</Key><Value>v</Value></Tag></Filter>{DELETE}"),
             format!("<Filter><And><Prefix>p</Prefix></And></Filter>{DELETE}"),
             format!("<Filter><ObjectSizeGreaterThan>1</ObjectSizeGreaterThan></Filter>{DELETE}"),
@@ -318,7 +324,10 @@ mod tests {
         ] {
             assert_eq!(one(&inside), code("NotSupported"), "{inside}");
         }
-        assert_eq!(read(&[rule("Disabled", &format!("{ALL}{DELETE}"))]).map(|_| ()), code("NotSupported"));
+        assert_eq!(
+            read(&[rule("Disabled", &format!("{ALL}{DELETE}"))]).map(|_| ()),
+            code("NotSupported")
+        );
         let overlapping = [
             rule("Enabled", &format!("<Filter><Prefix>p</Prefix></Filter>{DELETE}")),
             rule("Enabled", &format!("{ALL}{DELETE}")),
@@ -326,18 +335,26 @@ mod tests {
         assert_eq!(read(&overlapping).map(|_| ()), code("NotSupported"));
         for inside in [
             format!("{ALL}<Expiration><Days>0</Days></Expiration>"),
-            format!("{ALL}<NoncurrentVersionExpiration><NoncurrentDays>-1</NoncurrentDays></NoncurrentVersionExpiration>"),
+            format!(
+                "{ALL}<NoncurrentVersionExpiration><NoncurrentDays>-1</NoncurrentDays></NoncurrentVersionExpiration>"
+            ),
         ] {
             assert_eq!(one(&inside), code("InvalidArgument"), "{inside}");
         }
         for inside in [ALL.to_owned(), DELETE.to_owned(), format!("{ALL}{DELETE}<Colour/>")] {
             assert_eq!(one(&inside), code("MalformedXML"), "{inside}");
         }
-        let twice = [rule("Enabled", &format!("{ALL}{DELETE}")), rule("Enabled", &format!("<Filter><Prefix>q/</Prefix></Filter>{DELETE}"))];
+        let twice = [
+            rule("Enabled", &format!("{ALL}{DELETE}")),
+            rule("Enabled", &format!("<Filter><Prefix>q/</Prefix></Filter>{DELETE}")),
+        ];
         assert_eq!(read(&twice).map(|_| ()), code("InvalidArgument"), "the same ID");
         let top = [rule("enabled", &format!("<Prefix>p/</Prefix>{DELETE}"))];
         assert_eq!(read(&top).map(|_| ()), code("MalformedXML"), "the status is looked at first");
-        let long = format!("<Rule><ID>{}</ID><Status>Enabled</Status>{ALL}{DELETE}</Rule>", "i".repeat(256));
+        let long = format!(
+            "<Rule><ID>{}</ID><Status>Enabled</Status>{ALL}{DELETE}</Rule>",
+            "i".repeat(256)
+        );
         assert_eq!(read(&[long]).map(|_| ()), code("InvalidArgument"));
     }
 }

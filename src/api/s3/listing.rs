@@ -30,7 +30,9 @@ impl Asked {
         let encodes = match call.query.get("encoding-type") {
             None => false,
             Some("url") => true,
-            Some(_) => return Err(invalid_argument("Invalid Encoding Method specified in Request")),
+            Some(_) => {
+                return Err(invalid_argument("Invalid Encoding Method specified in Request"));
+            }
         };
         Ok(Self {
             prefix: call.query.get("prefix").unwrap_or_default().to_owned(),
@@ -141,9 +143,7 @@ pub(crate) async fn objects(call: Call) -> Reply {
 
 fn token_check(bucket: &Bucket, name: &str) -> [u8; TOKEN_CHECK_BYTES] {
     let digest = md5_of([bucket.id.to_string().as_bytes(), name.as_bytes()].into_iter()).0;
-    let mut check = [0; TOKEN_CHECK_BYTES];
-    check.copy_from_slice(digest.first_chunk::<TOKEN_CHECK_BYTES>().unwrap_or(&check.clone()));
-    check
+    digest.first_chunk().copied().unwrap_or_default()
 }
 
 /// A token that says where a listing goes on. It gives no right: who holds it could as well ask for

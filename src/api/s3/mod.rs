@@ -50,8 +50,8 @@ use crate::domain::usage::Class;
 use crate::operations::App;
 use crate::operations::authorize::bucket_of_name;
 use crate::operations::buckets::owner_of_name;
-use crate::operations::signatures::Authentic;
 use crate::operations::cors::{Opening, Place as OfRules, find_opening};
+use crate::operations::signatures::Authentic;
 use crate::operations::usage::admit_transactions;
 
 /// What an operation is about.
@@ -191,19 +191,52 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
 
 /// Query parameters that choose among the operations of a method.
 const SUBS: [&str; 16] = [
-    "acl", "attributes", "cors", "delete", "encryption", "legal-hold", "lifecycle", "location",
-    "logging", "object-lock", "retention", "uploadId", "uploads", "versioning", "versions",
+    "acl",
+    "attributes",
+    "cors",
+    "delete",
+    "encryption",
+    "legal-hold",
+    "lifecycle",
+    "location",
+    "logging",
+    "object-lock",
+    "retention",
+    "uploadId",
+    "uploads",
+    "versioning",
+    "versions",
     "list-type",
 ];
 
 /// Query parameters that choose operations of S3 which Backblaze does not have. A request with one
 /// never reaches another operation.
 const REFUSED_SUBS: [&str; 25] = [
-    "accelerate", "analytics", "intelligent-tiering", "inventory", "metadataConfiguration",
-    "metadataInventoryTable", "metadataJournalTable", "metadataTable", "metrics", "notification",
-    "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "renameObject",
-    "replication", "requestPayment", "restore", "select", "select-type", "session", "tagging",
-    "torrent", "website", "abac",
+    "accelerate",
+    "analytics",
+    "intelligent-tiering",
+    "inventory",
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "metadataTable",
+    "metrics",
+    "notification",
+    "ownershipControls",
+    "policy",
+    "policyStatus",
+    "publicAccessBlock",
+    "renameObject",
+    "replication",
+    "requestPayment",
+    "restore",
+    "select",
+    "select-type",
+    "session",
+    "tagging",
+    "torrent",
+    "website",
+    "abac",
 ];
 
 /// What tells the operation from others with its method; refused when the request names two.
@@ -376,9 +409,7 @@ pub(crate) async fn serve(
     let operation = routed.as_ref().map_or("-", Routed::name);
     let (opening, outcome) = match opening(&request, &http, bucket.as_deref()) {
         Ok(opening) => match routed {
-            Ok(routed) => {
-                (opening, perform(&request, incoming.clone(), &http, routed, id).await)
-            }
+            Ok(routed) => (opening, perform(&request, incoming.clone(), &http, routed, id).await),
             Err(refusal) => (opening, Err(refusal.into())),
         },
         Err(error) => (None, Err(error)),
@@ -530,20 +561,32 @@ async fn perform(
     }
 }
 
+/// Codes of S3 that a fault rule may name.
+const PLANNED_CODES: [&str; 9] = [
+    "AccessDenied",
+    "InternalError",
+    "NoSuchKey",
+    "OperationAborted",
+    "RequestTimeTooSkewed",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "TooManyRequests",
+];
+
 /// An error that a rule plans; where the rule names none of S3, the usual one of the status.
 fn planned_refusal(planned: &PlannedAnswer) -> S3Refusal {
     let PlannedAnswer { status, code, message, retry_after_s } = planned;
-    let of_s3 = code.starts_with(|c: char| c.is_ascii_uppercase());
-    let code = match status {
-        _ if of_s3 => code.clone(),
-        403 => "AccessDenied".to_owned(),
-        404 => "NoSuchKey".to_owned(),
-        409 => "OperationAborted".to_owned(),
-        429 => "TooManyRequests".to_owned(),
-        503 => "SlowDown".to_owned(),
-        400..=499 => "InvalidRequest".to_owned(),
-        _ => "InternalError".to_owned(),
-    };
+    let named = PLANNED_CODES.into_iter().find(|known| known == code);
+    let code = named.unwrap_or(match status {
+        403 => "AccessDenied",
+        404 => "NoSuchKey",
+        409 => "OperationAborted",
+        429 => "TooManyRequests",
+        503 => "SlowDown",
+        400..=499 => "InvalidRequest",
+        _ => "InternalError",
+    });
     let refusal = s3_refuse(*status, code, message.clone());
     match retry_after_s {
         Some(seconds) => refusal.header("Retry-After", seconds.to_string()),

@@ -4,15 +4,13 @@ use actix_web::http::StatusCode;
 
 use crate::api::s3::buckets::owner;
 use crate::api::s3::chunked;
-use crate::api::s3::error::{
-    S3Error, S3Refusal, invalid_argument, malformed_xml, no_such_upload,
-};
+use crate::api::s3::error::{S3Error, S3Refusal, invalid_argument, malformed_xml, no_such_upload};
 use crate::api::s3::headers::{
     about, check_acl, check_storage_class, customer_key, encryption, lock, refuse_conditions,
-    told_encryption,
+    set_header, told_encryption,
 };
 use crate::api::s3::listing::quoted_tag;
-use crate::api::s3::objects::{only_if, putter};
+use crate::api::s3::objects::only_if;
 use crate::api::s3::xml::Writer;
 use crate::api::s3::{Call, Reply, empty, xml_answer};
 use crate::domain::capability::Capability;
@@ -83,9 +81,9 @@ pub(crate) async fn create(call: Call) -> Reply {
     xml.text("UploadId", &id);
     let mut answer = xml_answer(xml);
     let key = customer_key(headers)?;
-    let mut put = putter(answer.headers_mut());
-    put("x-amz-version-id", &id);
-    told_encryption(&started.encryption, key.as_ref(), &mut put);
+    let told = answer.headers_mut();
+    set_header(told, "x-amz-version-id", &id);
+    told_encryption(&started.encryption, key.as_ref(), told);
     Ok(answer)
 }
 
@@ -101,7 +99,8 @@ pub(crate) async fn upload_part(mut call: Call) -> Reply {
     let number = part_number(&call)?;
     let asked = part_encryption(&call)?;
     let ticket = PartTicket::of_caller(upload_of(&call, Capability::WriteFiles)?);
-    let content = chunked::content(&call.request, call.payload.clone(), &call.http, &mut call.signed)?;
+    let content =
+        chunked::content(&call.request, call.payload.clone(), &call.http, &mut call.signed)?;
     let announced = Announced {
         body_bytes: content.content_bytes,
         sha1: DeclaredSha1::Unknown,
@@ -113,12 +112,12 @@ pub(crate) async fn upload_part(mut call: Call) -> Reply {
     let (file, part) = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
     let key = customer_key(call.request.headers())?;
-    let mut put = putter(answer.headers_mut());
-    put("etag", &format!("\"{}\"", part.md5));
+    let told = answer.headers_mut();
+    set_header(told, "etag", &format!("\"{}\"", part.md5));
     if let Some(checksum) = outcome.checksum() {
-        put(checksum.algorithm.header(), &checksum.base64());
+        set_header(told, checksum.algorithm.header(), &checksum.base64());
     }
-    told_encryption(&file.encryption, key.as_ref(), &mut put);
+    told_encryption(&file.encryption, key.as_ref(), told);
     Ok(answer)
 }
 
@@ -161,9 +160,9 @@ pub(crate) async fn complete(mut call: Call) -> Reply {
     xml.text("Key", call.key());
     xml.text("ETag", &quoted_tag(&finished));
     let mut answer = xml_answer(xml);
-    let mut put = putter(answer.headers_mut());
-    put("x-amz-version-id", &finished.id().to_string());
-    told_encryption(&finished.encryption, None, &mut put);
+    let told = answer.headers_mut();
+    set_header(told, "x-amz-version-id", &finished.id().to_string());
+    told_encryption(&finished.encryption, None, told);
     Ok(answer)
 }
 

@@ -1,8 +1,8 @@
 //! Calls about objects as a whole: store, read, delete.
 
 use actix_web::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
-    HeaderValue, LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED,
+    RANGE,
 };
 use actix_web::http::{Method, StatusCode};
 use futures_util::{StreamExt, stream};
@@ -16,7 +16,7 @@ use crate::api::s3::error::{
 };
 use crate::api::s3::headers::{
     about, bypass, check_acl, check_storage_class, customer_key, encryption, lock,
-    refuse_conditions, shown_metadata, shown_mode, tags, text, told_encryption,
+    refuse_conditions, set_header, shown_metadata, shown_mode, tags, text, told_encryption,
 };
 use crate::api::s3::listing::quoted_tag;
 use crate::api::s3::multipart::explain;
@@ -31,11 +31,11 @@ use crate::domain::range::{ByteRange, Wanted};
 use crate::domain::refusal::Code;
 use crate::domain::time::Millis;
 use crate::operations::authorize::{OVERRIDES, Overrides, UploadTicket};
-use crate::operations::download::{Download, DownloadQuery, Found, FoundFile, LockShown, find_file};
-use crate::operations::files::{self, Over};
-use crate::operations::upload::{
-    Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload,
+use crate::operations::download::{
+    Download, DownloadQuery, Found, FoundFile, LockShown, find_file,
 };
+use crate::operations::files::{self, Over};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload};
 
 /// The condition that a write is to happen on. Only the extended profile knows any.
 pub(crate) fn only_if(call: &Call) -> Result<OnlyIf, S3Refusal> {
@@ -84,23 +84,14 @@ pub(crate) async fn put(mut call: Call) -> Reply {
     let stored = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
     let key = customer_key(call.request.headers())?;
-    let mut put = putter(answer.headers_mut());
-    put("etag", &quoted_tag(&stored));
-    put("x-amz-version-id", &stored.id().to_string());
+    let told = answer.headers_mut();
+    set_header(told, "etag", &quoted_tag(&stored));
+    set_header(told, "x-amz-version-id", &stored.id().to_string());
     if let Some(checksum) = outcome.checksum() {
-        put(checksum.algorithm.header(), &checksum.base64());
+        set_header(told, checksum.algorithm.header(), &checksum.base64());
     }
-    told_encryption(&stored.encryption, key.as_ref(), &mut put);
+    told_encryption(&stored.encryption, key.as_ref(), told);
     Ok(answer)
-}
-
-/// Sets headers of an answer; a value that is none is left out.
-pub(crate) fn putter(headers: &mut HeaderMap) -> impl FnMut(&'static str, &str) + '_ {
-    |name, value| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
 }
 
 /// The conditions in the headers whose names begin with `prefix`. Dates that cannot be read are
@@ -240,63 +231,58 @@ pub(crate) async fn get(call: Call) -> Reply {
     let mut answer = with_content(&call.http, &download, is_head, call.id).await?;
     write_headers(answer.headers_mut(), &download);
     if let Some(parts) = parts {
-        putter(answer.headers_mut())("x-amz-mp-parts-count", &parts.to_string());
+        set_header(answer.headers_mut(), "x-amz-mp-parts-count", &parts.to_string());
     }
     Ok(answer)
 }
 
 /// The headers that tell what a lock is, as far as the reader may see it.
-fn put_lock(put: &mut dyn FnMut(&'static str, &str), lock: FileLock, shown: LockShown) {
+fn tell_lock(told: &mut HeaderMap, lock: FileLock, shown: LockShown) {
     if let Some(retention) = lock.retention.filter(|_| shown.retention) {
-        put("x-amz-object-lock-mode", shown_mode(retention.mode));
-        put("x-amz-object-lock-retain-until-date", &retention.until.readable());
+        set_header(told, "x-amz-object-lock-mode", shown_mode(retention.mode));
+        set_header(told, "x-amz-object-lock-retain-until-date", &retention.until.readable());
     }
     if let Some(hold) = lock.legal_hold.filter(|_| shown.legal_hold) {
-        put("x-amz-object-lock-legal-hold", if hold { "ON" } else { "OFF" });
+        set_header(told, "x-amz-object-lock-legal-hold", if hold { "ON" } else { "OFF" });
     }
 }
 
-fn write_headers(headers: &mut HeaderMap, download: &Download) {
+fn write_headers(told: &mut HeaderMap, download: &Download) {
     let version = &download.version;
-    let mut put = |name: &str, value: &str| {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
-            headers.insert(name, value);
-        }
-    };
-    put(ACCEPT_RANGES.as_str(), "bytes");
-    put(CONTENT_TYPE.as_str(), &version.content_type);
-    put(ETAG.as_str(), &quoted_tag(version));
-    put(LAST_MODIFIED.as_str(), &version.upload_at.http_date());
-    put("x-amz-version-id", &version.id().to_string());
+    set_header(told, ACCEPT_RANGES.as_str(), "bytes");
+    set_header(told, CONTENT_TYPE.as_str(), &version.content_type);
+    set_header(told, ETAG.as_str(), &quoted_tag(version));
+    set_header(told, LAST_MODIFIED.as_str(), &version.upload_at.http_date());
+    set_header(told, "x-amz-version-id", &version.id().to_string());
     if download.is_partial {
         let range = download.range;
         let last = range.end.saturating_sub(1);
         let text = format!("bytes {}-{last}/{}", range.start, version.size);
-        put(CONTENT_RANGE.as_str(), &text);
+        set_header(told, CONTENT_RANGE.as_str(), &text);
     }
-    told_encryption(&version.encryption, download.key.as_ref(), &mut put);
+    told_encryption(&version.encryption, download.key.as_ref(), told);
     if let Some(status) = version.replication {
-        put("x-amz-replication-status", status.as_header());
+        set_header(told, "x-amz-replication-status", status.as_header());
     }
     if let Some(value) = &download.cache_control {
-        put(CACHE_CONTROL.as_str(), value);
+        set_header(told, CACHE_CONTROL.as_str(), value);
     }
     for (name, value) in version.info.entries() {
         match HEADER_INFOS.iter().find(|(info, _)| *info == name) {
-            Some((_, header)) => put(header, &value),
-            None => put(&format!("x-amz-meta-{name}"), &shown_metadata(&value)),
+            Some((_, header)) => set_header(told, header, &value),
+            None => set_header(told, &format!("x-amz-meta-{name}"), &shown_metadata(&value)),
         }
     }
     if let Some(shown) = download.lock_shown {
-        put_lock(&mut put, version.lock, shown);
+        tell_lock(told, version.lock, shown);
     }
     for (parameter, header) in OVERRIDES {
         if let Some(value) = download.overrides.get(parameter) {
-            put(header, value);
+            set_header(told, header, value);
         }
     }
     if download.differs_by_origin {
-        vary_by_origin(headers);
+        vary_by_origin(told);
     }
 }
 
@@ -345,10 +331,10 @@ pub(crate) async fn delete(call: Call) -> Reply {
     let bypass = bypass(call.request.headers())?;
     let deleted = delete_one(&call, bucket.id, call.key(), version_id, bypass).await?;
     let mut answer = empty(StatusCode::NO_CONTENT);
-    let mut put = putter(answer.headers_mut());
-    put("x-amz-version-id", &deleted.version_id);
+    let told = answer.headers_mut();
+    set_header(told, "x-amz-version-id", &deleted.version_id);
     if deleted.is_marker {
-        put("x-amz-delete-marker", "true");
+        set_header(told, "x-amz-delete-marker", "true");
     }
     Ok(answer)
 }
@@ -416,7 +402,7 @@ fn write_failure(xml: &mut Writer, key: &str, id: Option<&str>, error: &S3Error)
     xml.begin("Error");
     xml.text("Key", key);
     xml.opt_text("VersionId", id);
-    xml.text("Code", &told.code);
+    xml.text("Code", told.code);
     xml.text("Message", &told.message);
     xml.end();
 }

@@ -77,7 +77,8 @@ fn bucket_of_host(host: &str, domains: &[String]) -> Option<String> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     // The longest that fits wins, whatever label it leaves.
     let domain = domains.iter().filter(|domain| {
-        host == **domain || host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'))
+        host == **domain
+            || host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'))
     });
     let domain = domain.max_by_key(|domain| domain.len())?;
     let label = host.strip_suffix(domain.as_str())?.strip_suffix('.')?;

@@ -13,9 +13,7 @@ use crate::domain::bucket::Logging;
 use crate::domain::capability::Capability;
 use crate::domain::cors::{self, CorsOperation, CorsRule, RULES_MAX};
 use crate::domain::encryption::{ALGORITHM, AskedDefault, DefaultEncryption};
-use crate::domain::lock::{
-    BucketLockChange, DefaultChange, DefaultRetention, Period, PeriodUnit,
-};
+use crate::domain::lock::{BucketLockChange, DefaultChange, DefaultRetention, Period, PeriodUnit};
 use crate::operations::authorize::{bucket_of_caller, bucket_of_name};
 use crate::operations::buckets::{BucketChange, change_bucket};
 

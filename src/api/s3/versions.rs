@@ -3,13 +3,9 @@
 use actix_web::http::StatusCode;
 
 use crate::api::s3::buckets::acl_of;
-use crate::api::s3::error::{
-    S3Error, invalid_argument, invalid_request, malformed_xml, s3_refuse,
-};
-use crate::api::s3::headers::{
-    bucket_type, bypass, hold, retention_of, shown_mode,
-};
-use crate::api::s3::objects::{absent, found_file, putter};
+use crate::api::s3::error::{S3Error, invalid_argument, invalid_request, malformed_xml, s3_refuse};
+use crate::api::s3::headers::{bucket_type, bypass, hold, retention_of, set_header, shown_mode};
+use crate::api::s3::objects::{absent, found_file};
 use crate::api::s3::xml::Writer;
 use crate::api::s3::{Call, Reply, empty, xml_answer};
 use crate::domain::file::{Action, FileVersion};
@@ -119,7 +115,7 @@ pub(crate) async fn set_acl(mut call: Call) -> Reply {
         return Err(invalid_argument("The ACL of an object must be that of its bucket").into());
     }
     let mut answer = empty(StatusCode::OK);
-    putter(answer.headers_mut())("x-amz-version-id", &found.id().to_string());
+    set_header(answer.headers_mut(), "x-amz-version-id", &found.id().to_string());
     Ok(answer)
 }
 
@@ -129,7 +125,8 @@ const ATTRIBUTES: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass"
 /// What is known of an object without its content; an extension.
 pub(crate) async fn attributes(call: Call) -> Reply {
     let wanted = call.header("x-amz-object-attributes")?.unwrap_or_default();
-    let wanted: Vec<&str> = wanted.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
+    let wanted: Vec<&str> =
+        wanted.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
     if wanted.is_empty() || wanted.iter().any(|one| !ATTRIBUTES.contains(one)) {
         return Err(invalid_argument("Invalid attribute name specified.").into());
     }
@@ -158,8 +155,8 @@ pub(crate) async fn attributes(call: Call) -> Reply {
         xml.number("ObjectSize", version.size);
     }
     let mut answer = xml_answer(xml);
-    let mut put = putter(answer.headers_mut());
-    put("last-modified", &version.upload_at.http_date());
-    put("x-amz-version-id", &version.id().to_string());
+    let told = answer.headers_mut();
+    set_header(told, "last-modified", &version.upload_at.http_date());
+    set_header(told, "x-amz-version-id", &version.id().to_string());
     Ok(answer)
 }

@@ -26,7 +26,7 @@ use crate::operations::controls::EngineControls;
 use crate::operations::error::Error;
 use crate::operations::files::{delete_version, hide_file};
 use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs, oldest_pending_ms};
-use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, upload};
 use crate::replication::destination::faulty::Fault;
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};

@@ -21,8 +21,7 @@ use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::files::delete_version;
 use crate::operations::large_files::{
-    NamedParts,
-    NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
+    NamedParts, NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
 };
 use crate::operations::upload::{Announced, DeclaredSha1};
 use crate::replication::EngineOptions;
