@@ -142,6 +142,9 @@ pub(crate) struct Auth {
 /// The S3-compatible API.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct S3 {
+    pub(crate) profile: S3Profile,
+    /// Below these, names of hosts begin with those of buckets.
+    pub(crate) domain: Domains,
     pub(crate) allow_master_key: bool,
     pub(crate) lenient_region: bool,
     pub(crate) checksum_support: ChecksumSupport,
@@ -177,6 +180,16 @@ pub(crate) struct Notifications {
     pub(crate) queue_max: i64,
     /// Deliveries under way at a time.
     pub(crate) workers: usize,
+}
+
+/// Names of domains, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Domains(pub(crate) Vec<String>);
+
+impl Shown for Domains {
+    fn shown(&self) -> Value {
+        if self.0.is_empty() { Value::Null } else { Value::from(self.0.join(",")) }
+    }
 }
 
 macro_rules! choices {
@@ -217,6 +230,9 @@ choices! {
 
     /// What becomes of requests that bring a checksum of S3.
     ChecksumSupport { #[default] Accept, "accept"; Reject, "reject"; }
+
+    /// How far the S3-compatible API goes.
+    S3Profile { #[default] Backblaze, "backblaze"; Extended, "extended"; }
 
     /// How new buckets encrypt files that ask for nothing.
     NewBuckets { #[default] None, "none"; SseB2, "sse-b2"; }
@@ -548,6 +564,12 @@ settings! {
     "auth.strict_cors_tokens", Switch, Text("false"), config.auth.strict_cors_tokens = switch,
     "Refuse account tokens in downloads by pages of other origins; download tokens still serve them";
 
+    "s3.profile", Plain("WHAT"), Text("backblaze"), config.s3.profile = choice,
+    "How far S3 goes: backblaze refuses what Backblaze refuses; extended has conditional writes and object attributes too, and passes over unknown headers";
+
+    "s3.domain", Plain("DOMAINS"), Unset("no host names for buckets"), config.s3.domain = domains,
+    "Domains below which buckets have host names, with commas between: BUCKET.DOMAIN is then the address of a bucket";
+
     "s3.allow_master_key", Switch, Text("false"), config.s3.allow_master_key = switch,
     "Take S3 requests signed with a master application key, which Backblaze refuses";
 
@@ -661,6 +683,24 @@ fn region(text: &str) -> Result<String, String> {
         return Err("must be at most 63 lower-case letters, digits and dashes".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Names of domains with commas between them.
+fn domains(text: &str) -> Result<Domains, String> {
+    let label = |label: &str| {
+        let allowed = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        allowed && (1..=63).contains(&label.len())
+    };
+    let mut found = Vec::new();
+    for domain in text.split(',').map(str::trim) {
+        if domain.len() > 190 || !domain.split('.').all(label) {
+            return Err("must be names of domains such as s3.example.org, with commas between \
+                        them and without ports"
+                .to_owned());
+        }
+        found.push(domain.to_ascii_lowercase());
+    }
+    Ok(Domains(found))
 }
 
 /// Scheme, host and port: what stands before every path that clients are given.

@@ -20,7 +20,8 @@ use tokio::sync::oneshot;
 
 use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
-use crate::api::{Http, HttpSettings, TestControls, admin, native};
+use crate::api::s3::{Profile, S3Settings};
+use crate::api::{Http, HttpSettings, TestControls, admin};
 use crate::auth::key_ring::{BadRing, KeyRing, RingFile};
 use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
 use crate::auth::token::{TokenKind, Tokens};
@@ -719,12 +720,13 @@ async fn run(
             json_bytes_max: config.http.json_bytes_max,
             refuse_checksums: config.s3.checksum_support == ChecksumSupport::Reject,
             test_mode: config.test_mode,
+            s3: s3_settings(config),
         },
         controls: config.test_controls.then(TestControls::default),
     });
     let data_http = http.clone();
     let data_server = HttpServer::new(move || {
-        WebApp::new().app_data(data_http.clone()).default_service(web::to(native::serve))
+        WebApp::new().app_data(data_http.clone()).default_service(web::to(crate::api::serve))
     })
     .workers(config.http.workers)
     .backlog(4096)
@@ -798,6 +800,14 @@ async fn run(
     }
     tracing::info!("stopped");
     ended
+}
+
+fn s3_settings(config: &Config) -> S3Settings {
+    let profile = match config.s3.profile {
+        crate::config::S3Profile::Backblaze => Profile::Backblaze,
+        crate::config::S3Profile::Extended => Profile::Extended,
+    };
+    S3Settings { profile, domains: config.s3.domain.0.clone() }
 }
 
 /// Has the kernel end connections whose client takes nothing of an answer for ten idle limits; every

@@ -1,6 +1,7 @@
 //! The doors: HTTP in, one operation, HTTP out.
 //!
-//! Kept here: parsing and rendering, for the Native API and for administration. Deliberately not
+//! Kept here: parsing and rendering, for the Native API, for the S3-compatible
+//! one and for administration. Deliberately not
 //! here: rules, storage; a handler that decides about either is in the wrong room. The promise that
 //! would break first: input that is not understood is refused in the caller's protocol.
 
@@ -15,9 +16,12 @@ pub(crate) mod s3;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::sync::RwLock;
 
 use crate::api::faults::FaultRules;
+use crate::api::s3::S3Settings;
+use crate::api::s3::place::Place;
 use crate::operations::App;
 use crate::operations::controls::EngineControls;
 
@@ -57,4 +61,17 @@ pub(crate) struct HttpSettings {
     pub(crate) refuse_checksums: bool,
     /// Whether the `X-Bz-Test-Mode` header means anything.
     pub(crate) test_mode: bool,
+    pub(crate) s3: S3Settings,
+}
+
+/// Answers every request to the data listener, in the protocol that its address belongs to.
+pub(crate) async fn serve(
+    request: HttpRequest,
+    payload: web::Payload,
+    http: web::Data<Http>,
+) -> HttpResponse {
+    match Place::of_request(&request, &http.settings.s3.domains) {
+        Some(place) => s3::serve(request, payload, http, place).await,
+        None => native::serve(request, payload, http).await,
+    }
 }

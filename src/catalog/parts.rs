@@ -70,6 +70,16 @@ pub(crate) fn list_parts(
     )
 }
 
+/// Forgets one part of a file; its blob counts one less. Answers how many bytes it had.
+pub(crate) fn remove_part(
+    tx: &mut dyn Tx,
+    file: FileNumber,
+    number: PartNumber,
+    now: Millis,
+) -> Result<i64, Error> {
+    remove_where(tx, file, number.get(), number.get(), now)
+}
+
 /// Forgets all parts of a file; their blobs count one less each. Answers how many bytes they had.
 pub(crate) fn remove_parts(tx: &mut dyn Tx, file: FileNumber, now: Millis) -> Result<i64, Error> {
     remove_where(tx, file, 0, i64::MAX, now)

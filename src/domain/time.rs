@@ -58,6 +58,17 @@ impl Millis {
         (written == text).then_some(whole)
     }
 
+    /// Reads an ISO 8601 moment in UTC or with an offset, with or without a fraction of a second.
+    pub(crate) fn from_iso(text: &str) -> Option<Self> {
+        let moment = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(moment.timestamp_millis()))
+    }
+
+    /// The moment as HTTP headers carry it, to the second.
+    pub(crate) fn http_date(self) -> String {
+        self.calendar().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+
     fn written(text: &str, format: &str) -> Option<Self> {
         let moment = NaiveDateTime::parse_from_str(text, format).ok()?;
         Some(Self(moment.and_utc().timestamp_millis()))

@@ -5,8 +5,8 @@ use crate::catalog::files::{self, Start};
 use crate::catalog::{Abort, Tx};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
-use crate::domain::file::FileVersion;
-use crate::domain::ids::{ClaimedFileId, FileId};
+use crate::domain::file::{Action, FileVersion};
+use crate::domain::ids::{ClaimedFileId, FileId, FileNumber};
 use crate::domain::names::successor;
 use crate::domain::refusal::{Code, Refusal, bad_request, invalid_file_id, refuse, unauthorized};
 use crate::operations::App;
@@ -31,6 +31,9 @@ pub(crate) struct ListQuery {
     pub(crate) max_count: Option<i64>,
     pub(crate) prefix: String,
     pub(crate) delimiter: Option<String>,
+    /// Only for versions: begins behind the version that the start names, or behind all versions of
+    /// the name, and passes over unfinished large files.
+    pub(crate) as_s3: bool,
 }
 
 /// One line of a listing.
@@ -48,6 +51,8 @@ pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
     pub(crate) next_name: Option<String>,
     pub(crate) next_id: Option<FileId>,
+    /// The first entry is not the newest of its name.
+    pub(crate) begins_inside_a_name: bool,
 }
 
 /// Checks a page size; 0 asks for the default.
@@ -111,11 +116,20 @@ pub(crate) async fn list_versions(
     let page = app
         .catalog
         .scan(move |tx| {
-            let start = version_start(tx, &grant.bucket, &query, claimed.as_ref())?;
-            Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
-                let bucket = &grant.bucket;
-                Ok(files::walk_versions(tx, (bucket.number, bucket.id), start, each)?)
-            })
+            let bucket = &grant.bucket;
+            let start = version_start(tx, bucket, &query, claimed.as_ref())?;
+            let place = (bucket.number, bucket.id);
+            let mut page = Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
+                Ok(files::walk_versions(tx, place, start, &mut |version| {
+                    (query.as_s3 && version.action == Action::Start) || each(version)
+                })?)
+            })?;
+            if let Some(Entry::File(first)) = page.entries.first() {
+                let newest = files::newest(tx, bucket.number, first.name.as_str())?.finished;
+                page.begins_inside_a_name =
+                    newest.is_some_and(|newest| (newest.upload_at, newest.origin) != first.place());
+            }
+            Ok(page)
         })
         .await?;
     Ok(page)
@@ -129,14 +143,81 @@ fn version_start(
     query: &ListQuery,
     claimed: Option<&ClaimedFileId>,
 ) -> Result<Start, Abort> {
-    let name = query.start_name.clone().unwrap_or_default();
-    let Some(claimed) = claimed else { return Ok(Start::Name(name)) };
+    let mut name = query.start_name.clone().unwrap_or_default();
+    let Some(claimed) = claimed else {
+        if query.as_s3 && query.start_name.is_some() {
+            name = behind(&name, &query.prefix, query.delimiter.as_deref());
+        }
+        return Ok(Start::Name(name));
+    };
     let stored = find_claimed(tx, bucket, claimed)?;
     let (upload_at, origin) = match stored {
         Some(version) => (version.upload_at, version.origin),
         None => (claimed.upload_at, claimed.number),
     };
+    // Of equal times the greater origin comes first.
+    let origin = if query.as_s3 { FileNumber(origin.0.saturating_sub(1)) } else { origin };
     Ok(Start::Version { name, upload_at, origin })
+}
+
+/// Where a listing goes on behind a name, or behind a folder when the name is exactly one.
+pub(crate) fn behind(name: &str, prefix: &str, delimiter: Option<&str>) -> String {
+    let folder = delimiter.and_then(|delimiter| folder_of(name, prefix, delimiter));
+    let behind_folder = folder.filter(|folder| *folder == name).and_then(successor);
+    // No name holds control characters, so nothing lies between.
+    behind_folder.unwrap_or_else(|| format!("{name}\u{1}"))
+}
+
+/// The folder below `prefix` in which a name is, if it is in one.
+fn folder_of<'n>(name: &'n str, prefix: &str, delimiter: &str) -> Option<&'n str> {
+    let (inside, _) = name.strip_prefix(prefix)?.split_once(delimiter)?;
+    name.get(..prefix.len() + inside.len() + delimiter.len())
+}
+
+/// Unfinished large files with folders and pages, the oldest first within a name. Behind
+/// `start_name`, or behind the one of that name that `start_id` names.
+pub(crate) async fn list_unfinished(
+    app: &App,
+    caller: &Caller,
+    query: ListQuery,
+) -> Result<Page, Error> {
+    let grant = grant(app, caller, &query)?;
+    let size = page_size(query.max_count)?;
+    let claimed = match (&query.start_id, &query.start_name) {
+        (Some(id), Some(_)) => Some(ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id))?),
+        _ => None,
+    };
+    let page = app
+        .catalog
+        .scan(move |tx| {
+            let bucket = &grant.bucket;
+            let place = (bucket.number, bucket.id);
+            let start = match (&query.start_name, &claimed) {
+                (None, _) => Start::Name(String::new()),
+                (Some(name), None) => {
+                    Start::Name(behind(name, &query.prefix, query.delimiter.as_deref()))
+                }
+                (Some(name), Some(claimed)) => {
+                    let stored = find_claimed(tx, bucket, claimed)?;
+                    let (upload_at, origin) = stored
+                        .map_or((claimed.upload_at, claimed.number), |version| version.place());
+                    // Of equal times the smaller origin comes first here.
+                    let origin = FileNumber(origin.0.saturating_add(1));
+                    Start::Version { name: name.clone(), upload_at, origin }
+                }
+            };
+            Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
+                let (from, at) = match start {
+                    Start::Name(name) => (name, None),
+                    Start::Version { name, upload_at, origin } => {
+                        (name, Some((*upload_at, *origin)))
+                    }
+                };
+                Ok(files::walk_unfinished(tx, place, from, at, each)?)
+            })
+        })
+        .await?;
+    Ok(page)
 }
 
 type Walk<'w> =
@@ -194,13 +275,6 @@ impl<'q> Folder<'q> {
         if name.as_str() < self.prefix { Start::Name(self.prefix.to_owned()) } else { start }
     }
 
-    fn folder_of(&self, name: &str) -> Option<String> {
-        let rest = name.strip_prefix(self.prefix)?;
-        let (inside, _) = rest.split_once(self.delimiter?)?;
-        let length = self.prefix.len() + inside.len() + self.delimiter?.len();
-        name.get(..length).map(str::to_owned)
-    }
-
     fn take(&mut self, version: FileVersion) -> Step {
         let name = version.name.as_str();
         if !name.starts_with(self.prefix) {
@@ -221,7 +295,10 @@ impl<'q> Folder<'q> {
             return Step::End;
         }
         self.passed_over = 0;
-        self.current = self.folder_of(name);
+        self.current = self
+            .delimiter
+            .and_then(|delimiter| folder_of(name, self.prefix, delimiter))
+            .map(str::to_owned);
         self.page.entries.push(match &self.current {
             Some(folder) => Entry::Folder(folder.clone()),
             None => Entry::File(version),

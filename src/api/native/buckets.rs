@@ -33,6 +33,8 @@ pub(crate) async fn update(call: Call) -> Reply {
         file_lock: locks::bucket_change(fields)?,
         encryption: encryption::default_in(fields)?,
         replication: replication::parse(fields, fields.has("replicationConfiguration"))?,
+        lifecycle_names: None,
+        logging: None,
         if_revision_is: fields.opt_int("ifRevisionIs")?,
     };
     call.check_account()?;

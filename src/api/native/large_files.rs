@@ -16,7 +16,9 @@ use crate::domain::names::FileName;
 use crate::domain::refusal::{bad_auth_token, bad_request, missing_field};
 use crate::domain::usage::Class;
 use crate::operations::error::Error;
-use crate::operations::large_files::{self, NewLargeFile, UnfinishedQuery, part_ticket};
+use crate::operations::large_files::{
+    self, NamedParts, NewLargeFile, UnfinishedQuery, part_ticket,
+};
 use crate::operations::usage::admit_transactions;
 
 pub(crate) async fn start(call: Call) -> Reply {
@@ -103,7 +105,7 @@ pub(crate) async fn finish(call: Call) -> Reply {
     let id = call.fields.text("fileId")?;
     let sha1s =
         call.fields.opt_texts("partSha1Array")?.ok_or_else(|| missing_field("partSha1Array"))?;
-    let file = large_files::finish(call.app(), &call.caller, id, sha1s).await?;
+    let file = large_files::finish(call.app(), &call.caller, id, NamedParts::Sha1s(sha1s)).await?;
     reply(&call.reader().file(&file, false))
 }
 

@@ -490,7 +490,7 @@ async fn perform(
 }
 
 /// An answer that fails before its first byte: the client sees the connection end.
-fn disconnect() -> HttpResponse {
+pub(crate) fn disconnect() -> HttpResponse {
     let broken = stream::once(async { Err(io::Error::other("a fault rule ends the connection")) });
     HttpResponse::Ok().body(SizedStream::new(1, Box::pin(broken)))
 }
