@@ -26,6 +26,7 @@ use self::Preset::{Computed, Text, Unset};
 use self::Shape::{Plain, Sealed, Switch};
 use crate::domain::ids::AccountId;
 use crate::domain::key::Secret;
+use crate::tls::TlsFiles;
 
 /// The file read when neither `--config` nor `KILN_CONFIG` names one; it may be missing.
 pub(crate) const DEFAULT_FILE: &str = "./kiln.toml";
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     pub(crate) ready_file: Option<PathBuf>,
     pub(crate) insecure_http: bool,
+    /// None where the data listener speaks plain HTTP.
+    pub(crate) certificate: Option<Certificate>,
     /// True only when both listeners are on loopback.
     pub(crate) test_controls: bool,
     pub(crate) test_mode: bool,
@@ -65,6 +68,14 @@ pub(crate) struct Config {
     pub(crate) encryption: Encryption,
     pub(crate) replication: Replication,
     pub(crate) notifications: Notifications,
+}
+
+/// Where the certificate of the data listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    Files(TlsFiles),
+    /// One of our own in the data folder, which nobody else vouches for.
+    SelfSigned,
 }
 
 /// What is logged, and how.
@@ -286,6 +297,9 @@ struct Draft {
     master_key_file: Option<PathBuf>,
     sealing_key_file: Option<PathBuf>,
     key_ring_file: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_self_signed: bool,
 }
 
 impl Draft {
@@ -299,6 +313,7 @@ impl Draft {
             public_url: None,
             ready_file: None,
             insecure_http: false,
+            certificate: None,
             test_controls: false,
             test_mode: false,
             master_key: None,
@@ -324,6 +339,9 @@ impl Draft {
             master_key_file: None,
             sealing_key_file: None,
             key_ring_file: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_self_signed: false,
         }
     }
 }
@@ -447,7 +465,16 @@ settings! {
     "File to write, in one step, once the server answers; a JSON object with both addresses";
 
     "insecure_http", Switch, Text("false"), config.insecure_http = switch,
-    "Allow listeners that other machines reach although kiln speaks plain HTTP: put a TLS proxy in front";
+    "Allow listeners that other machines reach although they speak plain HTTP: put a TLS proxy in front";
+
+    "tls_cert", Plain("PATH"), Unset("plain HTTP"), tls_cert = |text| path(text).map(Some),
+    "File of the data listener's certificate and what vouches for it, in PEM; read again when it changes; goes with tls_key";
+
+    "tls_key", Plain("PATH"), Unset("plain HTTP"), tls_key = |text| path(text).map(Some),
+    "File of the private key of tls_cert, in PEM";
+
+    "tls_self_signed", Switch, Text("false"), tls_self_signed = switch,
+    "For development: TLS with a certificate made for this data folder, tls-cert.pem in it, which clients have to be told to trust";
 
     "test_controls", Switch, Text("false"), config.test_controls = switch,
     "Open the test controls (clock, replication, faults, reset) on the admin listener; loopback only";
@@ -878,8 +905,10 @@ impl Config {
     pub(crate) fn from_given(given: &Given) -> Result<Self, ConfigError> {
         let draft = given.draft()?;
         let master_key = master_key(given, &draft)?;
+        let certificate = certificate(given, &draft)?;
         let mut config = draft.config;
         config.master_key = master_key;
+        config.certificate = certificate;
         config.sealing_key_file = draft.sealing_key_file.unwrap_or_default();
         config.key_ring_file = draft.key_ring_file.unwrap_or_default();
         check_listeners(given, &config)?;
@@ -957,6 +986,22 @@ fn master_key(given: &Given, draft: &Draft) -> Result<Option<(AccountId, Secret)
     }
 }
 
+/// Both files of a certificate, one of our own, or none.
+fn certificate(given: &Given, draft: &Draft) -> Result<Option<Certificate>, ConfigError> {
+    match (&draft.tls_cert, &draft.tls_key) {
+        (Some(_), _) | (_, Some(_)) if draft.tls_self_signed => {
+            Err(given.wrong("tls_self_signed", "goes without tls_cert and tls_key; drop one"))
+        }
+        (Some(certificate), Some(key)) => Ok(Some(Certificate::Files(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }))),
+        (Some(_), None) => Err(given.wrong("tls_cert", "needs its private key: give tls_key")),
+        (None, Some(_)) => Err(given.wrong("tls_key", "needs its certificate: give tls_cert")),
+        (None, None) => Ok(draft.tls_self_signed.then_some(Certificate::SelfSigned)),
+    }
+}
+
 /// A mapped address such as ::ffff:127.0.0.1 is loopback too.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
@@ -969,10 +1014,15 @@ fn check_listeners(given: &Given, config: &Config) -> Result<(), ConfigError> {
             let problem = format!("{at} is not loopback, and test_controls are for loopback only");
             return Err(given.wrong(key, problem));
         }
-        if !config.insecure_http {
+        let speaks_tls = key == "listen" && config.certificate.is_some();
+        if !config.insecure_http && !speaks_tls {
+            let remedy = if key == "listen" {
+                "give --tls-cert and --tls-key, put a TLS proxy in front and pass --insecure-http"
+            } else {
+                "put a TLS proxy in front and pass --insecure-http"
+            };
             let problem = format!(
-                "{at} is not loopback and kiln does not speak TLS yet: put a TLS proxy in front \
-                 and pass --insecure-http, or listen on 127.0.0.1"
+                "{at} is not loopback and would speak plain HTTP: {remedy}, or listen on 127.0.0.1"
             );
             return Err(given.wrong(key, problem));
         }
@@ -1277,6 +1327,9 @@ mod tests {
         ),
         ("ready_file", &["ready.json"], &[""]),
         ("insecure_http", &["true", "false", "1", "0"], &["yes", "TRUE", ""]),
+        ("tls_cert", &[], &[""]),
+        ("tls_key", &[], &[""]),
+        ("tls_self_signed", &["true", "false"], &["on"]),
         ("test_controls", &["true", "false"], &["on"]),
         ("test_mode", &["true", "false"], &["off"]),
         ("master_key_id", &[], &["", "0123456789AB", "0123456789a", "0123456789abc", "a"]),
@@ -1305,6 +1358,9 @@ mod tests {
         ("uploads.custom_timestamps", &["true"], &["2"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
         ("auth.strict_cors_tokens", &["true"], &["no"]),
+        ("s3.allow_master_key", &["true", "false"], &["master"]),
+        ("s3.lenient_region", &["true", "false"], &["us-east-1"]),
+        ("s3.checksum_support", &["accept", "reject"], &["Accept", "yes"]),
         ("encryption.default", &["none", "sse-b2"], &["", "SSE-B2", "sse-c", "true"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
         ("replication.accept_priority_zero", &["true"], &["2"]),
@@ -1617,6 +1673,22 @@ mod tests {
                 assert!(line.starts_with(key) && line.contains("test_controls"), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_stands_in_for_consent() {
+        let both = variable_of("tls_cert", "c.pem").variable("KILN_TLS_KEY", "k.pem");
+        let files = TlsFiles { certificate: "c.pem".into(), key: "k.pem".into() };
+        assert_eq!(both.config().unwrap().certificate, Some(Certificate::Files(files)));
+        let own = variable_of("tls_self_signed", "true");
+        assert_eq!(own.config().unwrap().certificate, Some(Certificate::SelfSigned));
+        assert!(own.flag("--listen=0.0.0.0:9800").config().is_ok());
+        let admin = variable_of("tls_self_signed", "true").flag("--admin-listen=0.0.0.0:9801");
+        assert!(admin.complaint().starts_with("admin_listen"), "it speaks plain HTTP all the same");
+        assert!(variable_of("tls_cert", "c.pem").complaint().contains("tls_key"));
+        assert!(variable_of("tls_key", "k.pem").complaint().contains("tls_cert"));
+        let all = both.flag("--tls-self-signed");
+        assert!(all.complaint().starts_with("tls_self_signed"));
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(crate) struct HttpSettings {
     pub(crate) public_url: Option<String>,
     /// Address of the data listener, for when neither is known.
     pub(crate) endpoint: String,
+    /// How clients reach the data listener where neither says otherwise: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) region: String,
     /// A body that brings nothing for this long is given up.
     pub(crate) idle_timeout: Duration,

@@ -22,3 +22,4 @@ mod pages;
 mod rights;
 mod support;
 mod test_server;
+mod tls;

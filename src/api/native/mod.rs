@@ -676,7 +676,7 @@ pub(crate) fn base_url(request: &HttpRequest, http: &Http) -> String {
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     match host.filter(|host| is_plain_host(host)) {
-        Some(host) => format!("http://{host}"),
+        Some(host) => format!("{}://{host}", http.settings.scheme),
         None => http.settings.endpoint.clone(),
     }
 }
