@@ -4,7 +4,7 @@
 //! make a small body large or name anything outside of it.
 
 use quick_xml::Reader;
-use quick_xml::escape::escape;
+use quick_xml::escape::partial_escape;
 use quick_xml::events::Event;
 
 use crate::api::s3::error::{S3Refusal, malformed_xml};
@@ -214,7 +214,7 @@ impl Writer {
             if at > 0 {
                 self.xml.push_str("&#13;");
             }
-            self.xml.push_str(&escape(piece));
+            self.xml.push_str(&partial_escape(piece).replace('"', "&quot;"));
         }
     }
 
