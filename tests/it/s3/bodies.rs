@@ -165,11 +165,13 @@ fn s3_38_39_signed_chunks_are_stored_and_one_wrong_byte_keeps_all_of_them_out() 
 
 #[test]
 fn s3_40_what_boto3_sends_over_tls_is_stored() {
-    let house = house(&["--tls-self-signed"]);
-    let trusted = std::fs::read_to_string(house.server.data_dir().join("tls-cert.pem")).unwrap();
+    let mut house = house(&[]);
+    assert_eq!(house.server.terminate(), Some(0));
+    let tls = Server::start_in(house.server.data_dir(), &["--tls-self-signed"]);
+    let trusted = std::fs::read_to_string(tls.data_dir().join("tls-cert.pem")).unwrap();
+    house.signer = Signer::with_key(&tls, house.signer.key.clone(), house.signer.secret.clone());
     let over_tls = |request: &Request| {
-        let (mut connection, ..) =
-            connect(&house.server.address, "localhost", &trusted, &[]).unwrap();
+        let (mut connection, ..) = connect(&tls.address, "localhost", &trusted, &[]).unwrap();
         request.send_over(&mut connection).unwrap()
     };
     let content: Vec<u8> = (0..LARGE).map(|n| n.to_le_bytes()[0]).collect();
@@ -245,8 +247,8 @@ fn s3_41_42_reliability_c12_c13_c14_trailers_and_lengths_are_exact() {
 fn s3_43_chunks_without_measure_are_refused_before_their_end() {
     let house = house(&[]);
     let endless_line = [&b"7;x="[..], &[b'a'; 4000]].concat();
-    let endless_trailer = [&b"7\r\ncontent\r\n0\r\na:"[..], &[b'a'; 40_000]].concat();
-    let trailers: Vec<u8> = (0..200).flat_map(|n| format!("a{n}:b\r\n").into_bytes()).collect();
+    let endless_trailer = [&b"7\r\ncontent\r\n0\r\na:"[..], &vec![b'a'; 40_000]].concat();
+    let trailers: Vec<u8> = (0..300).flat_map(|n| format!("a{n}:b\r\n").into_bytes()).collect();
     let trailers = [b"7\r\ncontent\r\n0\r\n", &trailers[..]].concat();
     for body in [&endless_line[..], &endless_trailer, &trailers, b"8000000000000000\r\ncontent"] {
         let mut request = house.chunked(PLAIN_TRAILER, 7, CRC).body(body);
@@ -294,7 +296,7 @@ fn s3_45_content_md5_is_compared() {
 }
 
 #[test]
-fn s3_46_47_checksums_are_compared_kept_and_shown_when_they_are_asked_for() {
+fn s3_46_checksums_are_compared_and_told_again() {
     let house = house(&[]);
     let with = |headers: &[(&str, &str)]| {
         let mut request = put().body(b"content");
@@ -312,29 +314,18 @@ fn s3_46_47_checksums_are_compared_kept_and_shown_when_they_are_asked_for() {
     for (name, value) in &values {
         let name = name.as_str();
         let other = checksum(name, b"other");
-        let refused = house.send(&with(&[(name, &other)]));
-        assert_eq!((refused.status, element(&refused, "Code").as_str()), (400, "BadDigest"));
+        let answer = house.send(&with(&[(name, &other)]));
+        assert_eq!(refused(&answer), refused_with(400, "BadDigest"));
         for wrong in ["AAA=", "", "not base64"] {
             let answer = house.send(&with(&[(name, wrong)]));
             let expected = refused_with(400, "InvalidRequest");
-            assert_eq!(crate::support::s3::refused(&answer), expected, "{name}: {wrong}");
+            assert_eq!(refused(&answer), expected, "{name}: {wrong}");
         }
         let stored = house.send(&with(&[(name, value)]));
         assert_eq!((stored.status, stored.header(name)), (200, Some(value.as_str())));
-        for method in ["GET", "HEAD"] {
-            let request = Request::new(method, "/bodies-bucket/k");
-            let asked = request.clone().header("x-amz-checksum-mode", "ENABLED");
-            let shown = house.send(&house.signer.sign(asked.clone()));
-            assert_eq!(shown.header(name), Some(value.as_str()), "{method}");
-            assert_eq!(shown.header("x-amz-checksum-type"), Some("FULL_OBJECT"));
-            let unasked = house.send(&house.signer.sign(request));
-            assert_eq!(unasked.header(name), None, "{method}");
-            let ranged = house.send(&house.signer.sign(asked.header("range", "bytes=0-1")));
-            assert_eq!((ranged.status, ranged.header(name)), (206, None), "{method}");
-        }
     }
     let two = with(&[(CRC, &values[0].1), ("x-amz-checksum-sha1", &values[3].1)]);
-    assert_eq!(crate::support::s3::refused(&house.send(&two)), refused_with(400, "InvalidRequest"));
+    assert_eq!(refused(&house.send(&two)), refused_with(400, "InvalidRequest"));
 }
 
 /// The value of a checksum header for some content.

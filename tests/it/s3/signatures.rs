@@ -65,7 +65,8 @@ fn s3_2_3_4_5_wrong_signatures_and_unknown_keys_are_refused_in_their_words() {
     assert_eq!(answer.header("content-type"), Some("application/xml"));
     assert_ne!(element(&answer, "RequestId"), "");
 
-    let unknown = Signer { key: format!("{}f", &signer.key[..24]), ..signer.clone() };
+    let (begun, _) = signer.key.split_at(24);
+    let unknown = Signer { key: format!("{begun}f"), ..signer.clone() };
     let answer = unknown.sign(get()).send(&server.address);
     assert_eq!(code(&answer), (403, "InvalidAccessKeyId".to_owned()));
     let shapes = |answer: &Answer| answer.headers.keys().cloned().collect::<Vec<_>>();
@@ -74,7 +75,7 @@ fn s3_2_3_4_5_wrong_signatures_and_unknown_keys_are_refused_in_their_words() {
     let (of_master, secret) = (MASTER_ID.to_owned(), MASTER_KEY.to_owned());
     let of_master = Signer { key: of_master, secret, ..signer.clone() };
     let upper = signer.key.to_ascii_uppercase().replace('0', "A");
-    let malformed = ["x", &signer.key[..24], &format!("{}0", signer.key), &upper, "AKIDEXAMPLE"];
+    let malformed = ["x", begun, &format!("{}0", signer.key), &upper, "AKIDEXAMPLE"];
     let malformed = malformed.map(|key| Signer { key: key.to_owned(), ..signer.clone() });
     for signer in malformed.iter().chain([&of_master]) {
         let answer = signer.sign(get()).send(&server.address);
@@ -233,7 +234,8 @@ fn s3_20_21_odd_addresses_and_hosts_never_break_the_server() {
         for method in ["GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS"] {
             let request = Request::new(method, target).header("host", &signer.host);
             let answer = request.send(&server.address);
-            assert!((400..500).contains(&answer.status), "{method} {target}: {}", answer.status);
+            let is_refused = (400..500).contains(&answer.status) || answer.status == 501;
+            assert!(is_refused, "{method} {target}: {}", answer.status);
         }
     }
     // Signed, each has its one meaning.
@@ -431,7 +433,7 @@ fn s3_34_35_nobody_reads_files_of_public_buckets_and_does_nothing_else() {
 fn s3_155_no_secret_and_no_signature_is_logged() {
     let (server, _, signer) = house(&["--log-level=trace"]);
     let signed = signer.sign(get().header("x-amz-meta-a", "b"));
-    assert_eq!(signed.send(&server.address).status, 400, "it means nothing here");
+    assert_eq!(signed.send(&server.address).status, 200);
     let presigned = signer.presign(get(), "60");
     assert_eq!(presigned.send(&server.address).status, 200);
     let wrong = Signer { secret: "K000anotherone".to_owned(), ..signer.clone() }.sign(get());

@@ -150,7 +150,9 @@ impl Signer {
     }
 
     pub(crate) fn scope(&self) -> String {
-        format!("{}/{}/s3/aws4_request", &self.moment().1[..8], self.region)
+        let (_, moment) = self.moment();
+        let (day, _) = moment.split_once('T').unwrap();
+        format!("{day}/{}/s3/aws4_request", self.region)
     }
 
     /// Signs all headers; adds those that a signature needs where they are not given.
