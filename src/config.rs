@@ -1002,7 +1002,7 @@ fn certificate(given: &Given, draft: &Draft) -> Result<Option<Certificate>, Conf
     }
 }
 
-/// A mapped address such as ::ffff:127.0.0.1 is loopback too.
+/// A mapped address such as `::ffff:127.0.0.1` is loopback too.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }

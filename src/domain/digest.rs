@@ -70,9 +70,7 @@ digest_value!(
 impl Sha256Digest {
     /// Reads hex digits of either case.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0_u8; 32];
-        hex::decode_to_slice(text, &mut bytes).ok()?;
-        Some(Self(bytes))
+        Self::from_slice(&hex::decode(text).ok()?)
     }
 }
 

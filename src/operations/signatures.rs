@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::auth::caller::Caller;
-use crate::auth::sigv4::{self, BadSignature, ChunkSigner, PayloadHash, Place, Rules};
+use crate::auth::sigv4::{self, BadSignature, ChunkSigner, PayloadHash, Rules};
 use crate::domain::ids::{AccountId, KeyId};
 use crate::operations::App;
 use crate::operations::error::Error;
@@ -45,8 +45,6 @@ pub(crate) struct Authentic {
     pub(crate) payload: PayloadHash,
     /// Checks the chunks of the body where they are signed.
     pub(crate) chunks: Option<ChunkSigner>,
-    /// Whether the address was signed in advance, to be handed on.
-    pub(crate) is_presigned: bool,
 }
 
 /// A secret that no key has, so that an unknown key takes as long as a known one.
@@ -62,7 +60,7 @@ pub(crate) fn authenticate(
     let rules = Rules { now, region: &policy.region, any_region: policy.any_region };
     let Some(claim) = sigv4::read_claim(request, &rules)? else {
         let payload = PayloadHash::Unsigned;
-        return Ok(Authentic { caller: None, payload, chunks: None, is_presigned: false });
+        return Ok(Authentic { caller: None, payload, chunks: None });
     };
     let is_master = AccountId::parse(&claim.key).is_some();
     if !(is_application_key(&claim.key) || is_master && policy.allow_master_key) {
@@ -82,12 +80,7 @@ pub(crate) fn authenticate(
         return Err(NotAuthentic::KeyExpired);
     }
     let caller = Caller { key: Arc::clone(&known.value.key), config_version: known.config_version };
-    Ok(Authentic {
-        caller: Some(caller),
-        payload: claim.payload,
-        chunks: verified.into_chunks(),
-        is_presigned: claim.place == Place::Query,
-    })
+    Ok(Authentic { caller: Some(caller), payload: claim.payload, chunks: verified.into_chunks() })
 }
 
 /// Whether a text has the form of the id of an application key: 25 hex digits.

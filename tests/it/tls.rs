@@ -114,13 +114,17 @@ fn reliability_m10_a_certificate_is_replaced_without_dropping_anybody() {
         connect(&server.address, "localhost", &trusted.0, &[]).map(|(_, shown, _)| shown)
     };
     let (mut old, ..) = connect(&server.address, "localhost", &first.0, &[]).unwrap();
-    assert_eq!(old.call("GET", "/", &[], b"").unwrap().status, 404);
+    assert_eq!(old.call("GET", "/b2api/v4/b2_nothing", &[], b"").unwrap().status, 404);
 
     files(folder.path(), &second);
     server.signal(Signal::HUP);
     wait_for("the second certificate", || shown(&second).ok());
     assert!(shown(&first).is_err());
-    assert_eq!(old.call("GET", "/", &[], b"").unwrap().status, 404, "it goes on");
+    assert_eq!(
+        old.call("GET", "/b2api/v4/b2_nothing", &[], b"").unwrap().status,
+        404,
+        "it goes on"
+    );
 
     // Files that are broken, or belong to each other no more, change nothing.
     let complaints = || server.log().matches("the certificate stays as it was").count();
@@ -145,7 +149,11 @@ fn reliability_m10_a_certificate_is_replaced_without_dropping_anybody() {
     // Nobody needs to be told that the files are right again.
     files(folder.path(), &third);
     wait_for("the third certificate", || shown(&third).ok());
-    assert_eq!(old.call("GET", "/", &[], b"").unwrap().status, 404, "it goes on");
+    assert_eq!(
+        old.call("GET", "/b2api/v4/b2_nothing", &[], b"").unwrap().status,
+        404,
+        "it goes on"
+    );
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn reliability_f37_what_is_no_handshake_is_closed_and_http_1_1_is_agreed_on() {
     let server = Server::start_with(&["--tls-self-signed"]);
     let trusted = trust(&server);
     let mut silent = socket(&server.address).unwrap();
-    for garbage in [&b"\x16\x03\x01\xff\xff"[..], b"\0\0\0\0", &[0xff; 70_000]] {
+    for garbage in [&b"\x16\x03\x01\xff\xff"[..], b"\0\0\0\0", &vec![0xff; 70_000]] {
         let mut stream = socket(&server.address).unwrap();
         drop(stream.write_all(garbage));
         let mut told = Vec::new();
@@ -194,7 +202,7 @@ fn reliability_f37_what_is_no_handshake_is_closed_and_http_1_1_is_agreed_on() {
         let connected = connect(&server.address, "localhost", &trusted, offered).unwrap();
         let (mut connection, _, agreed) = connected;
         assert_eq!(agreed.as_deref(), chosen);
-        assert_eq!(connection.call("GET", "/", &[], b"").unwrap().status, 404);
+        assert_eq!(connection.call("GET", "/b2api/v4/b2_nothing", &[], b"").unwrap().status, 404);
     }
     // Whoever says nothing does not stay.
     let mut told = Vec::new();

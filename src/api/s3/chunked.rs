@@ -15,7 +15,7 @@ use std::mem;
 use std::rc::Rc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -164,7 +164,7 @@ pub(crate) fn bad_digest(name: &str) -> S3Refusal {
 
 /// Refuses checksums as Backblaze did before it knew of them.
 pub(crate) fn refuse_checksums(headers: &HeaderMap) -> Result<(), S3Refusal> {
-    for name in headers.keys().map(|name| name.as_str()) {
+    for name in headers.keys().map(HeaderName::as_str) {
         if name.starts_with(CHECKSUM_PREFIX) || name == SDK_ALGORITHM || name == TRAILER {
             let message = format!("Unsupported header '{name}' received for this API call.");
             return Err(s3_refuse(400, "InvalidArgument", message));
@@ -207,11 +207,17 @@ fn length(headers: &HeaderMap, name: &str) -> Result<Option<u64>, S3Refusal> {
 }
 
 fn content_md5(headers: &HeaderMap) -> Result<Option<Md5Digest>, S3Refusal> {
-    let invalid =
-        |_: ()| s3_refuse(400, "InvalidDigest", "The Content-MD5 you specified is not valid.");
-    let Some(text) = one(headers, "content-md5").map_err(|_| invalid(()))? else { return Ok(None) };
-    let md5 = STANDARD.decode(text).ok().and_then(|bytes| Md5Digest::from_slice(&bytes));
-    md5.map(Some).ok_or(()).map_err(invalid)
+    let read = |text: &str| {
+        let bytes = STANDARD.decode(text).ok()?;
+        Md5Digest::from_slice(&bytes)
+    };
+    let md5 = match one(headers, "content-md5") {
+        Ok(None) => return Ok(None),
+        Ok(Some(text)) => read(text),
+        Err(_) => None,
+    };
+    let invalid = || s3_refuse(400, "InvalidDigest", "The Content-MD5 you specified is not valid.");
+    md5.map(Some).ok_or_else(invalid)
 }
 
 /// What is known of the checksum of the content before it comes.
@@ -233,7 +239,7 @@ fn expected(
         )
     };
     let mut found = None;
-    for name in headers.keys().map(|name| name.as_str()) {
+    for name in headers.keys().map(HeaderName::as_str) {
         if !name.starts_with(CHECKSUM_PREFIX) || NO_CHECKSUMS.contains(&name) {
             continue;
         }
@@ -461,6 +467,8 @@ pub(crate) struct Decoder {
     line: Vec<u8>,
     /// Everything after the last chunk.
     trailer: Vec<u8>,
+    /// Of the trailer.
+    lines: usize,
     /// Of the chunk that is being read, where chunks are signed.
     signature: Vec<u8>,
     hasher: Sha256Hasher,
@@ -488,6 +496,7 @@ impl Decoder {
             state: State::Size,
             line: Vec::new(),
             trailer: Vec::new(),
+            lines: 0,
             signature: Vec::new(),
             hasher: Sha256Hasher::default(),
         }
@@ -527,6 +536,11 @@ impl Decoder {
                 }
                 State::Trailer => {
                     if self.trailer.len() + bytes.len() > TRAILER_BYTES_MAX {
+                        return Err(malformed_trailer());
+                    }
+                    // Refused here, before its end comes; empty lines between headers are allowed.
+                    self.lines += bytes.split(|byte| *byte == b'\n').count() - 1;
+                    if self.lines > 2 * TRAILERS_MAX {
                         return Err(malformed_trailer());
                     }
                     self.trailer.extend_from_slice(&mem::take(&mut bytes));
@@ -631,7 +645,7 @@ fn without_line_end(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::http::header::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -668,7 +682,7 @@ mod tests {
         body: &[u8],
         piece: usize,
     ) -> Checked {
-        let mut signed = Authentic { caller: None, payload, chunks, is_presigned: false };
+        let mut signed = Authentic { caller: None, payload, chunks };
         let headers = header_map(headers);
         let announced = content_length(&headers, &signed)?;
         let mut checker = Checker::of(&headers, &mut signed, announced)?;
@@ -906,7 +920,7 @@ mod tests {
         let long_line = [&b"5;x="[..], &[b'a'; 1100], b"\r\nhello\r\n0\r\n\r\n"].concat();
         let many: Vec<u8> = (0..101).flat_map(|n| format!("a{n}:b\r\n").into_bytes()).collect();
         let many = [b"5\r\nhello\r\n0\r\n", &many[..]].concat();
-        let long_trailer = [&b"5\r\nhello\r\n0\r\na:"[..], &[b'a'; 17_000]].concat();
+        let long_trailer = [&b"5\r\nhello\r\n0\r\na:"[..], &vec![b'a'; 17_000]].concat();
         for (body, expected) in [
             (&long_line[..], "InvalidRequest"),
             (&many, "MalformedTrailerError"),

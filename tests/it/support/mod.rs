@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 pub(crate) mod http;
 pub(crate) mod inside;
 pub(crate) mod receiver;
+pub(crate) mod s3;
 pub(crate) mod server;
 pub(crate) mod tls;
 
