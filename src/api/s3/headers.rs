@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use crate::api::s3::Profile;
 use crate::api::s3::error::{
-    S3Error, S3Refusal, invalid_argument, malformed_xml, not_implemented,
-    s3_refuse, unsupported_header,
+    S3Error, S3Refusal, invalid_argument, malformed_xml, not_implemented, s3_refuse,
+    unsupported_header,
 };
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::content_type;
