@@ -1358,6 +1358,8 @@ mod tests {
         ("uploads.custom_timestamps", &["true"], &["2"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
         ("auth.strict_cors_tokens", &["true"], &["no"]),
+        ("s3.profile", &["backblaze", "extended"], &["Backblaze", "aws"]),
+        ("s3.domain", &["localhost", "s3.example.org,b.example"], &["a..b", "a:80", ",", "a_b"]),
         ("s3.allow_master_key", &["true", "false"], &["master"]),
         ("s3.lenient_region", &["true", "false"], &["us-east-1"]),
         ("s3.checksum_support", &["accept", "reject"], &["Accept", "yes"]),

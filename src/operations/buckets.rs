@@ -119,6 +119,15 @@ fn lock_of_new(caller: &Caller, wanted: BucketLockChange) -> Result<BucketLock, 
     Ok(BucketLock { is_file_lock_enabled: wanted.enable == Some(true), ..BucketLock::default() })
 }
 
+/// What shall become of the access logs of a bucket.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum LoggingChange {
+    #[default]
+    Keep,
+    Clear,
+    Set(Logging),
+}
+
 /// What of a bucket shall change; None leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BucketChange {
@@ -131,7 +140,7 @@ pub(crate) struct BucketChange {
     pub(crate) replication: Option<ReplicationConfiguration>,
     /// The names that an S3 client gave to lifecycle rules.
     pub(crate) lifecycle_names: Option<RuleNames>,
-    pub(crate) logging: Option<Option<Logging>>,
+    pub(crate) logging: LoggingChange,
     pub(crate) if_revision_is: Option<i64>,
 }
 
@@ -166,7 +175,7 @@ pub(crate) async fn change_bucket(
         caller.require(Capability::WriteBucketRetentions)?;
     }
     let grant = Grant::for_bucket(&caller.key, capability, bucket_of_caller(app, caller, id)?)?;
-    if let Some(Some(logging)) = &change.logging {
+    if let LoggingChange::Set(logging) = &change.logging {
         check_logging(app, caller, logging)?;
     }
     let kind = change.kind.as_deref().map(BucketType::parse).transpose()?;
@@ -214,8 +223,12 @@ pub(crate) async fn change_bucket(
             if let Some(names) = &change.lifecycle_names {
                 bucket.settings.lifecycle_names.clone_from(names);
             }
-            if let Some(logging) = &change.logging {
-                bucket.settings.logging.clone_from(logging);
+            match &change.logging {
+                LoggingChange::Keep => {}
+                LoggingChange::Clear => bucket.settings.logging = None,
+                LoggingChange::Set(logging) => {
+                    bucket.settings.logging = Some(logging.clone());
+                }
             }
             bucket.revision += 1;
             buckets::update_bucket(tx, &bucket)?;

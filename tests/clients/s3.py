@@ -61,13 +61,14 @@ class Answer:
 
 def raw(server, method, path, headers=None, body=b"", key=None, signed=True, host=None):
     """A request exactly as it is written; `path` is encoded already and may have a query."""
-    address = server.url.removeprefix("http://")
-    request = AWSRequest(method=method, url=f"http://{host or address}{path}", data=body,
+    scheme, _, address = server.url.partition("://")
+    request = AWSRequest(method=method, url=f"{scheme}://{host or address}{path}", data=body,
                          headers=headers or {})
     if signed:
         key_id, secret = key or keys_of(server)
         S3SigV4Auth(Credentials(key_id, secret), "s3", REGION).add_auth(request)
-    connection = http.client.HTTPConnection(address, timeout=60)
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(address, timeout=60)
     try:
         sent = dict(request.headers)
         if host:

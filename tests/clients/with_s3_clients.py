@@ -266,7 +266,7 @@ def s3_166_restic(server):
     check("config" in names and any(name.startswith("data/") for name in names), names)
 
 
-def s3_165_the_sdk_of_minio(server):
+def the_sdk_of_minio(server):
     key_id, secret = keys_of(server)
     sdk = Minio(server.url.removeprefix("http://"), access_key=key_id, secret_key=secret,
                 secure=False, region=REGION)
@@ -294,6 +294,21 @@ def s3_165_the_sdk_of_minio(server):
         server.url), signed=False), 200)
     sdk.remove_object("with-minio-sdk", "copied")
     check(not list(sdk.list_objects("with-minio-sdk", prefix="copied")), "hidden")
+
+
+def s3_165_old_and_new_boto3_over_http_and_https(_):
+    checks = pathlib.Path(__file__).parent / "boto3_checks.py"
+    for old in (True, False):
+        for scheme in ("http", "https"):
+            if not old and scheme == "http":
+                continue  # That is what the suites do by themselves.
+            # Where that is empty, the boto3 that everything else here uses is found.
+            path = str(CLIENTS.parent / "old") if old else ""
+            ended = subprocess.run(
+                [CLIENTS / "python", "-B", checks, scheme, "1.35.99" if old else "new"],
+                env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+                timeout=600)
+            check(ended.returncode == 0, f"{old} {scheme}: {ended.stdout[-3000:]}{ended.stderr[-500:]}")
 
 
 def s3_23_buckets_have_host_names(_):
@@ -372,7 +387,8 @@ CHECKS = [
     s3_166_s3cmd,
     s3_166_rclone,
     s3_166_restic,
-    s3_165_the_sdk_of_minio,
+    the_sdk_of_minio,
+    s3_165_old_and_new_boto3_over_http_and_https,
     s3_23_buckets_have_host_names,
     s3_85_the_extended_profile_writes_on_conditions,
 ]

@@ -48,7 +48,6 @@ impl Place {
     ) -> Option<Result<Self, S3Refusal>> {
         let path = request.uri().path();
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
         if let Some(bucket) = host.and_then(|host| bucket_of_host(host, domains)) {
             return Some(Self::of_host(&bucket, path));
         }

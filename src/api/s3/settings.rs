@@ -9,13 +9,13 @@ use crate::api::s3::headers::{retention_mode, shown_mode};
 use crate::api::s3::lifecycle::{read_rules, write_rules};
 use crate::api::s3::xml::{Element, Writer};
 use crate::api::s3::{Call, Reply, empty, xml_answer};
-use crate::domain::bucket::Logging;
+use crate::domain::bucket::{Logging, RuleNames};
 use crate::domain::capability::Capability;
 use crate::domain::cors::{self, CorsOperation, CorsRule, RULES_MAX};
 use crate::domain::encryption::{ALGORITHM, AskedDefault, DefaultEncryption};
 use crate::domain::lock::{BucketLockChange, DefaultChange, DefaultRetention, Period, PeriodUnit};
 use crate::operations::authorize::{bucket_of_caller, bucket_of_name};
-use crate::operations::buckets::{BucketChange, change_bucket};
+use crate::operations::buckets::{BucketChange, LoggingChange, change_bucket};
 
 /// Changes the bucket with the right of the call, and answers nothing more.
 async fn change(
@@ -284,7 +284,7 @@ pub(crate) async fn delete_lifecycle(call: Call) -> Reply {
     let right = one_of(&call, Capability::WriteBucketLifecycleRules, Capability::WriteBuckets)?;
     let wanted = BucketChange {
         lifecycle_rules: Some(Vec::new()),
-        lifecycle_names: Some(Default::default()),
+        lifecycle_names: Some(RuleNames::new()),
         ..BucketChange::default()
     };
     change(&call, right, wanted, StatusCode::NO_CONTENT).await
@@ -312,7 +312,7 @@ pub(crate) async fn set_logging(mut call: Call) -> Reply {
     let document = call.document("BucketLoggingStatus").await?;
     document.only(&["LoggingEnabled"])?;
     let logging = match document.opt("LoggingEnabled")? {
-        None => None,
+        None => LoggingChange::Clear,
         Some(enabled) => {
             enabled.only(&["TargetBucket", "TargetPrefix", "TargetObjectKeyFormat"])?;
             let name = enabled.one("TargetBucket")?.text();
@@ -325,9 +325,9 @@ pub(crate) async fn set_logging(mut call: Call) -> Reply {
                 )
             })?;
             let prefix = enabled.opt("TargetPrefix")?.map_or("", Element::raw_text).to_owned();
-            Some(Logging { target: target.id, prefix })
+            LoggingChange::Set(Logging { target: target.id, prefix })
         }
     };
-    let wanted = BucketChange { logging: Some(logging), ..BucketChange::default() };
+    let wanted = BucketChange { logging, ..BucketChange::default() };
     change(&call, Capability::WriteBucketLogging, wanted, StatusCode::OK).await
 }

@@ -2,5 +2,6 @@
 //! built binary.
 
 mod bodies;
+mod lasting;
 mod rights;
 mod signatures;

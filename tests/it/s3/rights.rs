@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
 use kiln::manifest::{capabilities, s3_operations};
 use serde::Deserialize;
 use serde_json::json;
@@ -159,7 +160,6 @@ impl World {
         };
         let digest = |request: Request| {
             let md5 = <md5::Md5 as md5::Digest>::digest(&request.body);
-            use base64::Engine as _;
             let md5 = base64::engine::general_purpose::STANDARD.encode(md5);
             request.header("content-md5", &md5)
         };
