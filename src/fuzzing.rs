@@ -8,7 +8,11 @@ use serde_json::Value;
 
 use crate::api::native::account::basic_credentials;
 use crate::api::native::fields::{Fields, parse_query};
+use crate::api::s3::Profile;
 use crate::api::s3::chunked::Decoder;
+use crate::api::s3::lifecycle::{read_rules, write_rules};
+use crate::api::s3::place::Place;
+use crate::api::s3::xml::Element;
 use crate::auth::key_ring::{KeyRing, RingFile};
 use crate::auth::sigv4::{Request, Rules, canonical_path, canonical_query, read_claim};
 use crate::auth::token::{TOKEN_LIFE_MS, TokenKind, Tokens};
@@ -19,6 +23,7 @@ use crate::domain::digest::Sha1Digest;
 use crate::domain::encryption::{CustomerKey, DataKey};
 use crate::domain::file::{FileInfo, check_header_value};
 use crate::domain::ids::{BlobId, BucketId, ClaimedFileId, FileId, KeyId};
+use crate::domain::lifecycle::check_rules;
 use crate::domain::names::{BucketName, FileName, check_prefix, decode_text, successor};
 use crate::domain::percent;
 use crate::domain::range::{ByteRange, Wanted};
@@ -54,6 +59,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "query", run: query },
     Target { name: "range", run: range },
     Target { name: "replication_rules", run: replication_rules },
+    Target { name: "s3_document", run: s3_document },
+    Target { name: "s3_place", run: s3_place },
     Target { name: "sealed", run: sealed },
     Target { name: "sha1", run: sha1 },
     Target { name: "signature", run: signature },
@@ -146,6 +153,33 @@ fn key_ring(bytes: &[u8]) {
 }
 
 /// Two bytes say how long the content is said to be, the rest is said to be its sealed form.
+/// A document, read as lifecycle rules where it is one.
+fn s3_document(bytes: &[u8]) {
+    const ROOT: &str = "LifecycleConfiguration";
+    let Ok(document) = Element::parse(bytes, &[ROOT]) else { return };
+    let Ok((rules, names)) = read_rules(&document, Profile::Backblaze) else { return };
+    assert!(check_rules(&rules).is_ok(), "what is taken can be stored");
+    let shown = write_rules(&rules, &names).finish();
+    let again = Element::parse(shown.as_bytes(), &[ROOT])
+        .map(|shown| read_rules(&shown, Profile::Backblaze));
+    assert_eq!(again, Ok(Ok((rules, names))), "what is shown is read as what was taken");
+}
+
+/// A path as a bucket and a key.
+fn s3_place(bytes: &[u8]) {
+    let path = format!("/{}", text(bytes));
+    let Ok(place) = Place::of_path(&path) else { return };
+    assert!(place.key.is_none() || place.bucket.is_some());
+    if let Some(key) = &place.key {
+        let encoded = format!("/bucket/{}", percent::encode_for_listing(key));
+        let again = Place::of_path(&encoded).map(|place| place.key);
+        assert_eq!(again, Ok(Some(key.clone())), "a key is decoded once");
+        if let Some(name) = FileName::of_key(key) {
+            assert!(name.as_str() == key && key.len() <= 1024);
+        }
+    }
+}
+
 fn sealed(bytes: &[u8]) {
     let Some((&[high, low], stored)) = bytes.split_first_chunk() else { return };
     let size = u64::from(u16::from_be_bytes([high, low]));
