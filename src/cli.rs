@@ -1066,11 +1066,12 @@ fn authorize_hint(answer: &Value, endpoint: &str) -> String {
 /// Where clients of this server connect, as far as the settings tell.
 fn endpoint(config: &Config) -> String {
     let at = config.listen;
+    let scheme = if config.certificate.is_some() { "https" } else { "http" };
     match &config.public_url {
         Some(url) => url.clone(),
         None if at.port() == 0 => "URL".to_owned(),
-        None if at.ip().is_unspecified() => format!("http://127.0.0.1:{}", at.port()),
-        None => format!("http://{at}"),
+        None if at.ip().is_unspecified() => format!("{scheme}://127.0.0.1:{}", at.port()),
+        None => format!("{scheme}://{at}"),
     }
 }
 

@@ -26,6 +26,7 @@ use self::Preset::{Computed, Text, Unset};
 use self::Shape::{Plain, Sealed, Switch};
 use crate::domain::ids::AccountId;
 use crate::domain::key::Secret;
+use crate::tls::TlsFiles;
 
 /// The file read when neither `--config` nor `KILN_CONFIG` names one; it may be missing.
 pub(crate) const DEFAULT_FILE: &str = "./kiln.toml";
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     pub(crate) ready_file: Option<PathBuf>,
     pub(crate) insecure_http: bool,
+    /// None where the data listener speaks plain HTTP.
+    pub(crate) certificate: Option<Certificate>,
     /// True only when both listeners are on loopback.
     pub(crate) test_controls: bool,
     pub(crate) test_mode: bool,
@@ -61,9 +64,18 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     pub(crate) uploads: Uploads,
     pub(crate) auth: Auth,
+    pub(crate) s3: S3,
     pub(crate) encryption: Encryption,
     pub(crate) replication: Replication,
     pub(crate) notifications: Notifications,
+}
+
+/// Where the certificate of the data listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    Files(TlsFiles),
+    /// One of our own in the data folder, which nobody else vouches for.
+    SelfSigned,
 }
 
 /// What is logged, and how.
@@ -127,6 +139,17 @@ pub(crate) struct Auth {
     pub(crate) strict_cors_tokens: bool,
 }
 
+/// The S3-compatible API.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct S3 {
+    pub(crate) profile: S3Profile,
+    /// Below these, names of hosts begin with those of buckets.
+    pub(crate) domain: Domains,
+    pub(crate) allow_master_key: bool,
+    pub(crate) lenient_region: bool,
+    pub(crate) checksum_support: ChecksumSupport,
+}
+
 /// Server-side encryption.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Encryption {
@@ -157,6 +180,16 @@ pub(crate) struct Notifications {
     pub(crate) queue_max: i64,
     /// Deliveries under way at a time.
     pub(crate) workers: usize,
+}
+
+/// Names of domains, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Domains(pub(crate) Vec<String>);
+
+impl Shown for Domains {
+    fn shown(&self) -> Value {
+        if self.0.is_empty() { Value::Null } else { Value::from(self.0.join(",")) }
+    }
 }
 
 macro_rules! choices {
@@ -194,6 +227,12 @@ choices! {
 
     /// What replication does with a file of more than 2048 bytes of metadata headers.
     LargeMetadata { #[default] Skip, "skip"; Copy, "copy"; }
+
+    /// What becomes of requests that bring a checksum of S3.
+    ChecksumSupport { #[default] Accept, "accept"; Reject, "reject"; }
+
+    /// How far the S3-compatible API goes.
+    S3Profile { #[default] Backblaze, "backblaze"; Extended, "extended"; }
 
     /// How new buckets encrypt files that ask for nothing.
     NewBuckets { #[default] None, "none"; SseB2, "sse-b2"; }
@@ -258,6 +297,9 @@ struct Draft {
     master_key_file: Option<PathBuf>,
     sealing_key_file: Option<PathBuf>,
     key_ring_file: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_self_signed: bool,
 }
 
 impl Draft {
@@ -271,6 +313,7 @@ impl Draft {
             public_url: None,
             ready_file: None,
             insecure_http: false,
+            certificate: None,
             test_controls: false,
             test_mode: false,
             master_key: None,
@@ -284,6 +327,7 @@ impl Draft {
             catalog: Catalog::default(),
             uploads: Uploads::default(),
             auth: Auth::default(),
+            s3: S3::default(),
             encryption: Encryption::default(),
             replication: Replication::default(),
             notifications: Notifications::default(),
@@ -295,6 +339,9 @@ impl Draft {
             master_key_file: None,
             sealing_key_file: None,
             key_ring_file: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_self_signed: false,
         }
     }
 }
@@ -366,7 +413,7 @@ struct Group {
     heading: &'static str,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group { section: "", heading: "Server settings" },
     Group { section: "log", heading: "Log settings" },
     Group { section: "http", heading: "HTTP settings" },
@@ -374,6 +421,7 @@ const GROUPS: [Group; 10] = [
     Group { section: "blobs", heading: "Blob settings" },
     Group { section: "catalog", heading: "Catalog settings" },
     Group { section: "auth", heading: "Key settings" },
+    Group { section: "s3", heading: "S3 settings" },
     Group { section: "encryption", heading: "Encryption settings" },
     Group { section: "replication", heading: "Replication settings" },
     Group { section: "notifications", heading: "Event notification settings" },
@@ -417,7 +465,16 @@ settings! {
     "File to write, in one step, once the server answers; a JSON object with both addresses";
 
     "insecure_http", Switch, Text("false"), config.insecure_http = switch,
-    "Allow listeners that other machines reach although kiln speaks plain HTTP: put a TLS proxy in front";
+    "Allow listeners that other machines reach although they speak plain HTTP: put a TLS proxy in front";
+
+    "tls_cert", Plain("PATH"), Unset("plain HTTP"), tls_cert = |text| path(text).map(Some),
+    "File of the data listener's certificate and what vouches for it, in PEM; read again when it changes; goes with tls_key";
+
+    "tls_key", Plain("PATH"), Unset("plain HTTP"), tls_key = |text| path(text).map(Some),
+    "File of the private key of tls_cert, in PEM";
+
+    "tls_self_signed", Switch, Text("false"), tls_self_signed = switch,
+    "For development: TLS with a certificate made for this data folder, tls-cert.pem in it, which clients have to be told to trust";
 
     "test_controls", Switch, Text("false"), config.test_controls = switch,
     "Open the test controls (clock, replication, faults, reset) on the admin listener; loopback only";
@@ -506,6 +563,25 @@ settings! {
 
     "auth.strict_cors_tokens", Switch, Text("false"), config.auth.strict_cors_tokens = switch,
     "Refuse account tokens in downloads by pages of other origins; download tokens still serve them";
+
+    "s3.profile", Plain("WHAT"), Text("backblaze"), config.s3.profile = choice,
+    "How far S3 goes: backblaze refuses what Backblaze refuses; extended has conditional writes and object attributes too, and passes over unknown headers";
+
+    "s3.domain", Plain("DOMAINS"), Unset("no host names for buckets"), config.s3.domain = domains,
+    "Domains below which buckets have host names, with commas between: BUCKET.DOMAIN is then the address of a bucket";
+
+    "s3.allow_master_key", Switch, Text("false"), config.s3.allow_master_key = switch,
+    "Take S3 requests signed with a master application key, which Backblaze refuses";
+
+    "s3.lenient_region", Switch,
+    Computed("true where the data listener is on loopback", |draft| {
+        is_loopback(draft.config.listen).to_string()
+    }),
+    config.s3.lenient_region = switch,
+    "Take S3 requests signed for another region: clients that were told none sign for us-east-1";
+
+    "s3.checksum_support", Plain("WHAT"), Text("accept"), config.s3.checksum_support = choice,
+    "Checksum headers of S3 requests: accept them, or reject them as Backblaze did until 2025";
 
     "encryption.default", Plain("WHAT"), Text("none"), config.encryption.default = choice,
     "How new buckets encrypt files that ask for nothing: none, or sse-b2 as Backblaze since 2026";
@@ -607,6 +683,24 @@ fn region(text: &str) -> Result<String, String> {
         return Err("must be at most 63 lower-case letters, digits and dashes".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Names of domains with commas between them.
+fn domains(text: &str) -> Result<Domains, String> {
+    let label = |label: &str| {
+        let allowed = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        allowed && (1..=63).contains(&label.len())
+    };
+    let mut found = Vec::new();
+    for domain in text.split(',').map(str::trim) {
+        if domain.len() > 190 || !domain.split('.').all(label) {
+            return Err("must be names of domains such as s3.example.org, with commas between \
+                        them and without ports"
+                .to_owned());
+        }
+        found.push(domain.to_ascii_lowercase());
+    }
+    Ok(Domains(found))
 }
 
 /// Scheme, host and port: what stands before every path that clients are given.
@@ -811,8 +905,10 @@ impl Config {
     pub(crate) fn from_given(given: &Given) -> Result<Self, ConfigError> {
         let draft = given.draft()?;
         let master_key = master_key(given, &draft)?;
+        let certificate = certificate(given, &draft)?;
         let mut config = draft.config;
         config.master_key = master_key;
+        config.certificate = certificate;
         config.sealing_key_file = draft.sealing_key_file.unwrap_or_default();
         config.key_ring_file = draft.key_ring_file.unwrap_or_default();
         check_listeners(given, &config)?;
@@ -890,19 +986,43 @@ fn master_key(given: &Given, draft: &Draft) -> Result<Option<(AccountId, Secret)
     }
 }
 
+/// Both files of a certificate, one of our own, or none.
+fn certificate(given: &Given, draft: &Draft) -> Result<Option<Certificate>, ConfigError> {
+    match (&draft.tls_cert, &draft.tls_key) {
+        (Some(_), _) | (_, Some(_)) if draft.tls_self_signed => {
+            Err(given.wrong("tls_self_signed", "goes without tls_cert and tls_key; drop one"))
+        }
+        (Some(certificate), Some(key)) => Ok(Some(Certificate::Files(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }))),
+        (Some(_), None) => Err(given.wrong("tls_cert", "needs its private key: give tls_key")),
+        (None, Some(_)) => Err(given.wrong("tls_key", "needs its certificate: give tls_cert")),
+        (None, None) => Ok(draft.tls_self_signed.then_some(Certificate::SelfSigned)),
+    }
+}
+
+/// A mapped address such as `::ffff:127.0.0.1` is loopback too.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 fn check_listeners(given: &Given, config: &Config) -> Result<(), ConfigError> {
     let listeners = [("listen", config.listen), ("admin_listen", config.admin_listen)];
-    // A mapped address such as ::ffff:127.0.0.1 is loopback too.
-    let is_open = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
-    for (key, at) in listeners.into_iter().filter(|(_, at)| is_open(*at)) {
+    for (key, at) in listeners.into_iter().filter(|(_, at)| !is_loopback(*at)) {
         if config.test_controls {
             let problem = format!("{at} is not loopback, and test_controls are for loopback only");
             return Err(given.wrong(key, problem));
         }
-        if !config.insecure_http {
+        let speaks_tls = key == "listen" && config.certificate.is_some();
+        if !config.insecure_http && !speaks_tls {
+            let remedy = if key == "listen" {
+                "give --tls-cert and --tls-key, put a TLS proxy in front and pass --insecure-http"
+            } else {
+                "put a TLS proxy in front and pass --insecure-http"
+            };
             let problem = format!(
-                "{at} is not loopback and kiln does not speak TLS yet: put a TLS proxy in front \
-                 and pass --insecure-http, or listen on 127.0.0.1"
+                "{at} is not loopback and would speak plain HTTP: {remedy}, or listen on 127.0.0.1"
             );
             return Err(given.wrong(key, problem));
         }
@@ -1207,6 +1327,9 @@ mod tests {
         ),
         ("ready_file", &["ready.json"], &[""]),
         ("insecure_http", &["true", "false", "1", "0"], &["yes", "TRUE", ""]),
+        ("tls_cert", &[], &[""]),
+        ("tls_key", &[], &[""]),
+        ("tls_self_signed", &["true", "false"], &["on"]),
         ("test_controls", &["true", "false"], &["on"]),
         ("test_mode", &["true", "false"], &["off"]),
         ("master_key_id", &[], &["", "0123456789AB", "0123456789a", "0123456789abc", "a"]),
@@ -1235,6 +1358,11 @@ mod tests {
         ("uploads.custom_timestamps", &["true"], &["2"]),
         ("auth.strict_v4_keys", &["true"], &["2"]),
         ("auth.strict_cors_tokens", &["true"], &["no"]),
+        ("s3.profile", &["backblaze", "extended"], &["Backblaze", "aws"]),
+        ("s3.domain", &["localhost", "s3.example.org,b.example"], &["a..b", "a:80", ",", "a_b"]),
+        ("s3.allow_master_key", &["true", "false"], &["master"]),
+        ("s3.lenient_region", &["true", "false"], &["us-east-1"]),
+        ("s3.checksum_support", &["accept", "reject"], &["Accept", "yes"]),
         ("encryption.default", &["none", "sse-b2"], &["", "SSE-B2", "sse-c", "true"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
         ("replication.accept_priority_zero", &["true"], &["2"]),
@@ -1547,6 +1675,22 @@ mod tests {
                 assert!(line.starts_with(key) && line.contains("test_controls"), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_stands_in_for_consent() {
+        let both = variable_of("tls_cert", "c.pem").variable("KILN_TLS_KEY", "k.pem");
+        let files = TlsFiles { certificate: "c.pem".into(), key: "k.pem".into() };
+        assert_eq!(both.config().unwrap().certificate, Some(Certificate::Files(files)));
+        let own = variable_of("tls_self_signed", "true");
+        assert_eq!(own.config().unwrap().certificate, Some(Certificate::SelfSigned));
+        assert!(own.flag("--listen=0.0.0.0:9800").config().is_ok());
+        let admin = variable_of("tls_self_signed", "true").flag("--admin-listen=0.0.0.0:9801");
+        assert!(admin.complaint().starts_with("admin_listen"), "it speaks plain HTTP all the same");
+        assert!(variable_of("tls_cert", "c.pem").complaint().contains("tls_key"));
+        assert!(variable_of("tls_key", "k.pem").complaint().contains("tls_cert"));
+        let all = both.flag("--tls-self-signed");
+        assert!(all.complaint().starts_with("tls_self_signed"));
     }
 
     #[test]

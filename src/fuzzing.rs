@@ -3,11 +3,18 @@
 //!
 //! A target panics when a property does not hold. None has effects.
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::api::native::account::basic_credentials;
 use crate::api::native::fields::{Fields, parse_query};
+use crate::api::s3::Profile;
+use crate::api::s3::chunked::Decoder;
+use crate::api::s3::lifecycle::{read_rules, write_rules};
+use crate::api::s3::place::Place;
+use crate::api::s3::xml::Element;
 use crate::auth::key_ring::{KeyRing, RingFile};
+use crate::auth::sigv4::{Request, Rules, canonical_path, canonical_query, read_claim};
 use crate::auth::token::{TOKEN_LIFE_MS, TokenKind, Tokens};
 use crate::blobs::sealed::Cipher;
 use crate::domain::content_type;
@@ -16,6 +23,7 @@ use crate::domain::digest::Sha1Digest;
 use crate::domain::encryption::{CustomerKey, DataKey};
 use crate::domain::file::{FileInfo, check_header_value};
 use crate::domain::ids::{BlobId, BucketId, ClaimedFileId, FileId, KeyId};
+use crate::domain::lifecycle::check_rules;
 use crate::domain::names::{BucketName, FileName, check_prefix, decode_text, successor};
 use crate::domain::percent;
 use crate::domain::range::{ByteRange, Wanted};
@@ -37,6 +45,7 @@ pub struct Target {
 
 /// Every target, in the order of their names.
 pub const TARGETS: &[Target] = &[
+    Target { name: "aws_chunked", run: aws_chunked },
     Target { name: "basic_credentials", run: basic },
     Target { name: "bucket_name", run: bucket_name },
     Target { name: "content_disposition", run: disposition },
@@ -50,14 +59,40 @@ pub const TARGETS: &[Target] = &[
     Target { name: "query", run: query },
     Target { name: "range", run: range },
     Target { name: "replication_rules", run: replication_rules },
+    Target { name: "s3_document", run: s3_document },
+    Target { name: "s3_place", run: s3_place },
     Target { name: "sealed", run: sealed },
     Target { name: "sha1", run: sha1 },
+    Target { name: "signature", run: signature },
     Target { name: "token", run: token },
     Target { name: "webhook_url", run: webhook_url },
 ];
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
+}
+
+/// The first byte says whether headers may follow the last chunk.
+fn aws_chunked(bytes: &[u8]) {
+    let Some((&first, body)) = bytes.split_first() else { return };
+    let decode = |piece: usize| {
+        let mut decoder = Decoder::new(None, first & 1 == 1, 64);
+        let mut content = Vec::new();
+        for piece in body.chunks(piece) {
+            let mut hand_on = |bytes: Bytes| {
+                content.extend_from_slice(&bytes);
+                Ok(())
+            };
+            decoder.feed(Bytes::copy_from_slice(piece), &mut hand_on)?;
+        }
+        decoder.finish().map(|trailer| (content, trailer))
+    };
+    let whole = decode(body.len().max(1));
+    assert_eq!(decode(1), whole, "where a body is cut does not matter");
+    if let Ok((content, trailer)) = whole {
+        assert_eq!(content.len(), 64, "no more and no less than was announced");
+        assert!(trailer.len() <= 100 && (first & 1 == 1 || trailer.is_empty()));
+    }
 }
 
 fn basic(bytes: &[u8]) {
@@ -118,6 +153,33 @@ fn key_ring(bytes: &[u8]) {
 }
 
 /// Two bytes say how long the content is said to be, the rest is said to be its sealed form.
+/// A document, read as lifecycle rules where it is one.
+fn s3_document(bytes: &[u8]) {
+    const ROOT: &str = "LifecycleConfiguration";
+    let Ok(document) = Element::parse(bytes, &[ROOT]) else { return };
+    let Ok((rules, names)) = read_rules(&document, Profile::Backblaze) else { return };
+    assert!(check_rules(&rules).is_ok(), "what is taken can be stored");
+    let shown = write_rules(&rules, &names).finish();
+    let again = Element::parse(shown.as_bytes(), &[ROOT])
+        .map(|shown| read_rules(&shown, Profile::Backblaze));
+    assert_eq!(again, Ok(Ok((rules, names))), "what is shown is read as what was taken");
+}
+
+/// A path as a bucket and a key.
+fn s3_place(bytes: &[u8]) {
+    let path = format!("/{}", text(bytes));
+    let Ok(place) = Place::of_path(&path) else { return };
+    assert!(place.key.is_none() || place.bucket.is_some());
+    if let Some(key) = &place.key {
+        let encoded = format!("/bucket/{}", percent::encode_for_listing(key));
+        let again = Place::of_path(&encoded).map(|place| place.key);
+        assert_eq!(again, Ok(Some(key.clone())), "a key is decoded once");
+        if let Some(name) = FileName::of_key(key) {
+            assert!(name.as_str() == key && key.len() <= 1024);
+        }
+    }
+}
+
 fn sealed(bytes: &[u8]) {
     let Some((&[high, low], stored)) = bytes.split_first_chunk() else { return };
     let size = u64::from(u16::from_be_bytes([high, low]));
@@ -286,6 +348,34 @@ fn sha1(bytes: &[u8]) {
     let given = text(bytes);
     if let Some(digest) = Sha1Digest::parse(&given) {
         assert_eq!(digest.to_string(), given.to_ascii_lowercase());
+    }
+}
+
+/// Lines: method, path, query, then headers, each with a colon.
+fn signature(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut next = || text(lines.next().unwrap_or_default()).into_owned();
+    let (method, path, query) = (next(), next(), next());
+    let headers: Vec<(String, Vec<u8>)> = lines
+        .filter_map(|line| {
+            let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':')?);
+            Some((text(name).to_ascii_lowercase(), value.get(1..)?.to_vec()))
+        })
+        .collect();
+    let headers: Vec<(&str, &[u8])> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    let request = Request { method: &method, path: &path, query: &query, headers: &headers };
+    let rules = Rules { now: Millis(1_700_000_000_000), region: "us-west-000", any_region: true };
+    if let Ok(Some(claim)) = read_claim(&request, &rules) {
+        assert!(claim.verify(&request, "K000nobodysignedwiththissecret1").is_err(), "a forgery");
+        assert!(headers.iter().all(|(name, _)| *name != "x-amz-security-token"));
+    }
+    // What is signed stands for itself.
+    if let Some(form) = canonical_path(&path) {
+        assert_eq!(canonical_path(&text(&form)).as_ref(), Some(&form));
+    }
+    if let Some(form) = canonical_query(&query) {
+        assert_eq!(canonical_query(&text(&form)).as_ref(), Some(&form));
     }
 }
 

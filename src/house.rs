@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tokio::sync::oneshot;
 
 use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
-use crate::api::{Http, HttpSettings, TestControls, admin, native};
+use crate::api::s3::{Profile, S3Settings};
+use crate::api::{Http, HttpSettings, TestControls, admin};
 use crate::auth::key_ring::{BadRing, KeyRing, RingFile};
 use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
 use crate::auth::token::{TokenKind, Tokens};
@@ -30,7 +32,7 @@ use crate::catalog::ring_keys::{self, RingKeyRow};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
-use crate::config::{Config, LargeMetadata, LogFormat, NewBuckets};
+use crate::config::{Certificate, ChecksumSupport, Config, LargeMetadata, LogFormat, NewBuckets};
 use crate::domain::encryption::DefaultEncryption;
 use crate::domain::event::{PATIENCE_MS, WAIT_MS_MAX};
 use crate::domain::ids::{AccountId, BlobId, Numbers};
@@ -51,6 +53,7 @@ use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
 use crate::operations::replication_jobs::JobCounts;
+use crate::operations::signatures::SignaturePolicy;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::usage::Usage;
@@ -59,6 +62,7 @@ use crate::outbound::{self, AdminRequest, Webhooks};
 use crate::replication::destination::Destination;
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
+use crate::tls::{self, Tls, TlsError, TlsFiles};
 
 /// How long requests in flight may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -103,6 +107,8 @@ pub(crate) enum StartError {
     },
     #[error("notifications.ca_file {} {problem}", .path.display())]
     CaFile { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("start the runtime: {0}")]
     Runtime(io::Error),
     /// Bytes or commits could not be made durable; the server stopped rather than go on.
@@ -428,6 +434,11 @@ fn policy(config: &Config) -> Policy {
     let replication = &config.replication;
     Policy {
         inline_max: u64::try_from(config.blobs.inline_max).unwrap_or(u64::MAX),
+        signatures: SignaturePolicy {
+            region: config.region.clone(),
+            any_region: config.s3.lenient_region,
+            allow_master_key: config.s3.allow_master_key,
+        },
         buckets_max: i64::try_from(config.limits.buckets).unwrap_or(i64::MAX),
         strict_v4_keys: config.auth.strict_v4_keys,
         custom_timestamps: config.uploads.custom_timestamps,
@@ -506,7 +517,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), StartError> {
     start_logging(config);
     keep_files_private();
     let greet = |at: &Addresses, first: Option<&NewAccount>| greet(config, at, first);
-    live(config, Parts::real(), DRAIN, greet, |app| Box::pin(wait_for_end(app)))
+    live(config, Parts::real(), DRAIN, greet, |app, tls| Box::pin(wait_for_end(app, tls)))
 }
 
 /// What ends a server, given what it lives in.
@@ -519,7 +530,7 @@ fn live(
     parts: Parts,
     patience: Duration,
     ready: impl FnOnce(&Addresses, Option<&NewAccount>),
-    ended: impl FnOnce(&App) -> End<'_>,
+    ended: impl FnOnce(&App, Option<Arc<Tls>>) -> End<'_>,
 ) -> Result<(), StartError> {
     let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -537,8 +548,10 @@ fn live(
             None
         }
     };
+    let tls = open_tls(config, &*opened.app.clock)?;
     let ready = |at: &Addresses| ready(at, first.as_ref());
-    let running = run(config, &opened, &workers, patience, ready, ended(&opened.app));
+    let ended = ended(&opened.app, tls.clone());
+    let running = run(config, &opened, tls.as_ref(), &workers, patience, ready, ended);
     let outcome = actix_web::rt::System::new().block_on(running);
     opened.app.catalog.close();
     workers.shutdown_timeout(Duration::from_secs(1));
@@ -567,7 +580,7 @@ impl Inside {
         let run = move || {
             // Whoever does not listen any more has dropped the other end of `ended` too.
             let ready = |at: &Addresses, _: Option<&NewAccount>| drop(tell.send(at.clone()));
-            live(&config, parts, Duration::ZERO, ready, |_| {
+            live(&config, parts, Duration::ZERO, ready, |_, _| {
                 Box::pin(async move {
                     drop(ended.await);
                     Ok(())
@@ -653,6 +666,7 @@ fn write_initial_key(data_dir: &Path, id: AccountId, secret: &Secret) -> Result<
 async fn run(
     config: &Config,
     opened: &Opened,
+    tls: Option<&Arc<Tls>>,
     workers: &tokio::runtime::Runtime,
     patience: Duration,
     ready: impl FnOnce(&Addresses),
@@ -682,9 +696,10 @@ async fn run(
     for socket in [&data, &admin_socket] {
         limit_slow_readers(socket, config.http.idle_timeout_s);
     }
-    let address = |socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
-        format!("http://{}", socket.local_addr().unwrap_or(*wanted))
+    let address = |scheme, socket: &std::net::TcpListener, wanted: &std::net::SocketAddr| {
+        format!("{scheme}://{}", socket.local_addr().unwrap_or(*wanted))
     };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let own_ports = [&data, &admin_socket].map(|socket| socket.local_addr().map(|at| at.port()));
     let own_ports = own_ports.into_iter().flatten().collect();
     let webhooks = Webhooks::new(app.policy.webhooks, trusted.as_deref(), own_ports);
@@ -692,8 +707,8 @@ async fn run(
         Arc::new(webhooks.map_err(|error| ca_file_error(config, error))?);
     let delivery = Delivery::new(Arc::clone(app), webhooks, config.notifications.workers);
     let at = Addresses {
-        endpoint: address(&data, &config.listen),
-        admin_endpoint: address(&admin_socket, &config.admin_listen),
+        endpoint: address(scheme, &data, &config.listen),
+        admin_endpoint: address("http", &admin_socket, &config.admin_listen),
     };
     let http = web::Data::new(Http {
         app: Arc::clone(app),
@@ -701,26 +716,31 @@ async fn run(
         settings: HttpSettings {
             public_url: config.public_url.clone(),
             endpoint: at.endpoint.clone(),
+            scheme,
             region: config.region.clone(),
             idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
             json_bytes_max: config.http.json_bytes_max,
+            refuse_checksums: config.s3.checksum_support == ChecksumSupport::Reject,
             test_mode: config.test_mode,
+            s3: s3_settings(config),
         },
         controls: config.test_controls.then(TestControls::default),
     });
     let data_http = http.clone();
     let data_server = HttpServer::new(move || {
-        WebApp::new().app_data(data_http.clone()).default_service(web::to(native::serve))
+        WebApp::new().app_data(data_http.clone()).default_service(web::to(crate::api::serve))
     })
     .workers(config.http.workers)
     .backlog(4096)
     .tcp_nodelay(true)
     .client_disconnect_timeout(Duration::from_secs(5))
     .shutdown_timeout(DRAIN.as_secs())
-    .disable_signals()
-    .listen(data)
-    .map_err(|source| listen_error(&config.listen, source))?
-    .run();
+    .disable_signals();
+    let data_server = match tls {
+        Some(tls) => data_server.listen_rustls_0_23(data, tls.server()?),
+        None => data_server.listen(data),
+    };
+    let data_server = data_server.map_err(|source| listen_error(&config.listen, source))?.run();
     let admin_server = HttpServer::new(move || {
         WebApp::new().app_data(http.clone()).default_service(web::to(admin::serve))
     })
@@ -739,6 +759,7 @@ async fn run(
     let sweep_task = workers.spawn(sweep_from(Arc::clone(&sweep), before_this_run));
     let upkeep_task = workers.spawn(Arc::clone(&upkeep).run());
     let lifecycle_task = workers.spawn(Arc::clone(&lifecycle).run());
+    let tls_task = tls.map(|tls| workers.spawn(follow_certificate(Arc::clone(tls))));
     let delivery_task = workers.spawn(Arc::clone(&delivery).run());
     let facts = json!({
         "accountId": crate::operations::accounts::first_account(app)?.to_string(),
@@ -772,12 +793,23 @@ async fn run(
         delivery_task,
     );
     drop(tokio::time::timeout(DRAIN, workers_ended).await);
+    if let Some(task) = tls_task {
+        task.abort();
+    }
     drop((data_task, admin_task));
     if let Err(error) = std::fs::remove_file(&running_file) {
         tracing::warn!(%error, "remove {RUNNING_FILE}");
     }
     tracing::info!("stopped");
     ended
+}
+
+fn s3_settings(config: &Config) -> S3Settings {
+    let profile = match config.s3.profile {
+        crate::config::S3Profile::Backblaze => Profile::Backblaze,
+        crate::config::S3Profile::Extended => Profile::Extended,
+    };
+    S3Settings { profile, domains: config.s3.domain.0.clone() }
 }
 
 /// Has the kernel end connections whose client takes nothing of an answer for ten idle limits; every
@@ -815,16 +847,68 @@ async fn sweep_from(sweep: Arc<Sweep>, before_this_run: BlobId) {
     sweep.run().await;
 }
 
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+/// Where our own certificate and its key are kept in the data folder.
+const OWN_CERTIFICATE: [&str; 2] = ["tls-cert.pem", "tls-key.pem"];
+
+/// Reads the certificate that the settings name; our own one is made when it is not there.
+fn open_tls(config: &Config, clock: &dyn Clock) -> Result<Option<Arc<Tls>>, StartError> {
+    let files = match &config.certificate {
+        None => return Ok(None),
+        Some(Certificate::Files(files)) => files.clone(),
+        Some(Certificate::SelfSigned) => own_certificate(config, clock)?,
+    };
+    Ok(Some(Tls::open(files)?))
+}
+
+fn own_certificate(config: &Config, clock: &dyn Clock) -> Result<TlsFiles, StartError> {
+    let [certificate, key] = OWN_CERTIFICATE.map(|name| config.data_dir.join(name));
+    let files = TlsFiles { certificate, key };
+    let is_there =
+        |path: &Path| path.try_exists().map_err(folder_error("look for the certificate", path));
+    if is_there(&files.certificate)? && is_there(&files.key)? {
+        return Ok(files);
+    }
+    let s3_host = format!("s3.{}.localhost", config.region);
+    let mut names = vec!["localhost".to_owned(), "*.localhost".to_owned()];
+    names.extend([format!("*.{s3_host}"), s3_host]);
+    let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let at = config.listen.ip();
+    if !at.is_unspecified() && !addresses.contains(&at) {
+        addresses.push(at);
+    }
+    let made = tls::self_signed(&names, &addresses, clock.now())?;
+    write_private(&files.key, made.key.as_bytes())?;
+    write_private(&files.certificate, made.certificate.as_bytes())?;
+    Ok(files)
+}
+
+/// Has new connections get the certificate that is in its files, whenever it is replaced.
+async fn follow_certificate(tls: Arc<Tls>) {
+    let mut look = tokio::time::interval(CERTIFICATE_LOOK);
+    loop {
+        look.tick().await;
+        tls.reload_if_changed();
+    }
+}
+
 /// Waits for a signal, or for a store that can no longer be trusted.
-async fn wait_for_end(app: &App) -> Result<(), StartError> {
+async fn wait_for_end(app: &App, tls: Option<Arc<Tls>>) -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
     let mut look = tokio::time::interval(Duration::from_millis(200));
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            // Without a certificate it means what it means to every program in a terminal.
+            _ = hangup.recv() => match &tls {
+                Some(tls) => tls.reload(),
+                None => return Ok(()),
+            },
             _ = look.tick() => {
                 if let Some(why) = app.catalog.suspect().or_else(|| app.blobs.suspect()) {
                     return Err(StartError::StorageFailure(why));
@@ -843,6 +927,13 @@ fn greet(config: &Config, at: &Addresses, first: Option<&NewAccount>) {
         env!("CARGO_PKG_VERSION"),
         config.data_dir.display()
     );
+    if config.certificate == Some(Certificate::SelfSigned) {
+        let [certificate, _] = OWN_CERTIFICATE;
+        let certificate = config.data_dir.join(certificate).display().to_string();
+        text.push_str("  certificate, signed by nobody else: ");
+        text.push_str(&certificate);
+        text.push('\n');
+    }
     if config.test_controls {
         text.push_str("  TEST CONTROLS ARE ON: anybody on this machine can move the clock, plan faults and remove everything\n");
     }

@@ -25,3 +25,4 @@ mod operations;
 mod outbound;
 mod replication;
 pub mod testing;
+mod tls;

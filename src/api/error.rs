@@ -67,7 +67,7 @@ fn outward(fault: &Fault, id: RequestId) -> Refusal {
     }
 }
 
-fn log_fault(fault: &Fault, id: RequestId) {
+pub(crate) fn log_fault(fault: &Fault, id: RequestId) {
     let mut chain = fault.to_string();
     let mut cause = fault.source();
     while let Some(inner) = cause {

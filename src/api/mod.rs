@@ -1,6 +1,7 @@
 //! The doors: HTTP in, one operation, HTTP out.
 //!
-//! Kept here: parsing and rendering, for the Native API and for administration. Deliberately not
+//! Kept here: parsing and rendering, for the Native API, for the S3-compatible
+//! one and for administration. Deliberately not
 //! here: rules, storage; a handler that decides about either is in the wrong room. The promise that
 //! would break first: input that is not understood is refused in the caller's protocol.
 
@@ -10,13 +11,17 @@ pub(crate) mod error;
 pub(crate) mod faults;
 pub(crate) mod native;
 pub(crate) mod request_id;
+pub(crate) mod s3;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::sync::RwLock;
 
 use crate::api::faults::FaultRules;
+use crate::api::s3::S3Settings;
+use crate::api::s3::place::Place;
 use crate::operations::App;
 use crate::operations::controls::EngineControls;
 
@@ -46,10 +51,27 @@ pub(crate) struct HttpSettings {
     pub(crate) public_url: Option<String>,
     /// Address of the data listener, for when neither is known.
     pub(crate) endpoint: String,
+    /// How clients reach the data listener where neither says otherwise: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) region: String,
     /// A body that brings nothing for this long is given up.
     pub(crate) idle_timeout: Duration,
     pub(crate) json_bytes_max: usize,
+    /// Refuse the checksum headers of S3, as Backblaze did before it knew of them.
+    pub(crate) refuse_checksums: bool,
     /// Whether the `X-Bz-Test-Mode` header means anything.
     pub(crate) test_mode: bool,
+    pub(crate) s3: S3Settings,
+}
+
+/// Answers every request to the data listener, in the protocol that its address belongs to.
+pub(crate) async fn serve(
+    request: HttpRequest,
+    payload: web::Payload,
+    http: web::Data<Http>,
+) -> HttpResponse {
+    match Place::of_request(&request, &http.settings.s3.domains) {
+        Some(place) => s3::serve(request, payload, http, place).await,
+        None => native::serve(request, payload, http).await,
+    }
 }

@@ -17,7 +17,7 @@ fn settings_text(settings: &BucketSettings) -> Result<String, Error> {
 }
 
 /// Stores a new bucket; [`Error::Conflict`] when the name is taken.
-pub(crate) fn insert_bucket(tx: &mut dyn Tx, bucket: &Bucket, now: Millis) -> Result<(), Error> {
+pub(crate) fn insert_bucket(tx: &mut dyn Tx, bucket: &Bucket) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO buckets (bucket_no, bucket_id, account_id, name, folded_name, kind, revision,
                               settings, created_at_ms)
@@ -31,7 +31,7 @@ pub(crate) fn insert_bucket(tx: &mut dyn Tx, bucket: &Bucket, now: Millis) -> Re
             Value::Text(bucket.kind.as_str()),
             Value::Int(bucket.revision),
             Value::Text(&settings_text(&bucket.settings)?),
-            Value::Int(now.0),
+            Value::Int(bucket.created_at.0),
         ],
     )?;
     usage::insert_bucket(tx, bucket.number, bucket.account)?;
@@ -61,7 +61,8 @@ pub(crate) fn delete_bucket(tx: &mut dyn Tx, number: BucketNumber) -> Result<(),
 macro_rules! bucket_columns {
     ($rest:literal) => {
         concat!(
-            "SELECT bucket_no, bucket_id, account_id, name, kind, revision, settings FROM buckets ",
+            "SELECT bucket_no, bucket_id, account_id, name, kind, revision, settings, ",
+            "created_at_ms FROM buckets ",
             $rest
         )
     };
@@ -76,6 +77,7 @@ fn bucket(row: &dyn Row) -> Result<Bucket, Error> {
         name: BucketName::stored(row.text(3)?.to_owned()),
         kind: BucketType::parse(row.text(4)?).map_err(|_| unreadable("bucket type"))?,
         revision: row.int(5)?,
+        created_at: Millis(row.int(7)?),
         settings: serde_json::from_str(row.text(6)?).map_err(|_| unreadable("bucket settings"))?,
     })
 }

@@ -117,6 +117,7 @@ fn bucket(number: i64, name: &str) -> Bucket {
         name: BucketName::parse(name).unwrap(),
         kind: BucketType::AllPrivate,
         revision: 2,
+        created_at: NOW,
         settings: BucketSettings::default(),
     }
 }
@@ -125,7 +126,7 @@ fn bucket(number: i64, name: &str) -> Bucket {
 async fn with_bucket(catalog: &Catalog) {
     let made = write(catalog, |tx| {
         accounts::insert_account(tx, ACCOUNT, "", NOW)?;
-        buckets::insert_bucket(tx, &bucket(1, "first-bucket"), NOW)?;
+        buckets::insert_bucket(tx, &bucket(1, "first-bucket"))?;
         Ok(())
     });
     made.await.unwrap();
@@ -238,7 +239,7 @@ async fn a_key_that_is_there_already_is_a_conflict(fresh: Fresh) {
     conflict(
         write(catalog, |tx| {
             // Another bucket with the same name: the name is unique beside the primary key.
-            Ok(buckets::insert_bucket(tx, &bucket(2, "FIRST-bucket"), NOW)?)
+            Ok(buckets::insert_bucket(tx, &bucket(2, "FIRST-bucket"))?)
         })
         .await,
     );
@@ -271,7 +272,7 @@ async fn a_key_that_is_there_already_is_a_conflict(fresh: Fresh) {
 
 async fn other_refusals_of_the_engine_are_no_conflict(fresh: Fresh) {
     let no_account =
-        write(&fresh.catalog, |tx| Ok(buckets::insert_bucket(tx, &bucket(1, "no-account"), NOW)?));
+        write(&fresh.catalog, |tx| Ok(buckets::insert_bucket(tx, &bucket(1, "no-account"))?));
     let answer = no_account.await.unwrap_err();
     assert!(matches!(answer, Abort::Catalog(Error::Engine(_))), "{answer:?}");
     with_bucket(&fresh.catalog).await;

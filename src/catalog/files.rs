@@ -6,10 +6,12 @@
 
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::bucket::BucketNumber;
+use crate::domain::checksum::KeptChecksum;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, PartsDigest};
 use crate::domain::ids::{BlobId, BucketId, FileNumber};
+use crate::domain::large_file::SizesOfParts;
 use crate::domain::lock::{FileLock, Retention, RetentionMode};
 use crate::domain::names::FileName;
 use crate::domain::replication::ReplicationStatus;
@@ -406,7 +408,17 @@ pub(crate) fn find_head(
     bucket: (BucketNumber, BucketId),
     name: &str,
 ) -> Result<Option<FileVersion>, Error> {
-    let newest = find(
+    let newest = find_newest(tx, bucket, name)?;
+    Ok(newest.filter(|version| version.action == Action::Upload))
+}
+
+/// The newest finished version of a name, a hide marker perhaps.
+pub(crate) fn find_newest(
+    tx: &mut dyn Tx,
+    bucket: (BucketNumber, BucketId),
+    name: &str,
+) -> Result<Option<FileVersion>, Error> {
+    find(
         tx,
         version_columns!(
             "WHERE bucket_no = ?1 AND name = ?2 AND action <> 2
@@ -414,8 +426,73 @@ pub(crate) fn find_head(
         ),
         &[Value::Int(bucket.0.0), Value::Text(name)],
         |row| version(row, bucket.1),
+    )
+}
+
+/// Notes how long the parts were that a large file was made of.
+pub(crate) fn set_part_sizes(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+    sizes: &SizesOfParts,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE files SET part_sizes = ?2 WHERE file_no = ?1",
+        &[Value::Int(number.0), Value::Text(&sizes.to_string())],
     )?;
-    Ok(newest.filter(|version| version.action == Action::Upload))
+    Ok(())
+}
+
+/// Notes the checksum of a file, or forgets it.
+pub(crate) fn set_checksum(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+    checksum: Option<&KeptChecksum>,
+) -> Result<(), Error> {
+    let text = checksum.map(ToString::to_string);
+    tx.execute(
+        "UPDATE files SET checksum = ?2 WHERE file_no = ?1",
+        &[Value::Int(number.0), Value::opt_text(text.as_deref())],
+    )?;
+    Ok(())
+}
+
+/// The checksum that was noted of a file.
+pub(crate) fn find_checksum(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+) -> Result<Option<KeptChecksum>, Error> {
+    let found = find(
+        tx,
+        "SELECT checksum FROM files WHERE file_no = ?1",
+        &[Value::Int(number.0)],
+        |row| match row.opt_text(0)? {
+            None => Ok(None),
+            Some(text) => {
+                let unreadable = Error::Unreadable { what: "checksum of a file" };
+                KeptChecksum::parse(text).map(Some).ok_or(unreadable)
+            }
+        },
+    )?;
+    Ok(found.flatten())
+}
+
+/// How long the parts were that a large file was made of; None where that was not noted.
+pub(crate) fn find_part_sizes(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+) -> Result<Option<SizesOfParts>, Error> {
+    let found = find(
+        tx,
+        "SELECT part_sizes FROM files WHERE file_no = ?1",
+        &[Value::Int(number.0)],
+        |row| match row.opt_text(0)? {
+            None => Ok(None),
+            Some(text) => SizesOfParts::parse(text)
+                .map(Some)
+                .ok_or(Error::Unreadable { what: "sizes of the parts of a file" }),
+        },
+    )?;
+    Ok(found.flatten())
 }
 
 /// Walks the shown versions of names from `from` on, in byte order, until `each` answers false.

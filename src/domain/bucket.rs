@@ -11,6 +11,7 @@ use crate::domain::lock::BucketLock;
 use crate::domain::names::BucketName;
 use crate::domain::refusal::{Refusal, bad_request, shorten};
 use crate::domain::replication::ReplicationConfiguration;
+use crate::domain::time::Millis;
 
 /// Who may download without a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(crate) struct Bucket {
     pub(crate) kind: BucketType,
     /// 2 for a new bucket, as on the wire; one more for each accepted update.
     pub(crate) revision: i64,
+    pub(crate) created_at: Millis,
     pub(crate) settings: BucketSettings,
 }
 
@@ -72,6 +74,22 @@ pub(crate) struct BucketSettings {
     /// Event notification rules in the order of their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) notifications: Vec<QueuedRule>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) lifecycle_names: RuleNames,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) logging: Option<Logging>,
+}
+
+/// The names that S3 clients gave to lifecycle rules, by the prefix of the rule: B2's rules have
+/// none.
+pub(crate) type RuleNames = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Where access logs are to go.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Logging {
+    pub(crate) target: BucketId,
+    pub(crate) prefix: String,
 }
 
 /// What says nothing is not stored, so that the stored form does not grow with every feature.

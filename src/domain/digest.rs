@@ -1,10 +1,11 @@
-//! Digests of content: SHA-1 and MD5 for clients, CRC-32C per block for our own checks.
+//! Digests of content: SHA-1, MD5 and SHA-256 for clients, CRC-32C per block for our own checks.
 
 use std::fmt;
 
 use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::Md5;
 use sha1::{Digest as _, Sha1};
+use sha2::Sha256;
 
 /// Content is checked in blocks of this many bytes. Every read of a part of a block reads the whole
 /// of it, so blocks are small; and every block has four bytes beside the content, so they are not
@@ -61,6 +62,18 @@ digest_value!(
     Md5Digest,
     16
 );
+digest_value!(
+    /// SHA-256, written as 64 lower-case hex digits.
+    Sha256Digest,
+    32
+);
+
+impl Sha256Digest {
+    /// Reads hex digits of either case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::from_slice(&hex::decode(text).ok()?)
+    }
+}
 
 impl Sha1Digest {
     /// Reads hex digits of either case.
@@ -120,6 +133,27 @@ pub(crate) fn md5_of<'b>(texts: impl Iterator<Item = &'b [u8]>) -> Md5Digest {
     let mut md5 = Md5::new();
     texts.for_each(|text| md5.update(text));
     Md5Digest(md5.finalize().into())
+}
+
+/// SHA-256 of several texts one after the other.
+pub(crate) fn sha256_of<'b>(texts: impl Iterator<Item = &'b [u8]>) -> Sha256Digest {
+    let mut sha256 = Sha256::new();
+    texts.for_each(|text| sha256.update(text));
+    Sha256Digest(sha256.finalize().into())
+}
+
+/// Computes SHA-256 while content flows by.
+#[derive(Default)]
+pub(crate) struct Sha256Hasher(Sha256);
+
+impl Sha256Hasher {
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
+        self.0.update(chunk);
+    }
+
+    pub(crate) fn finish(self) -> Sha256Digest {
+        Sha256Digest(self.0.finalize().into())
+    }
 }
 
 /// Computes the checks of blocks while bytes flow by.

@@ -112,6 +112,21 @@ pub(crate) struct FileVersion {
 }
 
 impl FileVersion {
+    /// What S3 shows as the tag of the content, without quotation marks: its MD5, or that over its
+    /// parts with their number. None for what has no content.
+    pub(crate) fn etag(&self) -> Option<String> {
+        match (self.parts, self.md5) {
+            (Some(PartsDigest { md5, count }), _) => Some(format!("{md5}-{count}")),
+            (None, Some(md5)) => Some(md5.to_string()),
+            (None, None) => None,
+        }
+    }
+
+    /// What the versions of a name are ordered by, newest first.
+    pub(crate) fn place(&self) -> (Millis, FileNumber) {
+        (self.upload_at, self.origin)
+    }
+
     pub(crate) fn id(&self) -> FileId {
         FileId {
             bucket: self.bucket,

@@ -50,6 +50,13 @@ macro_rules! hex_id {
                 self.with_digits(|digits| to.serialize_str(digits))
             }
         }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom("no such id"))
+            }
+        }
     };
 }
 

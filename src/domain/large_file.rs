@@ -1,8 +1,12 @@
 //! Large files: what their parts must be like.
 
+use std::fmt;
+
+use crate::domain::checksum::Checksum;
 use crate::domain::digest::{Md5Digest, Sha1Digest, md5_of};
 use crate::domain::file::{ContentSha1, PartsDigest};
 use crate::domain::ids::BlobId;
+use crate::domain::range::ByteRange;
 use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten};
 use crate::domain::time::Millis;
 
@@ -38,6 +42,8 @@ pub(crate) struct Part {
     pub(crate) size: u64,
     pub(crate) sha1: ContentSha1,
     pub(crate) md5: Md5Digest,
+    /// The one that the uploader sent along.
+    pub(crate) checksum: Option<Checksum>,
     pub(crate) uploaded_at: Millis,
 }
 
@@ -54,6 +60,102 @@ impl Default for PartSizes {
     fn default() -> Self {
         Self { bytes_min: 5_000_000, bytes_recommended: 100_000_000 }
     }
+}
+
+/// How long the parts of a finished large file were, in order. Nearly all are of one size, so they
+/// are kept as runs: `5000000x3 12`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct SizesOfParts(Vec<(u64, u32)>);
+
+impl SizesOfParts {
+    pub(crate) fn of(parts: &[Part]) -> Self {
+        let mut runs: Vec<(u64, u32)> = Vec::new();
+        for part in parts {
+            match runs.last_mut() {
+                Some((size, count)) if *size == part.size => *count += 1,
+                _ => runs.push((part.size, 1)),
+            }
+        }
+        Self(runs)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let run = |run: &str| {
+            let (size, count) = run.split_once('x').unwrap_or((run, "1"));
+            Some((size.parse().ok()?, count.parse().ok()?))
+        };
+        text.split(' ').map(run).collect::<Option<_>>().map(Self)
+    }
+
+    /// The bytes of a part, counted from 1.
+    pub(crate) fn range_of(&self, number: u32) -> Option<ByteRange> {
+        let mut before = number.checked_sub(1)?;
+        let mut start = 0_u64;
+        for &(size, count) in &self.0 {
+            if before < count {
+                let start = start.checked_add(size.checked_mul(u64::from(before))?)?;
+                return Some(ByteRange { start, end: start.checked_add(size)? });
+            }
+            before -= count;
+            start = start.checked_add(size.checked_mul(u64::from(count))?)?;
+        }
+        None
+    }
+}
+
+impl fmt::Display for SizesOfParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (size, count)) in self.0.iter().enumerate() {
+            let between = if at == 0 { "" } else { " " };
+            match count {
+                1 => write!(f, "{between}{size}")?,
+                count => write!(f, "{between}{size}x{count}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the parts that an S3 client names by number and tag, in the order in which it names them.
+/// The tags are MD5s in hex, with or without quotation marks. Parts it does not name are left out.
+/// `parts` are in the order of their numbers.
+pub(crate) fn chosen_parts(
+    parts: &[Part],
+    named: &[(i64, String)],
+    sizes: PartSizes,
+) -> Result<Vec<Part>, Refusal> {
+    let ascending = named.iter().is_sorted_by(|(one, _), (other, _)| one < other);
+    if !ascending {
+        return Err(refuse(
+            Code::InvalidPartOrder,
+            "The list of parts was not in ascending order. Parts list must be specified in order by \
+             part number.",
+        ));
+    }
+    let invalid = || {
+        refuse(
+            Code::InvalidPart,
+            "One or more of the specified parts could not be found. The part might not have been \
+             uploaded, or the specified entity tag might not have matched the part's entity tag.",
+        )
+    };
+    let mut chosen = Vec::with_capacity(named.len());
+    for (number, tag) in named {
+        let at = parts.binary_search_by_key(number, |part| part.number.get());
+        let part = at.ok().and_then(|at| parts.get(at)).ok_or_else(invalid)?;
+        if !tag.trim_matches('"').eq_ignore_ascii_case(&part.md5.to_string()) {
+            return Err(invalid());
+        }
+        chosen.push(part.clone());
+    }
+    let all_but_last = chosen.split_last().map_or(&[][..], |(_, before)| before);
+    if all_but_last.iter().any(|part| part.size < sizes.bytes_min) {
+        return Err(refuse(
+            Code::PartTooSmall,
+            "Your proposed upload is smaller than the minimum allowed object size.",
+        ));
+    }
+    Ok(chosen)
 }
 
 /// Checks the parts of a large file that is to be finished against the SHA-1s its uploader names.
@@ -107,6 +209,18 @@ fn missing_part(number: i64) -> Refusal {
     refuse(Code::MissingPart, format!("part number {number} has not been uploaded"))
 }
 
+/// The tag of a file made of parts with these tags, MD5s in hex, with or without quotation marks.
+pub(crate) fn tag_over_tags<'t>(tags: impl Iterator<Item = &'t str>) -> Option<String> {
+    let digests: Option<Vec<[u8; 16]>> = tags
+        .map(|tag| {
+            let mut bytes = [0_u8; 16];
+            hex::decode_to_slice(tag.trim_matches('"'), &mut bytes).ok().map(|()| bytes)
+        })
+        .collect();
+    let digests = digests?;
+    Some(format!("{}-{}", md5_of(digests.iter().map(|digest| &digest[..])), digests.len()))
+}
+
 /// The digest over the digests of the parts, as S3 shows it.
 pub(crate) fn parts_digest(parts: &[Part]) -> PartsDigest {
     PartsDigest {
@@ -126,6 +240,7 @@ mod tests {
             size,
             sha1: ContentSha1::Verified(Sha1Digest([byte; 20])),
             md5: Md5Digest([byte; 16]),
+            checksum: None,
             uploaded_at: Millis(0),
         }
     }
@@ -167,10 +282,48 @@ mod tests {
     }
 
     #[test]
+    fn s3_88_sizes_of_parts_are_kept_as_runs() {
+        let parts = [part(1, 9, 0), part(2, 9, 0), part(5, 9, 0), part(7, 4, 0)];
+        let sizes = SizesOfParts::of(&parts);
+        assert_eq!(sizes.to_string(), "9x3 4");
+        assert_eq!(SizesOfParts::parse("9x3 4"), Some(sizes.clone()));
+        let range = |number| sizes.range_of(number).map(|range| (range.start, range.end));
+        assert_eq!([1, 2, 3, 4].map(range), [(0, 9), (9, 18), (18, 27), (27, 31)].map(Some));
+        assert_eq!([0, 5].map(range), [None, None]);
+        for wrong in ["", "x", "9x", "9x3 ", "-1"] {
+            assert_eq!(SizesOfParts::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn s3_112_113_what_the_list_of_parts_must_be_like() {
+        let parts = [part(1, 100, 1), part(3, 99, 3), part(9, 1, 9)];
+        let tag = |byte| Md5Digest([byte; 16]).to_string();
+        let sizes = PartSizes { bytes_min: 100, bytes_recommended: 1000 };
+        let of = |named: &[(i64, String)]| {
+            chosen_parts(&parts, named, sizes)
+                .map(|chosen| chosen.iter().map(|part| part.number.get()).collect::<Vec<_>>())
+                .map_err(|refusal| refusal.code)
+        };
+        assert_eq!(of(&[(1, tag(1)), (3, format!("\"{}\"", tag(3)))]), Ok(vec![1, 3]));
+        assert_eq!(of(&[(9, tag(9))]), Ok(vec![9]));
+        assert_eq!(of(&[(3, tag(3)), (1, tag(1))]), Err(Code::InvalidPartOrder));
+        assert_eq!(of(&[(1, tag(1)), (1, tag(1))]), Err(Code::InvalidPartOrder));
+        assert_eq!(of(&[(1, tag(2))]), Err(Code::InvalidPart));
+        assert_eq!(of(&[(2, tag(2))]), Err(Code::InvalidPart));
+        assert_eq!(of(&[(3, tag(3)), (9, tag(9))]), Err(Code::PartTooSmall));
+    }
+
+    #[test]
     fn the_digest_over_parts_is_that_of_s3() {
         // MD5 of the two digests one after the other.
         let digest = parts_digest(&[part(1, 1, 0), part(2, 1, 0)]);
         assert_eq!(digest.count, 2);
         assert_eq!(digest.md5.to_string(), "70bc8f4b72a86921468bf8e8441dce51");
+        let zeros = Md5Digest([0; 16]).to_string();
+        let quoted = format!("\"{zeros}\"");
+        let tag = tag_over_tags([zeros.as_str(), quoted.as_str()].into_iter());
+        assert_eq!(tag.as_deref(), Some("70bc8f4b72a86921468bf8e8441dce51-2"));
+        assert_eq!(tag_over_tags(["x"].into_iter()), None);
     }
 }

@@ -151,6 +151,14 @@ impl Period {
         fits.map(|duration| Self { duration, unit }).ok_or_else(|| bad_request(text))
     }
 
+    pub(crate) fn duration(self) -> u32 {
+        self.duration
+    }
+
+    pub(crate) fn unit(self) -> PeriodUnit {
+        self.unit
+    }
+
     fn end(self, from: Millis) -> Millis {
         match self.unit {
             PeriodUnit::Days => from.plus(i64::from(self.duration) * DAY_MS),

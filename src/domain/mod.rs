@@ -7,6 +7,8 @@
 pub(crate) mod blob;
 pub(crate) mod bucket;
 pub(crate) mod capability;
+pub(crate) mod checksum;
+pub(crate) mod conditions;
 pub(crate) mod content_type;
 pub(crate) mod cors;
 pub(crate) mod digest;

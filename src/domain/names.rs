@@ -39,6 +39,13 @@ impl FileName {
         Ok(Self(name.to_owned()))
     }
 
+    /// A key that an S3 client gives a file: slashes may stand anywhere (spec: s3-api.md section 1.6).
+    /// None when it is empty, too long, or holds control characters.
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        let fits = (1..=FILE_NAME_BYTES_MAX).contains(&key.len());
+        (fits && no_control_characters(key).is_ok()).then(|| Self(key.to_owned()))
+    }
+
     /// Reads the percent-encoded form of headers and paths.
     pub(crate) fn decode(encoded: &[u8]) -> Result<Self, Refusal> {
         Self::parse(&decode_text(encoded, "file name")?)

@@ -14,12 +14,21 @@ pub(crate) enum Undecodable {
 
 /// Decodes `%XX` and `+`.
 pub(crate) fn decode(encoded: &[u8]) -> Result<String, Undecodable> {
+    decode_with(encoded, b' ')
+}
+
+/// Decodes `%XX` only, as in the paths of S3.
+pub(crate) fn decode_path(encoded: &[u8]) -> Result<String, Undecodable> {
+    decode_with(encoded, b'+')
+}
+
+fn decode_with(encoded: &[u8], plus: u8) -> Result<String, Undecodable> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
         match first {
-            b'+' => decoded.push(b' '),
+            b'+' => decoded.push(plus),
             b'%' => {
                 let digits = after.get(..2).unwrap_or(after);
                 let mut byte = [0_u8];
@@ -41,6 +50,15 @@ fn stays_plain(byte: u8) -> bool {
 
 /// Encodes every byte outside Backblaze's safe set; a space becomes `%20`.
 pub(crate) fn encode(text: &str) -> String {
+    encode_but(text, stays_plain)
+}
+
+/// Encodes as S3 does in listings: everything but letters, digits, `-_.~/*`.
+pub(crate) fn encode_for_listing(text: &str) -> String {
+    encode_but(text, |byte| byte.is_ascii_alphanumeric() || b"-_.~/*".contains(&byte))
+}
+
+fn encode_but(text: &str, stays_plain: impl Fn(u8) -> bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if stays_plain(byte) {

@@ -8,7 +8,8 @@ use std::fmt;
 
 macro_rules! codes {
     ($($variant:ident, $code:literal, $status:literal;)*) => {
-        /// A code clients see, with the HTTP status that goes with it.
+        /// A code clients see, with the HTTP status that goes with it. Situations that B2 gives one code
+        /// and S3 several are told apart by the variant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Code { $(
             #[doc = concat!("`", $code, "`")]
@@ -29,6 +30,15 @@ macro_rules! codes {
 
 codes! {
     BadRequest, "bad_request", 400;
+    InvalidFileId, "bad_request", 400;
+    NoActiveUpload, "bad_request", 400;
+    DigestMismatch, "bad_request", 400;
+    UploadTooLarge, "bad_request", 400;
+    PartTooSmall, "bad_request", 400;
+    InvalidPart, "bad_request", 400;
+    InvalidPartOrder, "bad_request", 400;
+    CustomerKeyNeeded, "bad_request", 400;
+    CustomerKeyUnused, "bad_request", 400;
     BadJson, "bad_json", 400;
     BadBucketId, "bad_bucket_id", 400;
     OutOfRange, "out_of_range", 400;
@@ -59,6 +69,7 @@ codes! {
     Unauthorized, "unauthorized", 401;
     AccessDenied, "access_denied", 401;
     AccessForbidden, "access_denied", 403;
+    WrongCustomerKey, "access_denied", 403;
     CapExceeded, "cap_exceeded", 403;
     StorageCapExceeded, "storage_cap_exceeded", 403;
     TransactionCapExceeded, "transaction_cap_exceeded", 403;
@@ -67,6 +78,7 @@ codes! {
     MethodNotAllowed, "method_not_allowed", 405;
     RequestTimeout, "request_timeout", 408;
     Conflict, "conflict", 409;
+    PreconditionFailed, "precondition_failed", 412;
     PayloadTooLarge, "bad_request", 413;
     RangeNotSatisfiable, "range_not_satisfiable", 416;
     InternalError, "internal_error", 500;
@@ -152,7 +164,8 @@ pub(crate) fn access_forbidden() -> Refusal {
 
 /// The file is encrypted with a customer's key, and the request has none. Clients compare the text.
 pub(crate) fn customer_key_needed() -> Refusal {
-    bad_request(
+    refuse(
+        Code::CustomerKeyNeeded,
         "The object was stored using a form of Server Side Encryption. The correct parameters must \
          be provided to retrieve the object.",
     )
@@ -160,16 +173,24 @@ pub(crate) fn customer_key_needed() -> Refusal {
 
 /// The customer's key in the request is not the one the file is encrypted with.
 pub(crate) fn wrong_customer_key() -> Refusal {
-    access_forbidden()
+    refuse(Code::WrongCustomerKey, "Access Denied")
 }
 
 /// A customer's key came with a request about a file that is not encrypted with one.
 pub(crate) fn customer_key_unused() -> Refusal {
-    bad_request("The encryption parameters are not applicable to this object.")
+    refuse(Code::CustomerKeyUnused, "The encryption parameters are not applicable to this object.")
 }
 
 pub(crate) fn invalid_file_id(id: &str) -> Refusal {
-    bad_request(format!("Invalid fileId: {}", shorten(id)))
+    refuse(Code::InvalidFileId, format!("Invalid fileId: {}", shorten(id)))
+}
+
+/// A write that was to happen only if the name shows something else, or nothing.
+pub(crate) fn precondition_failed() -> Refusal {
+    refuse(
+        Code::PreconditionFailed,
+        "At least one of the pre-conditions you specified did not hold",
+    )
 }
 
 pub(crate) fn file_not_present(name: &str, id: &str) -> Refusal {

@@ -58,6 +58,17 @@ impl Millis {
         (written == text).then_some(whole)
     }
 
+    /// Reads an ISO 8601 moment in UTC or with an offset, with or without a fraction of a second.
+    pub(crate) fn from_iso(text: &str) -> Option<Self> {
+        let moment = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(moment.timestamp_millis()))
+    }
+
+    /// The moment as HTTP headers carry it, to the second.
+    pub(crate) fn http_date(self) -> String {
+        self.calendar().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+
     fn written(text: &str, format: &str) -> Option<Self> {
         let moment = NaiveDateTime::parse_from_str(text, format).ok()?;
         Some(Self(moment.and_utc().timestamp_millis()))
@@ -72,6 +83,11 @@ impl Millis {
     /// Days since 1970 in UTC.
     pub(crate) fn day(self) -> i64 {
         self.0.div_euclid(DAY_MS)
+    }
+
+    /// `YYYYMMDDTHHMMSSZ` in UTC, as it stands in signatures.
+    pub(crate) fn compact(self) -> String {
+        self.calendar().format("%Y%m%dT%H%M%SZ").to_string()
     }
 
     /// RFC 3339 in UTC with milliseconds, for people.

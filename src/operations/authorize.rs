@@ -15,11 +15,12 @@ use crate::domain::key::Key;
 use crate::domain::names::check_prefix;
 use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, expired_auth_token, no_such_bucket, refuse,
-    unauthorized,
+    shorten, token_in_use, unauthorized,
 };
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::error::Error;
+use crate::operations::upload_slots::Slot;
 use crate::operations::usage::check_room;
 
 /// What `b2_authorize_account` tells.
@@ -109,6 +110,27 @@ pub(crate) fn bucket_of_caller(
     Ok(fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?.bucket)
 }
 
+/// The bucket of this name, for a caller with `capability` in it. Whoever is bound to buckets is told
+/// of others, and of those that are not there, the same: that they are not his.
+pub(crate) fn bucket_of_name(
+    app: &App,
+    caller: &Caller,
+    capability: Capability,
+    name: &str,
+) -> Result<Arc<Bucket>, Error> {
+    caller.require(capability)?;
+    let Some(known) = app.facts.bucket_named(&app.catalog, name)? else {
+        let bound = caller.key.buckets.is_some();
+        return Err(if bound { unauthorized() } else { no_such_bucket(&shorten(name)) }.into());
+    };
+    let bucket = known.value;
+    if bucket.account != caller.account() {
+        return Err(unauthorized().into());
+    }
+    caller.require_bucket(capability, bucket.id)?;
+    Ok(bucket)
+}
+
 /// What an act was allowed by, to be looked at again in the transaction that ends it.
 #[derive(Clone, Debug)]
 pub(crate) struct Fence {
@@ -147,7 +169,7 @@ impl Fence {
 
 /// Reads a bucket id that a caller sent. One that has not the form of an id names no bucket.
 pub(crate) fn parse_bucket_id(text: &str) -> Result<BucketId, Refusal> {
-    BucketId::parse(text).ok_or_else(|| no_such_bucket(&crate::domain::refusal::shorten(text)))
+    BucketId::parse(text).ok_or_else(|| no_such_bucket(&shorten(text)))
 }
 
 /// An upload URL and its token.
@@ -183,13 +205,36 @@ pub(crate) fn upload_pair(app: &App, caller: &Caller, bucket: &str) -> Result<Up
     Ok(UploadPair { bucket: grant.bucket.id, token, mark: mark_of(&claims.nonce) })
 }
 
-/// What an upload token proves.
+/// What lets a caller upload into a bucket: an upload token, or a request that is signed itself.
 #[derive(Clone, Debug)]
 pub(crate) struct UploadTicket {
     pub(crate) caller: Caller,
     pub(crate) fence: Fence,
+    /// The upload token, which serves one upload at a time.
+    pub(crate) turn: Option<Turn>,
+}
+
+impl UploadTicket {
+    /// The ticket of a caller who signs each request.
+    pub(crate) fn of_caller(app: &App, caller: &Caller, bucket: BucketId) -> Result<Self, Error> {
+        caller.require_bucket(Capability::WriteFiles, bucket)?;
+        let fence = fence(app, caller, bucket)?.ok_or_else(|| no_such_bucket(&bucket))?;
+        Ok(Self { caller: caller.clone(), fence, turn: None })
+    }
+}
+
+/// An upload token, which serves one upload at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
     pub(crate) nonce: String,
     pub(crate) token: String,
+}
+
+impl Turn {
+    /// Takes the token for one upload; refused while another has it.
+    pub(crate) fn take(&self, app: &App) -> Result<Slot, Refusal> {
+        app.upload_slots.take(&self.nonce).ok_or_else(|| token_in_use(&self.token))
+    }
 }
 
 /// Whether the token with these claims belongs to an upload URL.
@@ -212,7 +257,7 @@ pub(crate) fn upload_ticket(
     let Claims { key, nonce, .. } = claims;
     let caller = caller_with_key(app, &key)?;
     let fence = fence(app, &caller, bucket)?.ok_or_else(|| no_such_bucket(&bucket))?;
-    Ok(UploadTicket { caller, fence, nonce, token: token.to_owned() })
+    Ok(UploadTicket { caller, fence, turn: Some(Turn { nonce, token: token.to_owned() }) })
 }
 
 /// Ends an upload URL, for files or for parts, and its token: it rejected an upload, and the client

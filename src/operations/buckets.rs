@@ -6,15 +6,15 @@ use std::sync::Arc;
 use crate::auth::caller::{Caller, Grant};
 use crate::catalog::{Abort, Error as CatalogError, Tx, buckets, files, lifecycle as walks};
 use crate::domain::bucket::{
-    Bucket, BucketSettings, BucketType, FIRST_REVISION, check_bucket_info,
+    Bucket, BucketSettings, BucketType, FIRST_REVISION, Logging, RuleNames, check_bucket_info,
 };
 use crate::domain::capability::Capability;
 use crate::domain::cors::{self, CorsRule};
 use crate::domain::encryption::AskedDefault;
-use crate::domain::ids::BucketId;
+use crate::domain::ids::{AccountId, BucketId};
 use crate::domain::lifecycle::{self, LifecycleRule};
 use crate::domain::lock::{BucketLock, BucketLockChange, DefaultChange};
-use crate::domain::names::{BucketName, fold_bucket_name};
+use crate::domain::names::{BucketName, check_prefix, fold_bucket_name};
 use crate::domain::refusal::{Code, Refusal, bad_request, no_such_bucket, refuse, unauthorized};
 use crate::domain::replication::{ReplicationConfiguration, check_configuration};
 use crate::domain::time::{DAY_MS, Millis};
@@ -67,7 +67,7 @@ pub(crate) async fn create_bucket(
         file_lock,
         encryption: encryption.settle(app.policy.default_encryption)?,
         replication,
-        notifications: Vec::new(),
+        ..BucketSettings::default()
     };
     let id = BucketId::from_bytes(entropy::bytes(&*app.entropy));
     let (account, now, buckets_max) = (caller.account(), app.clock.now(), app.policy.buckets_max);
@@ -88,11 +88,12 @@ pub(crate) async fn create_bucket(
                 name: name.clone(),
                 kind,
                 revision: FIRST_REVISION,
+                created_at: now,
                 settings: settings.clone(),
             };
             replication_rules::check_against_catalog(tx, &bucket, &settings.replication, now)?;
             follow_lifecycle_rules(tx, &bucket, &[], now)?;
-            buckets::insert_bucket(tx, &bucket, now).map_err(|error| match error {
+            buckets::insert_bucket(tx, &bucket).map_err(|error| match error {
                 CatalogError::Conflict => Abort::Refused(refuse(
                     Code::DuplicateBucketName,
                     "Bucket name is already in use.",
@@ -118,6 +119,15 @@ fn lock_of_new(caller: &Caller, wanted: BucketLockChange) -> Result<BucketLock, 
     Ok(BucketLock { is_file_lock_enabled: wanted.enable == Some(true), ..BucketLock::default() })
 }
 
+/// What shall become of the access logs of a bucket.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum LoggingChange {
+    #[default]
+    Keep,
+    Clear,
+    Set(Logging),
+}
+
 /// What of a bucket shall change; None leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BucketChange {
@@ -128,6 +138,9 @@ pub(crate) struct BucketChange {
     pub(crate) file_lock: BucketLockChange,
     pub(crate) encryption: Option<AskedDefault>,
     pub(crate) replication: Option<ReplicationConfiguration>,
+    /// The names that an S3 client gave to lifecycle rules.
+    pub(crate) lifecycle_names: Option<RuleNames>,
+    pub(crate) logging: LoggingChange,
     pub(crate) if_revision_is: Option<i64>,
 }
 
@@ -140,7 +153,18 @@ pub(crate) async fn update_bucket(
 ) -> Result<Bucket, Error> {
     caller.require(Capability::WriteBuckets)?;
     let id = parse_bucket_id(id)?;
-    caller.require_bucket(Capability::WriteBuckets, id)?;
+    change_bucket(app, caller, id, Capability::WriteBuckets, change).await
+}
+
+/// As [`update_bucket`], for calls that change one thing and have a right of their own for it.
+pub(crate) async fn change_bucket(
+    app: &App,
+    caller: &Caller,
+    id: BucketId,
+    capability: Capability,
+    change: BucketChange,
+) -> Result<Bucket, Error> {
+    caller.require_bucket(capability, id)?;
     if change.encryption.is_some() {
         caller.require(Capability::WriteBucketEncryption)?;
     }
@@ -150,11 +174,10 @@ pub(crate) async fn update_bucket(
     if !change.file_lock.is_empty() {
         caller.require(Capability::WriteBucketRetentions)?;
     }
-    let grant = Grant::for_bucket(
-        &caller.key,
-        Capability::WriteBuckets,
-        bucket_of_caller(app, caller, id)?,
-    )?;
+    let grant = Grant::for_bucket(&caller.key, capability, bucket_of_caller(app, caller, id)?)?;
+    if let LoggingChange::Set(logging) = &change.logging {
+        check_logging(app, caller, logging)?;
+    }
     let kind = change.kind.as_deref().map(BucketType::parse).transpose()?;
     if let Some(info) = &change.info {
         check_bucket_info(info)?;
@@ -197,6 +220,16 @@ pub(crate) async fn update_bucket(
             if let Some(rules) = &change.lifecycle_rules {
                 bucket.settings.lifecycle_rules.clone_from(rules);
             }
+            if let Some(names) = &change.lifecycle_names {
+                bucket.settings.lifecycle_names.clone_from(names);
+            }
+            match &change.logging {
+                LoggingChange::Keep => {}
+                LoggingChange::Clear => bucket.settings.logging = None,
+                LoggingChange::Set(logging) => {
+                    bucket.settings.logging = Some(logging.clone());
+                }
+            }
             bucket.revision += 1;
             buckets::update_bucket(tx, &bucket)?;
             let rules_before = before.replication.rules();
@@ -207,6 +240,13 @@ pub(crate) async fn update_bucket(
         .await?;
     app.wake.replication.notify_one();
     Ok(updated)
+}
+
+/// Access logs go to a bucket of the same account.
+fn check_logging(app: &App, caller: &Caller, logging: &Logging) -> Result<(), Error> {
+    check_prefix("TargetPrefix", &logging.prefix)?;
+    bucket_of_caller(app, caller, logging.target)?;
+    Ok(())
 }
 
 /// Plans the daily walks of a bucket that got its first lifecycle rules, or forgets those of one
@@ -333,6 +373,22 @@ pub(crate) fn list_buckets(
             })
     };
     Ok(all.into_iter().filter(shown).collect())
+}
+
+/// All buckets of the caller's account in the order of their names. A key that is bound to buckets
+/// sees the others only when it may know all names.
+pub(crate) fn list_all(app: &App, caller: &Caller) -> Result<Vec<Bucket>, Error> {
+    caller.require(Capability::ListBuckets)?;
+    if caller.key.buckets.is_some() {
+        caller.require(Capability::ListAllBucketNames)?;
+    }
+    let account = caller.account();
+    Ok(app.catalog.read(|tx| Ok(buckets::list_buckets(tx, account)?))?)
+}
+
+/// Whose bucket has this name, if there is one.
+pub(crate) fn owner_of_name(app: &App, name: &str) -> Result<Option<AccountId>, Error> {
+    Ok(app.facts.bucket_named(&app.catalog, name)?.map(|known| known.value.account))
 }
 
 /// A bucket by its name, for operators.

@@ -12,6 +12,7 @@ use crate::catalog::blob_refs::{self, Place, PlacedPiece, StoredBlob};
 use crate::catalog::{Error as CatalogError, files};
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::capability::Capability;
+use crate::domain::checksum::KeptChecksum;
 use crate::domain::digest::Verifier;
 use crate::domain::encryption::CustomerKey;
 use crate::domain::file::{Action, FileVersion};
@@ -22,7 +23,9 @@ use crate::domain::refusal::{
     unauthorized,
 };
 use crate::operations::App;
-use crate::operations::authorize::{DownloadProof, Overrides, check_override, download_proof};
+use crate::operations::authorize::{
+    DownloadProof, Overrides, bucket_of_name, check_override, download_proof,
+};
 use crate::operations::encryption::{check_key, data_key};
 use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
@@ -221,6 +224,96 @@ pub(crate) fn find_by_name(
     })?;
     let Some((version, blob)) = found else { return Err(no_such_file().into()) };
     prepare(app, &grant, reader.as_ref(), (version, blob), query)
+}
+
+/// What there is at a name.
+pub(crate) enum Found {
+    File(Box<FoundFile>),
+    /// The name is hidden by this marker, or the marker was asked for.
+    Marker(Box<FileVersion>),
+}
+
+/// A file that may be read, none of whose bytes has been asked for.
+pub(crate) struct FoundFile {
+    grant: Grant,
+    reader: Option<Caller>,
+    pub(crate) version: FileVersion,
+    blob: Option<StoredBlob>,
+}
+
+impl FoundFile {
+    /// Goes on to the download.
+    pub(crate) fn download(self, app: &App, query: DownloadQuery) -> Result<Download, Error> {
+        let found = (self.version, self.blob);
+        prepare(app, &self.grant, self.reader.as_ref(), found, query)
+    }
+
+    /// The checksum that came with the content.
+    pub(crate) fn checksum(&self, app: &App) -> Result<Option<KeptChecksum>, Error> {
+        checksum_of(app, &self.version)
+    }
+
+    /// The bytes of one of the parts that the file was uploaded in, counted from 1. A file that was
+    /// not has one part. None when there is no such part.
+    pub(crate) fn part(&self, app: &App, number: u32) -> Result<Option<ByteRange>, Error> {
+        let size = self.version.size;
+        if self.version.parts.is_none() {
+            return Ok((number == 1).then(|| ByteRange::whole(size)));
+        }
+        let file = self.version.number;
+        let sizes = app.catalog.read(|tx| Ok(files::find_part_sizes(tx, file)?))?;
+        Ok(sizes.and_then(|sizes| sizes.range_of(number)).filter(|range| range.end <= size))
+    }
+}
+
+/// The checksum that came with the content of a version.
+pub(crate) fn checksum_of(app: &App, version: &FileVersion) -> Result<Option<KeptChecksum>, Error> {
+    Ok(app.catalog.read(|tx| Ok(files::find_checksum(tx, version.number)?))?)
+}
+
+/// Finds the file that a name shows, or the version of it that `version_id` names. Who may read is
+/// settled before anything is looked for.
+pub(crate) fn find_file(
+    app: &App,
+    caller: Option<&Caller>,
+    bucket_name: &str,
+    name: &str,
+    version_id: Option<&str>,
+) -> Result<Found, Error> {
+    let known = app.facts.bucket_named(&app.catalog, bucket_name)?.map(|known| known.value);
+    let public = known.filter(|bucket| bucket.kind == BucketType::AllPublic);
+    let grant = match (public, caller) {
+        (Some(bucket), _) => Grant::public_read(bucket),
+        (None, None) => return Err(unauthorized().into()),
+        (None, Some(caller)) => {
+            let bucket = bucket_of_name(app, caller, Capability::ReadFiles, bucket_name)?;
+            Grant::for_name(&caller.key, Capability::ReadFiles, bucket, name)?
+        }
+    };
+    let claimed = version_id
+        .map(|id| ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id)))
+        .transpose()?;
+    let bucket = &grant.bucket;
+    let found = app.catalog.read(|tx| {
+        let place = (bucket.number, bucket.id);
+        let version = match &claimed {
+            Some(claimed) => find_claimed(tx, bucket, claimed)?,
+            None => files::find_newest(tx, place, name)?,
+        };
+        let Some(version) = version else { return Ok(None) };
+        let blob = version.blob.map(|id| blob_refs::find_blob(tx, id)).transpose()?.flatten();
+        Ok(Some((version, blob)))
+    })?;
+    let found = found.filter(|(version, _)| version.name.as_str() == name);
+    let (version, blob) = found.ok_or_else(no_such_file)?;
+    match version.action {
+        Action::Upload => {
+            let reader = caller.cloned();
+            Ok(Found::File(Box::new(FoundFile { grant, reader, version, blob })))
+        }
+        Action::Hide => Ok(Found::Marker(Box::new(version))),
+        Action::Start => Err(no_such_file().into()),
+    }
 }
 
 /// Finds a version by its id.

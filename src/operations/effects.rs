@@ -165,6 +165,24 @@ pub(crate) fn add_part(
     count_stored(tx, bucket, (0, grown), moment)
 }
 
+/// Removes the parts of a large file that are not among the chosen ones. Both lists are in the order
+/// of their numbers.
+pub(crate) fn drop_parts(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &FileVersion,
+    (all, chosen): (&[Part], &[Part]),
+    moment: Moment,
+) -> Result<(), Abort> {
+    let mut bytes = 0;
+    for part in all {
+        if chosen.binary_search_by_key(&part.number, |one| one.number).is_err() {
+            bytes += parts::remove_part(tx, version.number, part.number, moment.now)?;
+        }
+    }
+    count_stored(tx, bucket, (0, -bytes), moment)
+}
+
 /// Counts what comes to a bucket or goes from it, and refuses what is too much for its account.
 fn count_stored(
     tx: &mut dyn Tx,

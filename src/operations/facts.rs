@@ -29,10 +29,18 @@ impl<T> Clone for Known<T> {
     }
 }
 
+/// A key that signs requests.
+pub(crate) struct SigningKey {
+    pub(crate) key: Arc<Key>,
+    pub(crate) sealed_secret: Vec<u8>,
+}
+
 #[derive(Default)]
 struct Entries {
     epoch: u64,
     keys: HashMap<KeyId, Known<Key>>,
+    /// Keys that sign requests, with their secrets as they are sealed.
+    signing_keys: HashMap<KeyId, Known<SigningKey>>,
     buckets: HashMap<BucketId, Known<Bucket>>,
     bucket_names: HashMap<String, Known<Bucket>>,
     caps: HashMap<AccountId, Known<Caps>>,
@@ -40,7 +48,8 @@ struct Entries {
 
 impl Entries {
     fn len(&self) -> usize {
-        self.keys.len() + self.buckets.len() + self.bucket_names.len() + self.caps.len()
+        let keys = self.keys.len() + self.signing_keys.len();
+        keys + self.buckets.len() + self.bucket_names.len() + self.caps.len()
     }
 }
 
@@ -56,6 +65,28 @@ impl Facts {
             |tx| Ok(keys::find_key(tx, id)?.map(|stored| stored.key)),
             |entries, known| {
                 entries.keys.insert(id.clone(), known);
+            },
+        )
+    }
+
+    /// A key with its sealed secret, for whoever has to know the secret for each request.
+    pub(crate) fn signing_key(
+        &self,
+        catalog: &Catalog,
+        id: &KeyId,
+    ) -> Result<Option<Known<SigningKey>>, Abort> {
+        self.look_up(
+            catalog,
+            |entries| entries.signing_keys.get(id).cloned(),
+            |tx| {
+                let stored = keys::find_key(tx, id)?;
+                Ok(stored.map(|stored| SigningKey {
+                    key: Arc::new(stored.key),
+                    sealed_secret: stored.sealed_secret,
+                }))
+            },
+            |entries, known| {
+                entries.signing_keys.insert(id.clone(), known);
             },
         )
     }

@@ -9,11 +9,12 @@ use crate::domain::capability::Capability;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, HIDE_CONTENT_TYPE};
-use crate::domain::ids::{ClaimedFileId, FileNumber};
+use crate::domain::ids::{BucketId, ClaimedFileId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{
-    Code, file_not_present, invalid_file_id, no_such_bucket, no_such_file_id, refuse, unauthorized,
+    Code, file_not_present, invalid_file_id, no_such_bucket, no_such_file, no_such_file_id, refuse,
+    unauthorized,
 };
 use crate::operations::App;
 use crate::operations::authorize::{bucket_of_caller, fence, parse_bucket_id};
@@ -69,6 +70,27 @@ pub(crate) async fn hide_file(
         return Err(unauthorized().into());
     }
     let name = FileName::parse(file_name)?;
+    put_marker(app, caller, id, name, Over::File).await
+}
+
+/// What a hide marker may be put over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// A file that shows.
+    File,
+    /// Anything, be it hidden already or nothing at all.
+    Anything,
+}
+
+/// Puts a hide marker in front of a name.
+pub(crate) async fn put_marker(
+    app: &App,
+    caller: &Caller,
+    id: BucketId,
+    name: FileName,
+    over: Over,
+) -> Result<FileVersion, Error> {
+    caller.require_bucket(Capability::WriteFiles, id)?;
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name.as_str())?;
     let moment = Moment::of(app);
@@ -78,7 +100,7 @@ pub(crate) async fn hide_file(
         .write("hide_file", move |tx| {
             let bucket = buckets::find_by_id(tx, grant.bucket.id)?
                 .ok_or_else(|| no_such_bucket(&grant.bucket.id))?;
-            hide(tx, &bucket, &name, number, Cause::Hide, moment)
+            hide(tx, &bucket, &name, number, (Cause::Hide, over), moment)
         })
         .await?;
     effects::announce(app, aftermath);
@@ -91,17 +113,21 @@ pub(crate) fn hide(
     bucket: &Bucket,
     name: &FileName,
     number: FileNumber,
-    cause: Cause,
+    (cause, over): (Cause, Over),
     moment: Moment,
 ) -> Result<(FileVersion, Aftermath), Abort> {
     let newest = files::newest(tx, bucket.number, name.as_str())?;
-    let Some(place) = newest.finished else {
-        let text = format!("File not present: {}", name.as_str());
-        return Err(refuse(Code::NoSuchFile, text).into());
-    };
-    if place.action == Action::Hide {
-        let text = format!("File already hidden: {}", name.as_str());
-        return Err(refuse(Code::AlreadyHidden, text).into());
+    match newest.finished {
+        _ if over == Over::Anything => {}
+        None => {
+            let text = format!("File not present: {}", name.as_str());
+            return Err(refuse(Code::NoSuchFile, text).into());
+        }
+        Some(place) if place.action == Action::Hide => {
+            let text = format!("File already hidden: {}", name.as_str());
+            return Err(refuse(Code::AlreadyHidden, text).into());
+        }
+        Some(_) => {}
     }
     let mut marker = FileVersion {
         bucket: bucket.id,
@@ -126,14 +152,14 @@ pub(crate) fn hide(
     Ok((marker, aftermath))
 }
 
-/// Deletes one version. Its bytes go when nothing shows them any more.
+/// Deletes one version and answers what it was. Its bytes go when nothing shows them any more.
 pub(crate) async fn delete_version(
     app: &App,
     caller: &Caller,
     file_name: &str,
     file_id: &str,
     bypass_governance: bool,
-) -> Result<(), Error> {
+) -> Result<Action, Error> {
     caller.require(Capability::DeleteFiles)?;
     if bypass_governance {
         caller.require(Capability::BypassGovernance)?;
@@ -152,7 +178,7 @@ pub(crate) async fn delete_version(
     let fence = fence(app, caller, grant.bucket.id)?.ok_or_else(|| absent.clone())?;
     let moment = Moment::of(app);
     let file_name = file_name.to_owned();
-    let aftermath = app
+    let (action, aftermath) = app
         .catalog
         .write("delete_file_version", move |tx| {
             let reread = fence.reread(tx, moment.now)?;
@@ -164,10 +190,35 @@ pub(crate) async fn delete_version(
                 Action::Start => Cause::Cancel,
                 Action::Upload | Action::Hide => Cause::Delete,
             };
-            effects::remove(tx, bucket, &version, cause, moment, bypass_governance)
+            let aftermath =
+                effects::remove(tx, bucket, &version, cause, moment, bypass_governance)?;
+            Ok((version.action, aftermath))
         })
         .await?;
     effects::announce(app, aftermath);
     app.wake.sweep.notify_one();
-    Ok(())
+    Ok(action)
+}
+
+/// The version that a name shows, or the one of it that `version_id` names, for a caller with
+/// `capability`.
+pub(crate) fn find_named(
+    app: &App,
+    caller: &Caller,
+    capability: Capability,
+    bucket: &Arc<Bucket>,
+    name: &str,
+    version_id: Option<&str>,
+) -> Result<FileVersion, Error> {
+    let grant = Grant::for_name(&caller.key, capability, Arc::clone(bucket), name)?;
+    let claimed = version_id
+        .map(|id| ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id)))
+        .transpose()?;
+    let bucket = &grant.bucket;
+    let found = app.catalog.read(|tx| match &claimed {
+        Some(claimed) => find_claimed(tx, bucket, claimed),
+        None => Ok(files::find_head(tx, (bucket.number, bucket.id), name)?),
+    })?;
+    let found = found.filter(|found| found.name.as_str() == name && found.action != Action::Start);
+    Ok(found.ok_or_else(no_such_file)?)
 }

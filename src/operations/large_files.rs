@@ -13,21 +13,25 @@ use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
 use crate::domain::blob::Piece;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
+use crate::domain::checksum::{Checksum, KeptChecksum};
 use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BlobId, ClaimedFileId, FileId};
-use crate::domain::large_file::{Part, PartNumber, PartSizes, check_parts, parts_digest};
+use crate::domain::large_file::{
+    Part, PartNumber, PartSizes, SizesOfParts, check_parts, chosen_parts, parts_digest,
+};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::range::ByteRange;
 use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, invalid_file_id, no_such_bucket, refuse, shorten,
-    token_in_use, unauthorized,
+    unauthorized,
 };
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{
-    Fence, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of, parse_bucket_id,
+    Fence, Turn, bucket_of_caller, caller_with_key, fence, fits_url, living, mark_of,
+    parse_bucket_id,
 };
 use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{encryption_of, sealing_of_part};
@@ -36,14 +40,14 @@ use crate::operations::files::find_claimed;
 use crate::operations::list::{Entry, Page};
 use crate::operations::locks;
 use crate::operations::upload::{
-    Announced, BodyFault, check_metadata, custom_time, receive, show_new,
+    Announced, BodyFault, OnlyIf, check_metadata, custom_time, receive, show_new,
 };
 use crate::operations::usage::{check_room, count_uploaded};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
 /// of. Nobody is told which.
 fn not_unfinished(id: &str) -> Refusal {
-    bad_request(format!("No active upload for: {}", shorten(id)))
+    refuse(Code::NoActiveUpload, format!("No active upload for: {}", shorten(id)))
 }
 
 /// A large file about to be begun.
@@ -58,6 +62,8 @@ pub(crate) struct NewLargeFile {
     pub(crate) custom_time: Option<String>,
     /// Holds from the moment the file is finished.
     pub(crate) lock: FileLock,
+    /// The one that the parts are to make.
+    pub(crate) checksum: Option<KeptChecksum>,
 }
 
 /// Begins a large file: a version that no name shows until it is finished.
@@ -109,6 +115,9 @@ pub(crate) async fn start(
                 encryption: encryption.clone(),
             };
             let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
+            if wanted.checksum.is_some() {
+                files::set_checksum(tx, version.number, wanted.checksum.as_ref())?;
+            }
             Ok((version, aftermath))
         })
         .await?;
@@ -190,15 +199,20 @@ pub(crate) fn part_pair(app: &App, caller: &Caller, file_id: &str) -> Result<Par
     Ok(PartPair { file, token, mark: mark_of(&claims.nonce) })
 }
 
-/// What a part token proves.
+/// What lets a caller send a part: a part token, or a request that is signed itself.
 #[derive(Clone, Debug)]
 pub(crate) struct PartTicket {
     pub(crate) unfinished: Unfinished,
-    nonce: String,
-    token: String,
+    /// The part token, which serves one part at a time.
+    turn: Option<Turn>,
 }
 
 impl PartTicket {
+    /// The ticket of a caller who signs each request.
+    pub(crate) fn of_caller(unfinished: Unfinished) -> Self {
+        Self { unfinished, turn: None }
+    }
+
     /// The account whose file it is.
     pub(crate) fn account(&self) -> AccountId {
         self.unfinished.fence.bucket.account
@@ -219,7 +233,7 @@ pub(crate) fn part_ticket(
     let Claims { key, nonce, .. } = claims;
     let caller = caller_with_key(app, &key)?;
     let unfinished = unfinished(app, &caller, url_file, Capability::WriteFiles)?;
-    Ok(PartTicket { unfinished, nonce, token: token.to_owned() })
+    Ok(PartTicket { unfinished, turn: Some(Turn { nonce, token: token.to_owned() }) })
 }
 
 /// Stores one part. An earlier one of the same number is replaced.
@@ -234,17 +248,31 @@ pub(crate) async fn upload_part<B>(
 where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
+    upload_checked_part(app, ticket, number, announced, asked, (body, || None)).await
+}
+
+/// As [`upload_part`], of content whose checksum is known once the body has ended.
+pub(crate) async fn upload_checked_part<B>(
+    app: &App,
+    ticket: PartTicket,
+    number: PartNumber,
+    announced: Announced,
+    asked: AskedEncryption,
+    (body, checksum): (B, impl FnOnce() -> Option<Checksum>),
+) -> Result<(FileVersion, Part), Error>
+where
+    B: Stream<Item = Result<Bytes, BodyFault>>,
+{
     if announced.content_bytes()? == 0 {
         return Err(bad_request("a part must have at least one byte").into());
     }
     let sealing = sealing_of_part(&ticket.unfinished.version.encryption, asked)?;
-    let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
-        return Err(token_in_use(&ticket.token).into());
-    };
+    let _turn = ticket.turn.as_ref().map(|turn| turn.take(app)).transpose()?;
     let account = ticket.account();
     let unfinished = ticket.unfinished;
     check_room(app, account, announced.content_bytes()?)?;
     let received = receive(app, announced, &sealing, body).await?;
+    let checksum = checksum();
     let moment = Moment::of(app);
     let in_store = received.blob.stored_id();
     let stored = show_new(app, "upload_part", in_store, move |tx| {
@@ -257,6 +285,7 @@ where
             size: received.blob.size,
             sha1: received.sha1,
             md5: received.md5,
+            checksum: checksum.clone(),
             uploaded_at: moment.now,
         };
         effects::add_part(tx, bucket, &version, &part, moment)?;
@@ -391,12 +420,21 @@ pub(crate) async fn list_unfinished(
     Ok(page)
 }
 
+/// What the uploader says the parts of a large file are.
+#[derive(Clone, Debug)]
+pub(crate) enum NamedParts {
+    /// The SHA-1s of all of them, in order.
+    Sha1s(Vec<String>),
+    /// Numbers and tags of those that are to be in it, in order.
+    Tags(Vec<(i64, String)>, OnlyIf),
+}
+
 /// Makes an upload of an unfinished large file. Exactly one of several callers succeeds.
 pub(crate) async fn finish(
     app: &App,
     caller: &Caller,
     file_id: &str,
-    sha1s: Vec<String>,
+    named: NamedParts,
 ) -> Result<FileVersion, Error> {
     let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
     let moment = Moment::of(app);
@@ -404,7 +442,7 @@ pub(crate) async fn finish(
     let (version, aftermath) = app
         .catalog
         .write("finish_large_file", move |tx| {
-            complete(tx, &unfinished, blob, &sha1s, sizes, moment)
+            complete(tx, &unfinished, blob, &named, sizes, moment)
         })
         .await?;
     effects::announce_upload(app, &version, aftermath);
@@ -415,14 +453,22 @@ fn complete(
     tx: &mut dyn Tx,
     unfinished: &Unfinished,
     blob: BlobId,
-    sha1s: &[String],
+    named: &NamedParts,
     sizes: PartSizes,
     moment: Moment,
 ) -> Result<(FileVersion, Aftermath), Abort> {
     let (reread, mut version) = unfinished.reread(tx, moment)?;
     let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-    let all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
-    check_parts(&all, sha1s, sizes)?;
+    let mut all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
+    match named {
+        NamedParts::Sha1s(sha1s) => check_parts(&all, sha1s, sizes)?,
+        NamedParts::Tags(tags, only_if) => {
+            only_if.check(tx, bucket, version.name.as_str())?;
+            let chosen = chosen_parts(&all, tags, sizes)?;
+            effects::drop_parts(tx, bucket, &version, (&all, &chosen), moment)?;
+            all = chosen;
+        }
+    }
     let pieces = take_over(tx, &all, moment.now)?;
     parts::forget_parts(tx, version.number)?;
     version.size = blob_refs::insert_pieces(tx, blob, &mut pieces.into_iter())?;
@@ -431,6 +477,11 @@ fn complete(
     version.action = Action::Upload;
     let newest = files::newest(tx, bucket.number, version.name.as_str())?;
     let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
+    files::set_part_sizes(tx, version.number, &SizesOfParts::of(&all))?;
+    if let Some(wanted) = files::find_checksum(tx, version.number)? {
+        let parts = all.iter().map(|part| (part.checksum.as_ref(), part.size));
+        files::set_checksum(tx, version.number, wanted.over_parts(parts).as_ref())?;
+    }
     Ok((version, aftermath))
 }
 

@@ -23,7 +23,7 @@ use crate::operations::accounts::Operator;
 use crate::operations::buckets::bucket_named;
 use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::error::Error;
-use crate::operations::files::hide;
+use crate::operations::files::{Over, hide};
 
 /// Versions looked at in one page.
 const PAGE: usize = 1000;
@@ -260,7 +260,10 @@ fn act_on(
         return Ok(None);
     }
     let aftermath = match act {
-        Act::Hide => hide(tx, &bucket, &version.name, marker, Cause::LifecycleHide, moment)?.1,
+        Act::Hide => {
+            let why = (Cause::LifecycleHide, Over::File);
+            hide(tx, &bucket, &version.name, marker, why, moment)?.1
+        }
         Act::Delete => {
             effects::remove(tx, &bucket, &version, Cause::LifecycleDelete, moment, false)?
         }

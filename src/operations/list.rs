@@ -5,8 +5,8 @@ use crate::catalog::files::{self, Start};
 use crate::catalog::{Abort, Tx};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
-use crate::domain::file::FileVersion;
-use crate::domain::ids::{ClaimedFileId, FileId};
+use crate::domain::file::{Action, FileVersion};
+use crate::domain::ids::{ClaimedFileId, FileId, FileNumber};
 use crate::domain::names::successor;
 use crate::domain::refusal::{Code, Refusal, bad_request, invalid_file_id, refuse, unauthorized};
 use crate::operations::App;
@@ -33,6 +33,9 @@ pub(crate) struct ListQuery {
     pub(crate) max_count: Option<i64>,
     pub(crate) prefix: String,
     pub(crate) delimiter: Option<String>,
+    /// Only for versions: begins behind the version that the start names, or behind all versions of
+    /// the name, and passes over unfinished large files.
+    pub(crate) as_s3: bool,
 }
 
 /// One line of a listing.
@@ -50,6 +53,8 @@ pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
     pub(crate) next_name: Option<String>,
     pub(crate) next_id: Option<FileId>,
+    /// The first entry is not the newest of its name.
+    pub(crate) begins_inside_a_name: bool,
 }
 
 /// Checks a page size; 0 asks for the default.
@@ -113,11 +118,20 @@ pub(crate) async fn list_versions(
     let page = app
         .catalog
         .scan(move |tx| {
-            let start = version_start(tx, &grant.bucket, &query, claimed.as_ref())?;
-            Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
-                let bucket = &grant.bucket;
-                Ok(files::walk_versions(tx, (bucket.number, bucket.id), start, each)?)
-            })
+            let bucket = &grant.bucket;
+            let start = version_start(tx, bucket, &query, claimed.as_ref())?;
+            let place = (bucket.number, bucket.id);
+            let mut page = Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
+                Ok(files::walk_versions(tx, place, start, &mut |version| {
+                    (query.as_s3 && version.action == Action::Start) || each(version)
+                })?)
+            })?;
+            if let Some(Entry::File(first)) = page.entries.first() {
+                let newest = files::newest(tx, bucket.number, first.name.as_str())?.finished;
+                page.begins_inside_a_name =
+                    newest.is_some_and(|newest| (newest.upload_at, newest.origin) != first.place());
+            }
+            Ok(page)
         })
         .await?;
     Ok(page)
@@ -131,14 +145,81 @@ fn version_start(
     query: &ListQuery,
     claimed: Option<&ClaimedFileId>,
 ) -> Result<Start, Abort> {
-    let name = query.start_name.clone().unwrap_or_default();
-    let Some(claimed) = claimed else { return Ok(Start::Name(name)) };
+    let mut name = query.start_name.clone().unwrap_or_default();
+    let Some(claimed) = claimed else {
+        if query.as_s3 && query.start_name.is_some() {
+            name = behind(&name, &query.prefix, query.delimiter.as_deref());
+        }
+        return Ok(Start::Name(name));
+    };
     let stored = find_claimed(tx, bucket, claimed)?;
     let (upload_at, origin) = match stored {
         Some(version) => (version.upload_at, version.origin),
         None => (claimed.upload_at, claimed.number),
     };
+    // Of equal times the greater origin comes first.
+    let origin = if query.as_s3 { FileNumber(origin.0.saturating_sub(1)) } else { origin };
     Ok(Start::Version { name, upload_at, origin })
+}
+
+/// Where a listing goes on behind a name, or behind a folder when the name is exactly one.
+pub(crate) fn behind(name: &str, prefix: &str, delimiter: Option<&str>) -> String {
+    let folder = delimiter.and_then(|delimiter| folder_of(name, prefix, delimiter));
+    let behind_folder = folder.filter(|folder| *folder == name).and_then(successor);
+    // No name holds control characters, so nothing lies between.
+    behind_folder.unwrap_or_else(|| format!("{name}\u{1}"))
+}
+
+/// The folder below `prefix` in which a name is, if it is in one.
+fn folder_of<'n>(name: &'n str, prefix: &str, delimiter: &str) -> Option<&'n str> {
+    let (inside, _) = name.strip_prefix(prefix)?.split_once(delimiter)?;
+    name.get(..prefix.len() + inside.len() + delimiter.len())
+}
+
+/// Unfinished large files with folders and pages, the oldest first within a name. Behind
+/// `start_name`, or behind the one of that name that `start_id` names.
+pub(crate) async fn list_unfinished(
+    app: &App,
+    caller: &Caller,
+    query: ListQuery,
+) -> Result<Page, Error> {
+    let grant = grant(app, caller, &query)?;
+    let size = page_size(query.max_count)?;
+    let claimed = match (&query.start_id, &query.start_name) {
+        (Some(id), Some(_)) => Some(ClaimedFileId::parse(id).ok_or_else(|| invalid_file_id(id))?),
+        _ => None,
+    };
+    let page = app
+        .catalog
+        .scan(move |tx| {
+            let bucket = &grant.bucket;
+            let place = (bucket.number, bucket.id);
+            let start = match (&query.start_name, &claimed) {
+                (None, _) => Start::Name(String::new()),
+                (Some(name), None) => {
+                    Start::Name(behind(name, &query.prefix, query.delimiter.as_deref()))
+                }
+                (Some(name), Some(claimed)) => {
+                    let stored = find_claimed(tx, bucket, claimed)?;
+                    let (upload_at, origin) = stored
+                        .map_or((claimed.upload_at, claimed.number), |version| version.place());
+                    // Of equal times the smaller origin comes first here.
+                    let origin = FileNumber(origin.0.saturating_add(1));
+                    Start::Version { name: name.clone(), upload_at, origin }
+                }
+            };
+            Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
+                let (from, at) = match start {
+                    Start::Name(name) => (name, None),
+                    Start::Version { name, upload_at, origin } => {
+                        (name, Some((*upload_at, *origin)))
+                    }
+                };
+                Ok(files::walk_unfinished(tx, place, from, at, each)?)
+            })
+        })
+        .await?;
+    Ok(page)
 }
 
 type Walk<'w> =
@@ -199,13 +280,6 @@ impl<'q> Folder<'q> {
         if name.as_str() < self.prefix { Start::Name(self.prefix.to_owned()) } else { start }
     }
 
-    fn folder_of(&self, name: &str) -> Option<String> {
-        let rest = name.strip_prefix(self.prefix)?;
-        let (inside, _) = rest.split_once(self.delimiter?)?;
-        let length = self.prefix.len() + inside.len() + self.delimiter?.len();
-        name.get(..length).map(str::to_owned)
-    }
-
     fn take(&mut self, version: FileVersion) -> Step {
         let name = version.name.as_str();
         if !name.starts_with(self.prefix) {
@@ -226,11 +300,105 @@ impl<'q> Folder<'q> {
             return Step::End;
         }
         self.passed_over = 0;
-        self.current = self.folder_of(name);
+        self.current = self
+            .delimiter
+            .and_then(|delimiter| folder_of(name, self.prefix, delimiter))
+            .map(str::to_owned);
         self.page.entries.push(match &self.current {
             Some(folder) => Entry::Folder(folder.clone()),
             None => Entry::File(version),
         });
         Step::On
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Error;
+    use crate::catalog::tx::{Row, Value};
+    use crate::domain::digest::Md5Digest;
+    use crate::domain::encryption::Encryption;
+    use crate::domain::file::{ContentSha1, FileInfo};
+    use crate::domain::ids::BucketId;
+    use crate::domain::lock::FileLock;
+    use crate::domain::names::FileName;
+    use crate::domain::time::Millis;
+
+    /// Nothing is asked of it: the rows come from the walk.
+    struct NoTx;
+
+    impl Tx for NoTx {
+        fn execute(&mut self, _: &'static str, _: &[Value<'_>]) -> Result<usize, Error> {
+            Err(Error::Closed)
+        }
+
+        fn query(
+            &mut self,
+            _: &'static str,
+            _: &[Value<'_>],
+            _: &mut dyn FnMut(&dyn Row) -> Result<bool, Error>,
+        ) -> Result<(), Error> {
+            Err(Error::Closed)
+        }
+
+        fn note_config_change(&mut self) {}
+    }
+
+    fn version(name: &str) -> FileVersion {
+        FileVersion {
+            bucket: BucketId::from_bytes([1; 12]),
+            number: FileNumber(1),
+            name: FileName::stored(name.to_owned()),
+            action: Action::Upload,
+            upload_at: Millis(0),
+            origin: FileNumber(1),
+            written_at: Millis(0),
+            size: 0,
+            sha1: ContentSha1::None,
+            md5: Some(Md5Digest::OF_NOTHING),
+            parts: None,
+            content_type: String::new(),
+            info: FileInfo::default(),
+            blob: None,
+            replication: None,
+            lock: FileLock::default(),
+            encryption: Encryption::None,
+        }
+    }
+
+    #[test]
+    fn s3_125_a_folder_of_a_hundred_thousand_names_costs_a_few_rows() {
+        let names: Vec<String> = (0..100_000)
+            .map(|at| format!("{:02}/{at:06}", at % 10))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let query = ListQuery { delimiter: Some("/".to_owned()), ..ListQuery::default() };
+        let mut rows = 0_usize;
+        let page = Folder::new(&query, 1000)
+            .list(&mut NoTx, Start::Name(String::new()), &mut |_, start, each| {
+                let Start::Name(from) = start else { return Ok(()) };
+                let from = names.partition_point(|name| name < from);
+                for name in names.iter().skip(from) {
+                    rows += 1;
+                    if !each(version(name)) {
+                        break;
+                    }
+                }
+                Ok(())
+            })
+            .expect("rows only");
+        assert_eq!(page.entries.len(), 10);
+        assert!(rows < 10 * 20, "{rows} rows for 10 folders");
+    }
+
+    #[test]
+    fn s3_123_listings_go_on_behind_a_name_or_a_whole_folder() {
+        assert_eq!(behind("a", "", None), "a\u{1}");
+        assert_eq!(behind("a/", "", Some("/")), "a0");
+        assert_eq!(behind("a/b", "", Some("/")), "a/b\u{1}");
+        assert_eq!(behind("a/b/", "a/", Some("/")), "a/b0");
+        assert_eq!(behind("a/", "", None), "a/\u{1}");
     }
 }

@@ -28,6 +28,7 @@ pub(crate) mod notifications;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
 pub(crate) mod reset;
+pub(crate) mod signatures;
 pub(crate) mod test_mode;
 pub(crate) mod upload;
 pub(crate) mod upload_slots;
@@ -54,6 +55,7 @@ use crate::metrics::Metrics;
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::facts::Facts;
 use crate::operations::replication_jobs::JobCounts;
+use crate::operations::signatures::SignaturePolicy;
 use crate::operations::test_mode::Strikes;
 use crate::operations::upload_slots::UploadSlots;
 use crate::operations::usage::Usage;
@@ -106,6 +108,7 @@ pub(crate) struct Policy {
     pub(crate) part_sizes: PartSizes,
     /// Of new buckets that ask for nothing, and of those that are set back.
     pub(crate) default_encryption: DefaultEncryption,
+    pub(crate) signatures: SignaturePolicy,
     /// Content up to this size is kept in the catalog, in bytes.
     pub(crate) inline_max: u64,
     /// Where event notifications may go.

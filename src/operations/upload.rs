@@ -10,6 +10,7 @@ use crate::catalog::blob_refs::{self, NewBlob};
 use crate::catalog::{Abort, Tx, files};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
+use crate::domain::checksum::{Checksum, KeptChecksum};
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::{AskedEncryption, Encryption, Sealing};
 use crate::domain::file::{
@@ -18,7 +19,7 @@ use crate::domain::file::{
 use crate::domain::ids::{BlobId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
-use crate::domain::refusal::{Code, Refusal, bad_request, refuse, shorten, token_in_use};
+use crate::domain::refusal::{Code, Refusal, bad_request, precondition_failed, refuse, shorten};
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{Fence, UploadTicket};
@@ -51,6 +52,41 @@ pub(crate) struct NewFile {
     pub(crate) body: Announced,
     /// The upload time that the caller wants, as it was written.
     pub(crate) custom_time: Option<String>,
+    pub(crate) only_if: OnlyIf,
+}
+
+/// What a name must show for a write to happen.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) enum OnlyIf {
+    #[default]
+    Anyway,
+    /// Nothing.
+    Absent,
+    /// A file with one of these tags; None stands for any.
+    Tagged(Option<Vec<String>>),
+}
+
+impl OnlyIf {
+    /// Looks inside of the transaction that writes.
+    pub(crate) fn check(&self, tx: &mut dyn Tx, bucket: &Bucket, name: &str) -> Result<(), Abort> {
+        if *self == Self::Anyway {
+            return Ok(());
+        }
+        let shown = files::find_head(tx, (bucket.number, bucket.id), name)?;
+        match (self, shown) {
+            (Self::Anyway, _) | (Self::Absent, None) | (Self::Tagged(None), Some(_)) => Ok(()),
+            (Self::Tagged(_), None) => {
+                let text = "The specified key does not exist.";
+                Err(refuse(Code::NoSuchFile, text).into())
+            }
+            (Self::Tagged(Some(tags)), Some(shown))
+                if shown.etag().is_some_and(|tag| tags.contains(&tag)) =>
+            {
+                Ok(())
+            }
+            (Self::Absent | Self::Tagged(_), Some(_)) => Err(precondition_failed().into()),
+        }
+    }
 }
 
 /// A body about to be received.
@@ -59,6 +95,8 @@ pub(crate) struct Announced {
     /// Length of the body as the client announced it.
     pub(crate) body_bytes: u64,
     pub(crate) sha1: DeclaredSha1,
+    /// What the uploader says about the MD5, if anything.
+    pub(crate) md5: Option<Md5Digest>,
 }
 
 impl Announced {
@@ -72,7 +110,7 @@ impl Announced {
             DeclaredSha1::Is(_) | DeclaredSha1::Unknown => self.body_bytes,
         };
         if bytes > UPLOAD_BYTES_MAX {
-            return Err(bad_request(format!("file size too big: {bytes}")));
+            return Err(refuse(Code::UploadTooLarge, format!("file size too big: {bytes}")));
         }
         Ok(bytes)
     }
@@ -160,10 +198,22 @@ pub(crate) async fn upload<B>(
 where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
+    upload_checked(app, ticket, file, body, || None).await
+}
+
+/// As [`upload`], of content whose checksum is known once the body has ended.
+pub(crate) async fn upload_checked<B>(
+    app: &App,
+    ticket: &UploadTicket,
+    file: NewFile,
+    body: B,
+    checksum: impl FnOnce() -> Option<Checksum>,
+) -> Result<FileVersion, Error>
+where
+    B: Stream<Item = Result<Bytes, BodyFault>>,
+{
     check_upload(app, ticket, &file)?;
-    let Some(_slot) = app.upload_slots.take(&ticket.nonce) else {
-        return Err(token_in_use(&ticket.token).into());
-    };
+    let _turn = ticket.turn.as_ref().map(|turn| turn.take(app)).transpose()?;
     let account = ticket.fence.bucket.account;
     check_room(app, account, file.body.content_bytes()?)?;
     let default = ticket.fence.bucket.settings.encryption;
@@ -179,6 +229,7 @@ where
         custom_time,
         encryption,
         received,
+        checksum: checksum().map(|checksum| KeptChecksum::of_whole(&checksum)),
         file,
     };
     let (version, aftermath) = show_new(app, "upload", stored, move |tx| commit.run(tx)).await?;
@@ -228,6 +279,9 @@ where
     }
     let digests = intake.digests().await?;
     let sha1 = compare_sha1(announced.sha1, &trailer, digests.sha1)?;
+    if announced.md5.is_some_and(|wanted| wanted != digests.md5) {
+        return Err(refuse(Code::DigestMismatch, "MD5 did not match data received").into());
+    }
     // From here on the bytes go only when it is certain that no commit shows them: the caller may
     // hang up while it goes through.
     let blob = intake.finish(app, &digests).await?;
@@ -288,6 +342,7 @@ struct Commit {
     custom_time: Option<Millis>,
     encryption: Encryption,
     received: Received,
+    checksum: Option<KeptChecksum>,
     file: NewFile,
 }
 
@@ -295,6 +350,7 @@ impl Commit {
     fn run(&self, tx: &mut dyn Tx) -> Result<(FileVersion, Aftermath), Abort> {
         let reread = self.fence.reread(tx, self.moment.now)?;
         let bucket = reread.as_ref().unwrap_or(&self.fence.bucket);
+        self.file.only_if.check(tx, bucket, self.file.name.as_str())?;
         let newest = files::newest(tx, bucket.number, self.file.name.as_str())?;
         let mut version = FileVersion {
             bucket: bucket.id,
@@ -317,6 +373,9 @@ impl Commit {
         };
         blob_refs::insert_blob(tx, &self.received.blob)?;
         let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Upload, self.moment)?;
+        if self.checksum.is_some() {
+            files::set_checksum(tx, version.number, self.checksum.as_ref())?;
+        }
         Ok((version, aftermath))
     }
 }

@@ -38,7 +38,7 @@ use crate::operations::buckets::{BucketChange, NewBucket, create_bucket, update_
 use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::keys::{NewKey, create_key};
-use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, upload};
 use crate::replication::destination::faulty::{FaultPlan, Faulty};
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
@@ -321,8 +321,10 @@ impl TestHouse {
             body: Announced {
                 body_bytes: body.len() as u64,
                 sha1: DeclaredSha1::Is(hasher.finish().sha1),
+                md5: None,
             },
             custom_time: None,
+            only_if: OnlyIf::Anyway,
         };
         let chunk = Bytes::copy_from_slice(body);
         upload(&self.app, &ticket, file, stream::iter([Ok(chunk)])).await

@@ -6,12 +6,18 @@ import traceback
 
 import with_b2_cli
 import with_b2sdk
+import with_boto3
 import with_browser
 import with_encryption
 import with_large_files
 import with_npm
 import with_rclone
 import with_readme
+import with_s3_clients
+import with_s3_listing
+import with_s3_multipart
+import with_s3_settings
+import with_tls
 from kiln import Server
 
 SUITES = [
@@ -22,6 +28,12 @@ SUITES = [
     with_npm,
     with_rclone,
     with_browser,
+    with_boto3,
+    with_s3_listing,
+    with_s3_multipart,
+    with_s3_settings,
+    with_s3_clients,
+    with_tls,
     with_readme,
 ]
 

@@ -20,5 +20,7 @@ mod memory;
 mod native;
 mod pages;
 mod rights;
+mod s3;
 mod support;
 mod test_server;
+mod tls;

@@ -18,15 +18,19 @@ fn quoted(text: &str, sign: char) -> impl Iterator<Item = &str> {
     text.split(sign).skip(1).step_by(2)
 }
 
-/// Rows of `codes!`: the code and the status.
+/// Rows of `codes!`: the code and the status, each pair once.
 fn codes_of_source(source: &str) -> Vec<(String, String)> {
     let table = between(source, "\ncodes! {\n", "\n}");
-    let rows = table.lines().map(|row| {
+    let mut rows = Vec::new();
+    for row in table.lines() {
         let code = quoted(row, '"').next().unwrap();
         let status = row.rsplit(' ').next().unwrap().trim_end_matches(';');
-        (code.to_owned(), status.to_owned())
-    });
-    rows.collect()
+        let pair = (code.to_owned(), status.to_owned());
+        if !rows.contains(&pair) {
+            rows.push(pair);
+        }
+    }
+    rows
 }
 
 /// Rows of the page: the code and the status.

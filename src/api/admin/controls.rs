@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::native::fields::{Fields, parse_json};
 use crate::api::native::{find, json_answer, unwritable};
-use crate::api::{Http, TestControls};
+use crate::api::{Http, TestControls, s3};
 use crate::domain::refusal::{bad_request, calls_in_flight};
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
@@ -66,7 +66,12 @@ pub(crate) async fn perform(
 
 /// Plans answers of the data listener; the rule is the body.
 fn add_fault(controls: &TestControls, body: &[u8]) -> Result<Value, Error> {
-    Ok(controls.faults.add(parse_json(body)?, |name| find(name).is_some())?)
+    Ok(controls.faults.add(parse_json(body)?, is_operation)?)
+}
+
+/// Whether either API has an operation of this name.
+fn is_operation(name: &str) -> bool {
+    find(name).is_some() || s3::OPERATIONS.iter().any(|operation| operation.name == name)
 }
 
 /// Puts the server back to how it was after its first start. JSON calls in flight end before it,

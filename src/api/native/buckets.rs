@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::api::native::{Call, Reply, cors, encryption, lifecycle, locks, replication, reply};
-use crate::operations::buckets::{self, BucketChange, BucketFilter, NewBucket};
+use crate::operations::buckets::{self, BucketChange, BucketFilter, LoggingChange, NewBucket};
 
 pub(crate) async fn create(call: Call) -> Reply {
     let fields = &call.fields;
@@ -33,6 +33,8 @@ pub(crate) async fn update(call: Call) -> Reply {
         file_lock: locks::bucket_change(fields)?,
         encryption: encryption::default_in(fields)?,
         replication: replication::parse(fields, fields.has("replicationConfiguration"))?,
+        lifecycle_names: None,
+        logging: LoggingChange::Keep,
         if_revision_is: fields.opt_int("ifRevisionIs")?,
     };
     call.check_account()?;

@@ -108,20 +108,25 @@ pub(crate) fn preflight(
     };
     let opening =
         find_opening(&http.app, &place, what, origin, &headers)?.ok_or_else(cross_origin_denied)?;
+    Ok(allow(&opening, method, &headers))
+}
+
+/// The answer to a preflight that a rule lets through.
+pub(crate) fn allow(opening: &Opening, method: &str, headers: &[&str]) -> HttpResponse {
     let mut answer = HttpResponse::Ok().finish();
     let put = answer.headers_mut();
-    open(put, &opening);
+    open(put, opening);
     insert(put, ACCESS_CONTROL_ALLOW_METHODS, method);
     if !headers.is_empty() {
         insert(put, ACCESS_CONTROL_ALLOW_HEADERS, &headers.join(", "));
     }
     insert(put, ACCESS_CONTROL_MAX_AGE, &opening.max_age_s.to_string());
     insert(put, VARY, "Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
-    Ok(answer)
+    answer
 }
 
 /// The headers that a preflight asks for; None when something among them is no header.
-fn requested_headers(headers: &HeaderMap) -> Option<Vec<&str>> {
+pub(crate) fn requested_headers(headers: &HeaderMap) -> Option<Vec<&str>> {
     let mut names = Vec::new();
     for line in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         let listed = line.to_str().ok()?.split(',').map(str::trim);

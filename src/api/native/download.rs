@@ -143,16 +143,26 @@ async fn answer(
     id: RequestId,
 ) -> Result<HttpResponse, Error> {
     let is_head = request.method() == Method::HEAD;
+    let mut response = with_content(http, &download, is_head, id).await?;
+    write_headers(response.headers_mut(), &download);
+    Ok(response)
+}
+
+/// An answer with the bytes of a download, or with their length only.
+pub(crate) async fn with_content(
+    http: &web::Data<Http>,
+    download: &Download,
+    is_head: bool,
+    id: RequestId,
+) -> Result<HttpResponse, Error> {
     let status = if download.is_partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut response = HttpResponse::build(status);
     let length = download.range.len();
     if is_head {
         let nothing = stream::empty::<Result<Bytes, std::io::Error>>();
-        let mut head = response.body(SizedStream::new(length, nothing));
-        write_headers(head.headers_mut(), &download);
-        return Ok(head);
+        return Ok(response.body(SizedStream::new(length, nothing)));
     }
-    let mut response = match download.open(&http.app).await? {
+    Ok(match download.open(&http.app).await? {
         (Content::Inline(data), mut sending) => {
             sending.sent(data.len());
             response.body(data)
@@ -161,9 +171,7 @@ async fn answer(
             let bytes = bytes_of((reader, sending), Arc::clone(&http.app), id);
             response.body(SizedStream::new(length, Box::pin(bytes)))
         }
-    };
-    write_headers(response.headers_mut(), &download);
-    Ok(response)
+    })
 }
 
 /// The bytes of a reader, counted as they go. A damaged block ends the stream with an error before its last byte, and

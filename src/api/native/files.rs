@@ -37,6 +37,7 @@ fn query(call: &Call, with_ids: bool) -> Result<ListQuery, Refusal> {
         max_count: fields.opt_int("maxFileCount")?,
         prefix: owned("prefix")?.unwrap_or_default(),
         delimiter: owned("delimiter")?,
+        as_s3: false,
     })
 }
 

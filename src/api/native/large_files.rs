@@ -19,7 +19,9 @@ use crate::domain::refusal::{bad_auth_token, bad_request, missing_field};
 use crate::domain::usage::Class;
 use crate::operations::authorize::parse_bucket_id;
 use crate::operations::error::Error;
-use crate::operations::large_files::{self, NewLargeFile, UnfinishedQuery, part_ticket};
+use crate::operations::large_files::{
+    self, NamedParts, NewLargeFile, UnfinishedQuery, part_ticket,
+};
 use crate::operations::usage::admit_transactions;
 
 pub(crate) async fn start(call: Call) -> Reply {
@@ -40,7 +42,16 @@ pub(crate) async fn start(call: Call) -> Reply {
         AskedEncryption::Default | AskedEncryption::Managed => None,
     };
     let lock = locks::of_fields(fields)?;
-    let wanted = NewLargeFile { bucket, name, content_type, info, encryption, custom_time, lock };
+    let wanted = NewLargeFile {
+        bucket,
+        name,
+        content_type,
+        info,
+        encryption,
+        custom_time,
+        lock,
+        checksum: None,
+    };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
     Ok(call.reader().started(&started, key_md5).json())
 }
@@ -107,7 +118,7 @@ pub(crate) async fn finish(call: Call) -> Reply {
     let id = call.fields.text("fileId")?;
     let sha1s =
         call.fields.opt_texts("partSha1Array")?.ok_or_else(|| missing_field("partSha1Array"))?;
-    let file = large_files::finish(call.app(), &call.caller, id, sha1s).await?;
+    let file = large_files::finish(call.app(), &call.caller, id, NamedParts::Sha1s(sha1s)).await?;
     Ok(call.reader().file(&file, false).json())
 }
 

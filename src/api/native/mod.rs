@@ -491,7 +491,7 @@ async fn perform(
 }
 
 /// An answer that fails before its first byte: the client sees the connection end.
-fn disconnect() -> HttpResponse {
+pub(crate) fn disconnect() -> HttpResponse {
     let broken = stream::once(async { Err(io::Error::other("a fault rule ends the connection")) });
     HttpResponse::Ok().body(SizedStream::new(1, Box::pin(broken)))
 }
@@ -677,7 +677,7 @@ pub(crate) fn base_url(request: &HttpRequest, http: &Http) -> String {
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     match host.filter(|host| is_plain_host(host)) {
-        Some(host) => format!("http://{host}"),
+        Some(host) => format!("{}://{host}", http.settings.scheme),
         None => http.settings.endpoint.clone(),
     }
 }

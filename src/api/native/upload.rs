@@ -18,7 +18,7 @@ use crate::domain::refusal::{Refusal, bad_auth_token, bad_request, missing_field
 use crate::domain::usage::Class;
 use crate::operations::authorize::{retire_upload_url, upload_pair, upload_ticket};
 use crate::operations::error::Error;
-use crate::operations::upload::{Announced, DeclaredSha1, NewFile, check_upload, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload};
 use crate::operations::usage::admit_transactions;
 
 pub(crate) async fn upload_url(call: Call) -> Reply {
@@ -78,7 +78,8 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
     let custom_time = headers.get("X-Bz-Custom-Upload-Timestamp");
     let custom_time = custom_time.map(|time| String::from_utf8_lossy(time.as_bytes()).into_owned());
     let lock = locks::of_headers(headers)?;
-    Ok(NewFile { name, content_type, info, lock, encryption, body, custom_time })
+    let only_if = OnlyIf::Anyway;
+    Ok(NewFile { name, content_type, info, lock, encryption, body, custom_time, only_if })
 }
 
 /// What the headers of an upload say about the body.
@@ -96,7 +97,7 @@ pub(crate) fn announced(headers: &HeaderMap) -> Result<Announced, Refusal> {
         .ok_or_else(|| missing_header("Content-Length"))?
         .parse()
         .map_err(|_| bad_request("Bad Content-Length"))?;
-    Ok(Announced { body_bytes, sha1: declared_sha1(headers)? })
+    Ok(Announced { body_bytes, sha1: declared_sha1(headers)?, md5: None })
 }
 
 pub(crate) fn missing_header(name: &str) -> Refusal {

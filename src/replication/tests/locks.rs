@@ -65,7 +65,7 @@ fn target(version: &FileVersion) -> Target {
 
 async fn delete(house: &TestHouse, version: &FileVersion, bypass: bool) -> Result<(), Error> {
     let (name, id) = (version.name.as_str(), version.id().to_string());
-    delete_version(&house.app, &house.caller, name, &id, bypass).await
+    delete_version(&house.app, &house.caller, name, &id, bypass).await.map(|_| ())
 }
 
 #[track_caller]

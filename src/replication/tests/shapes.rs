@@ -26,7 +26,7 @@ use crate::operations::controls::EngineControls;
 use crate::operations::error::Error;
 use crate::operations::files::{delete_version, hide_file};
 use crate::operations::replication_jobs::{JobQuery, count_jobs, list_jobs, oldest_pending_ms};
-use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, upload};
 use crate::replication::destination::faulty::Fault;
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
@@ -531,8 +531,9 @@ async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they
         )
         .unwrap(),
         encryption: AskedEncryption::Default,
-        body: Announced { body_bytes: 3, sha1: DeclaredSha1::Unknown },
+        body: Announced { body_bytes: 3, sha1: DeclaredSha1::Unknown, md5: None },
         custom_time: None,
+        only_if: OnlyIf::Anyway,
     };
     let body = stream::iter([Ok(Bytes::from_static(b"abc"))]);
     let source = upload(&house.app, &ticket, file, body).await.unwrap();

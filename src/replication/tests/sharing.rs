@@ -23,9 +23,9 @@ use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::files::delete_version;
 use crate::operations::large_files::{
-    NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
+    NamedParts, NewLargeFile, cancel, finish, part_pair, part_ticket, start, upload_part,
 };
-use crate::operations::upload::{Announced, DeclaredSha1, NewFile, upload};
+use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, upload};
 use crate::replication::EngineOptions;
 use crate::testing::{DESTINATION_RIGHTS, SOURCE_RIGHTS, TestHouse, mapping, rule, rules};
 
@@ -54,6 +54,7 @@ async fn begin(
     encryption: AskedEncryption,
 ) -> FileVersion {
     let wanted = NewLargeFile {
+        checksum: None,
         bucket: bucket.to_string(),
         name: FileName::parse(name).unwrap(),
         content_type: "text/plain".to_owned(),
@@ -74,7 +75,8 @@ async fn send(
 ) -> Result<(), Error> {
     let pair = part_pair(&house.app, &house.caller, &file.id().to_string())?;
     let ticket = part_ticket(&house.app, &pair.token, &file.id().to_string(), &pair.mark)?;
-    let announced = Announced { body_bytes: body.len() as u64, sha1: DeclaredSha1::Unknown };
+    let announced =
+        Announced { body_bytes: body.len() as u64, sha1: DeclaredSha1::Unknown, md5: None };
     let body = stream::iter([Ok(Bytes::copy_from_slice(body))]);
     let number = PartNumber::new(number).unwrap();
     upload_part(&house.app, ticket, number, announced, asked, body).await.map(|_| ())
@@ -123,7 +125,8 @@ async fn complete(
     bodies: &BTreeMap<i64, Vec<u8>>,
 ) -> Result<FileVersion, Error> {
     let sha1s = bodies.values().map(|body| sha1(body)).collect();
-    finish(&house.app, &house.caller, &file.to_string(), sha1s).await
+    let named = NamedParts::Sha1s(sha1s);
+    finish(&house.app, &house.caller, &file.to_string(), named).await
 }
 
 async fn read(house: &TestHouse, id: FileId, range: Option<(usize, usize)>) -> Vec<u8> {
@@ -477,7 +480,8 @@ async fn f77_native_259_ten_thousand_parts_make_ten_gigabytes_that_are_read_and_
         house.app.catalog.read(|tx| Ok(parts::list_parts(tx, large.number, 9_990, 1000)?)).unwrap();
     assert_eq!(listed.len(), 11);
     let sha1s = vec![sha1(&body); 10_000];
-    let finished = finish(&house.app, &house.caller, &large.id().to_string(), sha1s).await.unwrap();
+    let named = NamedParts::Sha1s(sha1s);
+    let finished = finish(&house.app, &house.caller, &large.id().to_string(), named).await.unwrap();
     assert_eq!(finished.size, 10_000_000_000);
     assert_eq!(finished.parts.map(|parts| parts.count), Some(10_000));
     let border = read(&house, large.id(), Some((4_999_999_990, 5_000_000_010))).await;
@@ -508,7 +512,7 @@ async fn bytes_of_an_upload_that_its_commit_refuses_go_at_once() {
     let bytes = vec![5; STORED];
     let pair = upload_pair(&house.app, &house.caller, &bucket.to_string()).unwrap();
     let ticket = upload_ticket(&house.app, &pair.token, &bucket.to_string(), &pair.mark).unwrap();
-    let announced = Announced { body_bytes: STORED as u64, sha1: DeclaredSha1::Unknown };
+    let announced = Announced { body_bytes: STORED as u64, sha1: DeclaredSha1::Unknown, md5: None };
     let file = NewFile {
         name: FileName::parse("late").unwrap(),
         content_type: "text/plain".to_owned(),
@@ -517,6 +521,7 @@ async fn bytes_of_an_upload_that_its_commit_refuses_go_at_once() {
         encryption: PLAIN,
         body: announced,
         custom_time: None,
+        only_if: OnlyIf::Anyway,
     };
     let id = bucket.to_string();
     let gone = async { drop(delete_bucket(&house.app, &house.caller, &id).await.unwrap()) };
@@ -535,7 +540,7 @@ async fn bytes_of_a_part_that_comes_too_late_go_at_once_and_no_others() {
     let id = file.id().to_string();
     let pair = part_pair(&house.app, &house.caller, &id).unwrap();
     let ticket = part_ticket(&house.app, &pair.token, &id, &pair.mark).unwrap();
-    let announced = Announced { body_bytes: STORED as u64, sha1: DeclaredSha1::Unknown };
+    let announced = Announced { body_bytes: STORED as u64, sha1: DeclaredSha1::Unknown, md5: None };
     let gone = async { drop(cancel(&house.app, &house.caller, &id).await.unwrap()) };
     let number = PartNumber::new(1).unwrap();
     let body = body_after(gone, &bytes);

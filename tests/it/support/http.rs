@@ -39,25 +39,36 @@ impl Answer {
 }
 
 /// A connection that is kept open.
-pub(crate) struct Connection {
-    reader: BufReader<TcpStream>,
+pub(crate) struct Connection<S: Read + Write = TcpStream> {
+    reader: BufReader<S>,
+}
+
+/// A socket with the habits of all of ours; `address` is `host:port`.
+pub(crate) fn socket(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    Ok(stream)
 }
 
 impl Connection {
     /// `address` is `host:port`.
     pub(crate) fn open(address: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_mins(1)))?;
-        Ok(Self { reader: BufReader::with_capacity(256 * 1024, stream) })
-    }
-
-    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.reader.get_mut().write_all(bytes)
+        socket(address).map(Self::over)
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
         self.reader.get_ref()
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        Self { reader: BufReader::with_capacity(256 * 1024, stream) }
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)
     }
 
     /// Sends a request; Host and Content-Length are added unless they are given.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 pub(crate) mod http;
 pub(crate) mod inside;
 pub(crate) mod receiver;
+pub(crate) mod s3;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 /// How long anything may take that a test waits for.
 const WAIT_LIMIT: Duration = Duration::from_secs(20);

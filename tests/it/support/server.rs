@@ -73,8 +73,12 @@ impl Server {
 
     /// Asks the process to end and does not wait.
     pub(crate) fn ask_to_end(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits for the process to end and answers its exit code.
@@ -156,7 +160,8 @@ fn launch(data_dir: &Path, arguments: &[String], key: &str) -> (Child, String, S
         if let Ok(text) = std::fs::read(&ready_file) {
             let ready: Value = serde_json::from_slice(&text).unwrap();
             let address = |name: &str| {
-                ready[name].as_str().unwrap().strip_prefix("http://").unwrap().to_owned()
+                let (_scheme, address) = ready[name].as_str().unwrap().split_once("://").unwrap();
+                address.to_owned()
             };
             return Some((address("endpoint"), address("adminEndpoint")));
         }

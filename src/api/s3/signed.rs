@@ -1,0 +1,137 @@
+//! Who sent an S3 request, and what a request without a right signature is answered.
+
+use actix_web::HttpRequest;
+
+use crate::api::Http;
+use crate::api::s3::chunked::refuse_checksums;
+use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
+use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
+use crate::operations::signatures::{self, Authentic, NotAuthentic};
+
+/// Checks the signature of a request.
+pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authentic, S3Error> {
+    let headers = request.headers().iter();
+    let mut headers: Vec<(&str, &[u8])> =
+        headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let uri = request.uri();
+    if let Some(authority) = uri.authority() {
+        let authority = authority.as_str().as_bytes();
+        let host = headers.iter().find(|(name, _)| *name == "host").map(|(_, host)| *host);
+        match host {
+            // HTTP/2 names the host in the address.
+            None => headers.push(("host", authority)),
+            Some(host) if host.eq_ignore_ascii_case(authority) => {}
+            Some(_) => return Err(refusal(&BadSignature::TwoHosts).into()),
+        }
+    }
+    let signed = Request {
+        method: request.method().as_str(),
+        path: uri.path(),
+        query: uri.query().unwrap_or_default(),
+        headers: &headers,
+    };
+    let authentic = signatures::authenticate(&http.app, &signed)?;
+    if http.settings.refuse_checksums {
+        refuse_checksums(request.headers())?;
+    }
+    Ok(authentic)
+}
+
+impl From<NotAuthentic> for S3Error {
+    fn from(error: NotAuthentic) -> Self {
+        match error {
+            NotAuthentic::Signature(bad) => refusal(&bad).into(),
+            NotAuthentic::MalformedKeyId => {
+                s3_refuse(403, "InvalidAccessKeyId", "Malformed Access Key Id").into()
+            }
+            NotAuthentic::UnknownKey(id) => {
+                s3_refuse(403, "InvalidAccessKeyId", format!("The key '{id}' is not valid")).into()
+            }
+            NotAuthentic::KeyExpired => {
+                s3_refuse(403, "AccessDenied", "The application key has expired").into()
+            }
+            NotAuthentic::Failed(error) => error.into(),
+        }
+    }
+}
+
+/// What is said of a signature that is not taken.
+fn refusal(bad: &BadSignature) -> S3Refusal {
+    let denied = |message| s3_refuse(403, "AccessDenied", message);
+    let invalid = |message| s3_refuse(400, "InvalidRequest", message);
+    match bad {
+        BadSignature::Ambiguous => s3_refuse(
+            400,
+            "InvalidArgument",
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature \
+             query string parameter or the Authorization header should be specified",
+        ),
+        BadSignature::TwoHosts => {
+            invalid("The address and the Host header of the request name different hosts")
+        }
+        BadSignature::OtherMechanism => invalid(
+            "The authorization mechanism you have provided is not supported. Please use \
+             AWS4-HMAC-SHA256.",
+        ),
+        BadSignature::Malformed { place, what } => malformed(*place, what),
+        BadSignature::WrongRegion { place, given, wanted } => {
+            malformed(*place, &format!("the region '{given}' is wrong; expecting '{wanted}'"))
+                .with("Region", wanted)
+        }
+        BadSignature::ExpiresOutOfRange => s3_refuse(
+            403,
+            "AuthorizationQueryParametersError",
+            "X-Amz-Expires must be a number of seconds from 1 to 604800",
+        ),
+        BadSignature::NoPayloadHash => {
+            invalid("Missing required header for this request: x-amz-content-sha256")
+        }
+        BadSignature::UnknownPayloadHash => invalid(
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, \
+             STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, \
+             STREAMING-UNSIGNED-PAYLOAD-TRAILER, or a valid sha256 value.",
+        ),
+        BadSignature::ChunksToSignedAddress => {
+            denied("Bodies in aws-chunked form cannot be sent to a presigned address")
+        }
+        BadSignature::NoDate => {
+            denied("AWS authentication requires a valid Date or x-amz-date header")
+        }
+        BadSignature::TooSkewed { at, now } => s3_refuse(
+            403,
+            "RequestTimeTooSkewed",
+            "The difference between the request time and the current time is too large.",
+        )
+        .with("RequestTime", at.compact())
+        .with("ServerTime", now.readable())
+        .with("MaxAllowedSkewMilliseconds", SKEW_MS_MAX.to_string()),
+        BadSignature::NotYet { now, .. } => {
+            denied("Request is not valid yet").with("ServerTime", now.readable())
+        }
+        BadSignature::Expired { end, life_s, now } => denied("Request has expired")
+            .with("X-Amz-Expires", life_s.to_string())
+            .with("Expires", end.readable())
+            .with("ServerTime", now.readable()),
+        BadSignature::NotSigned(name) => {
+            denied("There were headers present in the request which were not signed")
+                .with("HeadersNotSigned", name)
+        }
+        BadSignature::SecurityToken => s3_refuse(
+            400,
+            "InvalidArgument",
+            "Unsupported header 'x-amz-security-token' received for this API call.",
+        ),
+        BadSignature::Mismatch => {
+            s3_refuse(403, "SignatureDoesNotMatch", "Signature validation failed")
+        }
+    }
+}
+
+/// A proof that cannot be read; the code says where it stands.
+fn malformed(place: Place, what: &str) -> S3Refusal {
+    let code = match place {
+        Place::Header => "AuthorizationHeaderMalformed",
+        Place::Query => "AuthorizationQueryParametersError",
+    };
+    s3_refuse(400, code, format!("The authorization that you provided is malformed; {what}"))
+}

@@ -1,0 +1,7 @@
+//! The S3-compatible API on the wire: the numbered statements of its specification, against the
+//! built binary.
+
+mod bodies;
+mod lasting;
+mod rights;
+mod signatures;
