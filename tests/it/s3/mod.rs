@@ -2,4 +2,5 @@
 //! built binary.
 
 mod bodies;
+mod framing;
 mod signatures;
