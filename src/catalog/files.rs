@@ -6,6 +6,7 @@
 
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::bucket::BucketNumber;
+use crate::domain::checksum::KeptChecksum;
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion, PartsDigest};
@@ -439,6 +440,40 @@ pub(crate) fn set_part_sizes(
         &[Value::Int(number.0), Value::Text(&sizes.to_string())],
     )?;
     Ok(())
+}
+
+/// Notes the checksum of a file, or forgets it.
+pub(crate) fn set_checksum(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+    checksum: Option<&KeptChecksum>,
+) -> Result<(), Error> {
+    let text = checksum.map(ToString::to_string);
+    tx.execute(
+        "UPDATE files SET checksum = ?2 WHERE file_no = ?1",
+        &[Value::Int(number.0), Value::opt_text(text.as_deref())],
+    )?;
+    Ok(())
+}
+
+/// The checksum that was noted of a file.
+pub(crate) fn find_checksum(
+    tx: &mut dyn Tx,
+    number: FileNumber,
+) -> Result<Option<KeptChecksum>, Error> {
+    let found = find(
+        tx,
+        "SELECT checksum FROM files WHERE file_no = ?1",
+        &[Value::Int(number.0)],
+        |row| match row.opt_text(0)? {
+            None => Ok(None),
+            Some(text) => {
+                let unreadable = Error::Unreadable { what: "checksum of a file" };
+                KeptChecksum::parse(text).map(Some).ok_or(unreadable)
+            }
+        },
+    )?;
+    Ok(found.flatten())
 }
 
 /// How long the parts were that a large file was made of; None where that was not noted.

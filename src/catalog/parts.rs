@@ -2,6 +2,7 @@
 
 use crate::catalog::blob_refs;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect};
+use crate::domain::checksum::{Checksum, ChecksumAlgorithm};
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::file::ContentSha1;
 use crate::domain::ids::{BlobId, FileNumber};
@@ -22,7 +23,14 @@ fn part(row: &dyn Row) -> Result<Part, Error> {
         },
         md5: Md5Digest::from_slice(row.bytes(5)?).ok_or(unreadable("MD5 of a part"))?,
         uploaded_at: Millis(row.int(6)?),
+        checksum: row.opt_text(7)?.and_then(read_checksum),
     })
+}
+
+/// `ALGORITHM value`
+fn read_checksum(text: &str) -> Option<Checksum> {
+    let (algorithm, value) = text.split_once(' ')?;
+    Checksum::parse(ChecksumAlgorithm::parse(algorithm)?, value.as_bytes())
 }
 
 /// Stores a part. One of the same number is replaced, and its blob counts one less. Answers by how
@@ -36,10 +44,12 @@ pub(crate) fn put_part(tx: &mut dyn Tx, file: FileNumber, part: &Part) -> Result
         ContentSha1::None => return Err(Error::Unreadable { what: "SHA-1 of a part" }),
     };
     let size = i64::try_from(part.size).map_err(|_| Error::Unreadable { what: "size" })?;
+    let checksum = part.checksum.as_ref();
+    let checksum = checksum.map(|known| format!("{} {}", known.algorithm.as_str(), known.base64()));
     tx.execute(
         "INSERT INTO parts (file_no, part_number, blob_id, size, sha1_state, sha1, md5,
-                            uploaded_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                            uploaded_at_ms, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         &[
             Value::Int(file.0),
             Value::Int(part.number.get()),
@@ -49,6 +59,7 @@ pub(crate) fn put_part(tx: &mut dyn Tx, file: FileNumber, part: &Part) -> Result
             Value::Bytes(&sha1.0),
             Value::Bytes(&part.md5.0),
             Value::Int(part.uploaded_at.0),
+            Value::opt_text(checksum.as_deref()),
         ],
     )?;
     Ok(size - replaced)
@@ -63,7 +74,8 @@ pub(crate) fn list_parts(
 ) -> Result<Vec<Part>, Error> {
     collect(
         tx,
-        "SELECT part_number, blob_id, size, sha1_state, sha1, md5, uploaded_at_ms FROM parts
+        "SELECT part_number, blob_id, size, sha1_state, sha1, md5, uploaded_at_ms, checksum
+           FROM parts
           WHERE file_no = ?1 AND part_number >= ?2 ORDER BY part_number LIMIT ?3",
         &[Value::Int(file.0), Value::Int(from), Value::Int(limit)],
         part,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::domain::checksum::Checksum;
 use crate::domain::digest::{Md5Digest, Sha1Digest, md5_of};
 use crate::domain::file::{ContentSha1, PartsDigest};
 use crate::domain::ids::BlobId;
@@ -41,6 +42,8 @@ pub(crate) struct Part {
     pub(crate) size: u64,
     pub(crate) sha1: ContentSha1,
     pub(crate) md5: Md5Digest,
+    /// The one that the uploader sent along.
+    pub(crate) checksum: Option<Checksum>,
     pub(crate) uploaded_at: Millis,
 }
 
@@ -237,6 +240,7 @@ mod tests {
             size,
             sha1: ContentSha1::Verified(Sha1Digest([byte; 20])),
             md5: Md5Digest([byte; 16]),
+            checksum: None,
             uploaded_at: Millis(0),
         }
     }

@@ -46,6 +46,7 @@ async fn next_day(house: &TestHouse) {
 
 async fn start(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
     let wanted = NewLargeFile {
+        checksum: None,
         bucket: bucket.to_string(),
         name: FileName::parse(name).unwrap(),
         content_type: "text/plain".to_owned(),

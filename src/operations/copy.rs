@@ -275,6 +275,7 @@ pub(crate) async fn copy_file(
     let sealing = wanted.encryption.in_bucket(fence.bucket.settings.encryption);
     let encryption = encryption_of(app, &sealing)?;
     let copied = copied(app, &readable, &sealing).await?;
+    let whole_of = readable.is_whole().then_some(readable.version.number);
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
     let (source_id, name, lock) = (wanted.source.file_id, wanted.name, wanted.lock);
@@ -305,6 +306,11 @@ pub(crate) async fn copy_file(
                 encryption: encryption.clone(),
             };
             let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
+            if let Some(source) = whole_of
+                && let Some(checksum) = files::find_checksum(tx, source)?
+            {
+                files::set_checksum(tx, version.number, Some(&checksum))?;
+            }
             Ok((version, aftermath))
         })
         .await?;
@@ -341,6 +347,7 @@ pub(crate) async fn copy_part(
                 size: copied.size,
                 sha1: copied.sha1,
                 md5: copied.md5,
+                checksum: None,
                 uploaded_at: moment.now,
             };
             effects::add_part(tx, bucket, &version, &part, moment)?;

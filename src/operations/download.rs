@@ -12,6 +12,7 @@ use crate::catalog::blob_refs::{self, Place, PlacedPiece, StoredBlob};
 use crate::catalog::{Error as CatalogError, files};
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::capability::Capability;
+use crate::domain::checksum::KeptChecksum;
 use crate::domain::digest::Verifier;
 use crate::domain::encryption::CustomerKey;
 use crate::domain::file::{Action, FileVersion};
@@ -247,6 +248,11 @@ impl FoundFile {
         prepare(app, &self.grant, self.reader.as_ref(), found, query)
     }
 
+    /// The checksum that came with the content.
+    pub(crate) fn checksum(&self, app: &App) -> Result<Option<KeptChecksum>, Error> {
+        checksum_of(app, &self.version)
+    }
+
     /// The bytes of one of the parts that the file was uploaded in, counted from 1. A file that was
     /// not has one part. None when there is no such part.
     pub(crate) fn part(&self, app: &App, number: u32) -> Result<Option<ByteRange>, Error> {
@@ -258,6 +264,11 @@ impl FoundFile {
         let sizes = app.catalog.read(|tx| Ok(files::find_part_sizes(tx, file)?))?;
         Ok(sizes.and_then(|sizes| sizes.range_of(number)).filter(|range| range.end <= size))
     }
+}
+
+/// The checksum that came with the content of a version.
+pub(crate) fn checksum_of(app: &App, version: &FileVersion) -> Result<Option<KeptChecksum>, Error> {
+    Ok(app.catalog.read(|tx| Ok(files::find_checksum(tx, version.number)?))?)
 }
 
 /// Finds the file that a name shows, or the version of it that `version_id` names. Who may read is

@@ -13,6 +13,7 @@ use crate::catalog::{Abort, Error as CatalogError, Tx, files, parts};
 use crate::domain::blob::Piece;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
+use crate::domain::checksum::{Checksum, KeptChecksum};
 use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BlobId, ClaimedFileId, FileId};
@@ -60,6 +61,8 @@ pub(crate) struct NewLargeFile {
     pub(crate) custom_time: Option<String>,
     /// Holds from the moment the file is finished.
     pub(crate) lock: FileLock,
+    /// The one that the parts are to make.
+    pub(crate) checksum: Option<KeptChecksum>,
 }
 
 /// Begins a large file: a version that no name shows until it is finished.
@@ -111,6 +114,9 @@ pub(crate) async fn start(
                 encryption: encryption.clone(),
             };
             let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
+            if wanted.checksum.is_some() {
+                files::set_checksum(tx, version.number, wanted.checksum.as_ref())?;
+            }
             Ok((version, aftermath))
         })
         .await?;
@@ -241,6 +247,21 @@ pub(crate) async fn upload_part<B>(
 where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
+    upload_checked_part(app, ticket, number, announced, asked, (body, || None)).await
+}
+
+/// As [`upload_part`], of content whose checksum is known once the body has ended.
+pub(crate) async fn upload_checked_part<B>(
+    app: &App,
+    ticket: PartTicket,
+    number: PartNumber,
+    announced: Announced,
+    asked: AskedEncryption,
+    (body, checksum): (B, impl FnOnce() -> Option<Checksum>),
+) -> Result<(FileVersion, Part), Error>
+where
+    B: Stream<Item = Result<Bytes, BodyFault>>,
+{
     if announced.content_bytes()? == 0 {
         return Err(bad_request("a part must have at least one byte").into());
     }
@@ -250,6 +271,7 @@ where
     let unfinished = ticket.unfinished;
     check_room(app, account, announced.content_bytes()?)?;
     let received = receive(app, announced, &sealing, body).await?;
+    let checksum = checksum();
     let moment = Moment::of(app);
     let stored = app
         .catalog
@@ -263,6 +285,7 @@ where
                 size: received.blob.size,
                 sha1: received.sha1,
                 md5: received.md5,
+                checksum: checksum.clone(),
                 uploaded_at: moment.now,
             };
             effects::add_part(tx, bucket, &version, &part, moment)?;
@@ -455,6 +478,10 @@ fn complete(
     let newest = files::newest(tx, bucket.number, version.name.as_str())?;
     let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
     files::set_part_sizes(tx, version.number, &SizesOfParts::of(&all))?;
+    if let Some(wanted) = files::find_checksum(tx, version.number)? {
+        let parts = all.iter().map(|part| (part.checksum.as_ref(), part.size));
+        files::set_checksum(tx, version.number, wanted.over_parts(parts).as_ref())?;
+    }
     Ok((version, aftermath))
 }
 

@@ -10,6 +10,7 @@ use crate::catalog::blob_refs::{self, NewBlob};
 use crate::catalog::{Abort, Tx, files};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
+use crate::domain::checksum::{Checksum, KeptChecksum};
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::{AskedEncryption, Encryption, Sealing};
 use crate::domain::file::{
@@ -197,6 +198,20 @@ pub(crate) async fn upload<B>(
 where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
+    upload_checked(app, ticket, file, body, || None).await
+}
+
+/// As [`upload`], of content whose checksum is known once the body has ended.
+pub(crate) async fn upload_checked<B>(
+    app: &App,
+    ticket: &UploadTicket,
+    file: NewFile,
+    body: B,
+    checksum: impl FnOnce() -> Option<Checksum>,
+) -> Result<FileVersion, Error>
+where
+    B: Stream<Item = Result<Bytes, BodyFault>>,
+{
     check_upload(app, ticket, &file)?;
     let _turn = ticket.turn.as_ref().map(|turn| turn.take(app)).transpose()?;
     let account = ticket.fence.bucket.account;
@@ -211,6 +226,7 @@ where
         custom_time: custom_time(app, file.custom_time.as_deref())?,
         encryption: encryption_of(app, &sealing)?,
         received,
+        checksum: checksum().map(|checksum| KeptChecksum::of_whole(&checksum)),
         file,
     };
     let (version, aftermath) = app.catalog.write("upload", move |tx| commit.run(tx)).await?;
@@ -294,6 +310,7 @@ struct Commit {
     custom_time: Option<Millis>,
     encryption: Encryption,
     received: Received,
+    checksum: Option<KeptChecksum>,
     file: NewFile,
 }
 
@@ -324,6 +341,9 @@ impl Commit {
         };
         blob_refs::insert_blob(tx, &self.received.blob)?;
         let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Upload, self.moment)?;
+        if self.checksum.is_some() {
+            files::set_checksum(tx, version.number, self.checksum.as_ref())?;
+        }
         Ok((version, aftermath))
     }
 }

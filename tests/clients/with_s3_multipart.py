@@ -348,7 +348,72 @@ def s3_96_the_transfers_of_boto3_work_at_any_size(server):
     waiter.wait(Bucket="parts-transfer", Key="k1")
 
 
+def value_of(algorithm, content):
+    """A checksum in base64, computed by the libraries of Python."""
+    import base64
+    import zlib
+    if algorithm == "CRC32":
+        return base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+    return base64.b64encode(getattr(hashlib, algorithm.lower())(content).digest()).decode()
+
+
+def s3_46_47_119_checksums_are_kept_and_told(server):
+    import base64
+    s3 = client(server)
+    s3.create_bucket(Bucket="sums-kept")
+    at = {"Bucket": "sums-kept"}
+    for algorithm in ("CRC32", "SHA1", "SHA256"):
+        field = f"Checksum{algorithm}"
+        value = value_of(algorithm, b"content")
+        told = s3.put_object(**at, Key="k", Body=b"content", ChecksumAlgorithm=algorithm)
+        check(told[field] == value, told)
+        for call in (s3.get_object, s3.head_object):
+            told = call(**at, Key="k", ChecksumMode="ENABLED")
+            check((told[field], told["ChecksumType"]) == (value, "FULL_OBJECT"), told)
+        plain = client(server, response_checksum_validation="when_required")
+        check(field not in plain.get_object(**at, Key="k"), "not asked for")
+        check(field not in s3.get_object(**at, Key="k", Range="bytes=0-2", ChecksumMode="ENABLED"),
+              "of a part it would be another")
+        refused("BadDigest", 400, s3.put_object, **at, Key="k", Body=b"other", **{field: value})
+        refused("InvalidRequest", 400, s3.put_object, **at, Key="k", Body=b"x", **{field: "short"})
+        copied = s3.copy_object(**at, Key="c", CopySource={**at, "Key": "k"})
+        check(s3.head_object(**at, Key="c", ChecksumMode="ENABLED")[field] == value, copied)
+    pieces = [os.urandom(PART), b"end"]
+    for algorithm, kind in (("SHA256", "COMPOSITE"), ("CRC32", "COMPOSITE"),
+                            ("CRC32", "FULL_OBJECT"), (None, None)):
+        key = {**at, "Key": f"{algorithm} {kind}"}
+        asked = {"ChecksumAlgorithm": algorithm, "ChecksumType": kind} if algorithm else {}
+        upload = s3.create_multipart_upload(**key, **asked)["UploadId"]
+        more = {"ChecksumAlgorithm": algorithm} if algorithm else {}
+        tags = []
+        for number, piece in enumerate(pieces, 1):
+            sent = s3.upload_part(**key, UploadId=upload, PartNumber=number, Body=piece, **more)
+            tags.append({"PartNumber": number, "ETag": sent["ETag"]})
+            if algorithm:
+                check(sent[f"Checksum{algorithm}"] == value_of(algorithm, piece), sent)
+        told = s3.complete_multipart_upload(
+            **key, UploadId=upload, MultipartUpload={"Parts": tags})
+        head = s3.head_object(**key, ChecksumMode="ENABLED")
+        whole = s3.get_object(**key)["Body"].read()
+        check(whole == b"".join(pieces), key)
+        if not algorithm:
+            check("ChecksumType" not in head, head)
+            continue
+        field = f"Checksum{algorithm}"
+        wanted = value_of(algorithm, whole)
+        if kind == "COMPOSITE":
+            joined = b"".join(base64.b64decode(value_of(algorithm, piece)) for piece in pieces)
+            wanted = value_of(algorithm, joined) + "-2"
+        check(told[field] == head[field] == wanted, (told, head, wanted))
+        check(told["ChecksumType"] == head["ChecksumType"] == kind, (told, head))
+    for asked in ({"ChecksumAlgorithm": "SHA256", "ChecksumType": "FULL_OBJECT"},
+                  {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "COMPOSITE"},
+                  {"ChecksumAlgorithm": "MD4"}):
+        refused("InvalidRequest", 400, s3.create_multipart_upload, **at, Key="k", **asked)
+
+
 CHECKS = [
+    s3_46_47_119_checksums_are_kept_and_told,
     s3_109_118_uploads_in_parts_become_objects,
     s3_109_116_a_thousand_parts,
     s3_110_one_upload_is_both_sides,

@@ -27,9 +27,10 @@ struct Family {
     last: u32,
 }
 
-const FAMILIES: [Family; 2] = [
+const FAMILIES: [Family; 3] = [
     Family { name: "native", title: "Native API", last: 410 },
     Family { name: "replication", title: "Cloud Replication", last: 229 },
+    Family { name: "s3", title: "S3-compatible API", last: 168 },
 ];
 
 fn root() -> PathBuf {
@@ -241,6 +242,23 @@ fn written(tests: &BTreeSet<String>, unproved: &Unproved) -> String {
         )
         .unwrap();
     }
+    page.push_str("\n## Operations of the S3-compatible API\n\n");
+    page.push_str(
+        "| operation | method | address | capability | class | Native API |\n|---|---|---|---|---|---|\n",
+    );
+    for row in kiln::manifest::s3_operations() {
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} |",
+            row.name,
+            row.method,
+            row.address,
+            row.capability.unwrap_or("-"),
+            row.class,
+            row.native.unwrap_or("-")
+        )
+        .unwrap();
+    }
     for Family { name, title, last } in &FAMILIES {
         let proofs = proofs(tests, name);
         writeln!(page, "\n## Statements proved: {title}\n").unwrap();
@@ -296,7 +314,8 @@ fn the_page_and_the_list_of_what_is_not_proved_say_what_the_tests_say() {
 
 #[test]
 fn what_is_proved_and_listed_or_neither_is_noticed() {
-    let all = "[native]\n\"1-410\" = \"why\"\n[replication]\n\"1-229\" = \"why\"";
+    let all = "[native]\n\"1-410\" = \"why\"\n[replication]\n\"1-229\" = \"why\"\n\
+               [s3]\n\"1-168\" = \"why\"";
     let listed = unproved(all).unwrap();
     let tests = |names: &[&str]| names.iter().map(|&one| one.to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(disagreements(&tests(&[]), &listed), Vec::<String>::new());

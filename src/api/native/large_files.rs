@@ -39,7 +39,16 @@ pub(crate) async fn start(call: Call) -> Reply {
         AskedEncryption::Default | AskedEncryption::Managed => None,
     };
     let lock = locks::of_fields(fields)?;
-    let wanted = NewLargeFile { bucket, name, content_type, info, encryption, custom_time, lock };
+    let wanted = NewLargeFile {
+        bucket,
+        name,
+        content_type,
+        info,
+        encryption,
+        custom_time,
+        lock,
+        checksum: None,
+    };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
     reply(&call.reader().started(&started, key_md5))
 }

@@ -103,15 +103,23 @@ pub(crate) fn content(
     Ok(S3Content { content_bytes, md5, body, outcome })
 }
 
-/// Reads a whole small body, for XML.
+/// Reads a whole small body, for XML. `has_own_checksums` says that checksums in the headers are those
+/// of this body.
 pub(crate) async fn whole(
     request: &HttpRequest,
     payload: Incoming,
     http: &Http,
     signed: &mut Authentic,
     bytes_max: usize,
+    has_own_checksums: bool,
 ) -> Result<Bytes, S3Error> {
-    let headers = request.headers();
+    let mut headers = request.headers().clone();
+    if !has_own_checksums {
+        for algorithm in ChecksumAlgorithm::ALL {
+            headers.remove(algorithm.header());
+        }
+    }
+    let headers = &headers;
     let md5 = content_md5(headers)?;
     let content_bytes = content_length(headers, signed)?;
     let checker = Checker::of(headers, signed, content_bytes)?;

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use crate::api::s3::Profile;
 use crate::api::s3::error::{
-    S3Error, S3Refusal, invalid_argument, invalid_request, malformed_xml, not_implemented,
-    s3_refuse, unsupported_header,
+    S3Error, S3Refusal, invalid_argument, malformed_xml, not_implemented, s3_refuse,
+    unsupported_header,
 };
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::content_type;
@@ -418,11 +418,6 @@ pub(crate) fn tags(text: &str) -> Option<Vec<String>> {
     }
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
     Some(text.split(',').map(bare).filter(|tag| !tag.is_empty()).collect())
-}
-
-/// Whether the request may name a condition at all; used by calls that look at files.
-pub(crate) fn bad_condition() -> S3Refusal {
-    invalid_request("A condition of the request cannot be read")
 }
 
 #[cfg(test)]

@@ -364,7 +364,15 @@ impl Call {
     /// The whole body, checked against what was signed and against its digests.
     pub(crate) async fn small_body(&mut self, bytes_max: usize) -> Result<bytes::Bytes, S3Error> {
         let payload = self.payload.clone();
-        chunked::whole(&self.request, payload, &self.http, &mut self.signed, bytes_max).await
+        let request = &self.request;
+        let whole = chunked::whole(request, payload, &self.http, &mut self.signed, bytes_max, true);
+        whole.await
+    }
+
+    /// The whole body of a call whose checksum headers are about something else.
+    pub(crate) async fn unchecked_body(&mut self) -> Result<bytes::Bytes, S3Error> {
+        let (payload, max) = (self.payload.clone(), XML_BYTES_MAX);
+        chunked::whole(&self.request, payload, &self.http, &mut self.signed, max, false).await
     }
 }
 

@@ -1,23 +1,28 @@
 //! Uploads in parts: the large files of B2 under another name.
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderMap;
 
 use crate::api::s3::buckets::owner;
 use crate::api::s3::chunked;
-use crate::api::s3::error::{S3Error, S3Refusal, invalid_argument, malformed_xml, no_such_upload};
+use crate::api::s3::error::{
+    S3Error, S3Refusal, invalid_argument, invalid_request, malformed_xml, no_such_upload,
+};
 use crate::api::s3::headers::{
     about, check_acl, check_storage_class, customer_key, encryption, lock, refuse_conditions,
-    set_header, told_encryption,
+    set_header, text, told_encryption,
 };
 use crate::api::s3::listing::quoted_tag;
 use crate::api::s3::objects::only_if;
-use crate::api::s3::xml::Writer;
+use crate::api::s3::xml::{Element, Writer};
 use crate::api::s3::{Call, Reply, empty, xml_answer};
 use crate::domain::capability::Capability;
+use crate::domain::checksum::{ChecksumAlgorithm, ChecksumKind, KeptChecksum};
 use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::FileVersion;
 use crate::domain::large_file::{PART_NUMBER_MAX, PartNumber, tag_over_tags};
 use crate::domain::refusal::Code;
+use crate::operations::download::checksum_of;
 use crate::operations::files::find_named;
 use crate::operations::large_files::{
     self, NamedParts, NewLargeFile, PartTicket, Unfinished, unfinished,
@@ -71,8 +76,10 @@ pub(crate) async fn create(call: Call) -> Reply {
         encryption: encryption(headers)?,
         custom_time: None,
         lock: lock(headers)?,
+        checksum: wanted_checksum(headers)?,
         name,
     };
+    let checksum = wanted.checksum.clone();
     let started = large_files::start(call.app(), call.caller()?, wanted).await?;
     let mut xml = Writer::new("InitiateMultipartUploadResult");
     xml.text("Bucket", bucket.name.as_str());
@@ -83,8 +90,40 @@ pub(crate) async fn create(call: Call) -> Reply {
     let key = customer_key(headers)?;
     let told = answer.headers_mut();
     set_header(told, "x-amz-version-id", &id);
+    if let Some(checksum) = checksum {
+        set_header(told, "x-amz-checksum-algorithm", checksum.algorithm.as_str());
+        set_header(told, "x-amz-checksum-type", checksum.kind.as_str());
+    }
     told_encryption(&started.encryption, key.as_ref(), told);
     Ok(answer)
+}
+
+/// The checksum that the parts are to make.
+fn wanted_checksum(headers: &HeaderMap) -> Result<Option<KeptChecksum>, S3Refusal> {
+    let kind = text(headers, "x-amz-checksum-type")?
+        .map(|kind| {
+            ChecksumKind::parse(kind)
+                .ok_or_else(|| invalid_request("Value for x-amz-checksum-type header is invalid."))
+        })
+        .transpose()?;
+    let Some(algorithm) = text(headers, "x-amz-checksum-algorithm")? else {
+        return match kind {
+            None => Ok(None),
+            Some(_) => Err(invalid_request(
+                "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm \
+                 header.",
+            )),
+        };
+    };
+    let algorithm = ChecksumAlgorithm::parse(algorithm).ok_or_else(|| {
+        invalid_request(
+            "Checksum algorithm provided is unsupported. Please try again with any of \
+                         the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+        )
+    })?;
+    KeptChecksum::wanted(algorithm, kind).map(Some).ok_or_else(|| {
+        invalid_request("The checksum type cannot be used with this checksum algorithm.")
+    })
 }
 
 /// The encryption that a part asks for: that of its upload, which only a customer's key must repeat.
@@ -107,8 +146,9 @@ pub(crate) async fn upload_part(mut call: Call) -> Reply {
         md5: content.md5,
     };
     let outcome = content.outcome.clone();
+    let body = (content.body, || outcome.checksum());
     let stored =
-        large_files::upload_part(call.app(), ticket, number, announced, asked, content.body).await;
+        large_files::upload_checked_part(call.app(), ticket, number, announced, asked, body).await;
     let (file, part) = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
     let key = customer_key(call.request.headers())?;
@@ -127,7 +167,7 @@ pub(crate) fn explain(error: S3Error, outcome: &chunked::Outcome) -> S3Error {
 }
 
 /// The parts that a client names: numbers and tags, in its order.
-fn named_parts(document: &crate::api::s3::xml::Element) -> Result<Vec<(i64, String)>, S3Refusal> {
+fn named_parts(document: &Element) -> Result<Vec<(i64, String)>, S3Refusal> {
     let mut named = Vec::new();
     for part in document.all("Part") {
         let number = part.one("PartNumber")?.text().parse().map_err(|_| malformed_xml())?;
@@ -139,7 +179,8 @@ fn named_parts(document: &crate::api::s3::xml::Element) -> Result<Vec<(i64, Stri
 
 pub(crate) async fn complete(mut call: Call) -> Reply {
     let only_if = only_if(&call)?;
-    let document = call.document("CompleteMultipartUpload").await?;
+    let body = call.unchecked_body().await?;
+    let document = Element::parse(&body, &["CompleteMultipartUpload"])?;
     let named = named_parts(&document)?;
     let (app, caller, id) = (call.app(), call.caller()?, upload_id(&call));
     let finished = match upload_of(&call, Capability::WriteFiles) {
@@ -159,6 +200,11 @@ pub(crate) async fn complete(mut call: Call) -> Reply {
     xml.text("Bucket", bucket.name.as_str());
     xml.text("Key", call.key());
     xml.text("ETag", &quoted_tag(&finished));
+    let checksum = checksum_of(call.app(), &finished)?;
+    if let Some(KeptChecksum { algorithm, kind, value: Some(value) }) = &checksum {
+        xml.text(&format!("Checksum{}", algorithm.as_str()), value);
+        xml.text("ChecksumType", kind.as_str());
+    }
     let mut answer = xml_answer(xml);
     let told = answer.headers_mut();
     set_header(told, "x-amz-version-id", &finished.id().to_string());
@@ -229,6 +275,9 @@ pub(crate) async fn list_parts(call: Call) -> Reply {
         xml.text("LastModified", &part.uploaded_at.readable());
         xml.text("ETag", &format!("\"{}\"", part.md5));
         xml.number("Size", part.size);
+        if let Some(checksum) = &part.checksum {
+            xml.text(&format!("Checksum{}", checksum.algorithm.as_str()), &checksum.base64());
+        }
         xml.end();
     }
     Ok(xml_answer(xml))

@@ -23,6 +23,7 @@ use crate::api::s3::multipart::explain;
 use crate::api::s3::xml::Writer;
 use crate::api::s3::{Call, KEYS_XML_BYTES_MAX, Profile, Reply, empty, name_of_key, xml_answer};
 use crate::domain::capability::Capability;
+use crate::domain::checksum::KeptChecksum;
 use crate::domain::conditions::{Conditions, Verdict};
 use crate::domain::file::{Action, HEADER_INFOS};
 use crate::domain::ids::{BucketId, ClaimedFileId};
@@ -35,7 +36,9 @@ use crate::operations::download::{
     Download, DownloadQuery, Found, FoundFile, LockShown, find_file,
 };
 use crate::operations::files::{self, Over};
-use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload};
+use crate::operations::upload::{
+    Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload_checked,
+};
 
 /// The condition that a write is to happen on. Only the extended profile knows any.
 pub(crate) fn only_if(call: &Call) -> Result<OnlyIf, S3Refusal> {
@@ -80,7 +83,8 @@ pub(crate) async fn put(mut call: Call) -> Reply {
     };
     let ticket = UploadTicket::of_caller(call.app(), call.caller()?, bucket.id)?;
     check_upload(call.app(), &ticket, &file)?;
-    let stored = upload(call.app(), &ticket, file, content.body).await;
+    let stored =
+        upload_checked(call.app(), &ticket, file, content.body, || outcome.checksum()).await;
     let stored = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
     let key = customer_key(call.request.headers())?;
@@ -88,7 +92,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
     set_header(told, "etag", &quoted_tag(&stored));
     set_header(told, "x-amz-version-id", &stored.id().to_string());
     if let Some(checksum) = outcome.checksum() {
-        set_header(told, checksum.algorithm.header(), &checksum.base64());
+        tell_checksum(told, &KeptChecksum::of_whole(&checksum));
     }
     told_encryption(&stored.encryption, key.as_ref(), told);
     Ok(answer)
@@ -220,6 +224,12 @@ pub(crate) async fn get(call: Call) -> Reply {
         }
     }
     let (range, parts) = wanted(&call, &file)?;
+    // Of a part of the content it would be another one.
+    let tells_checksum = range == Wanted::Whole
+        && call.query.get("partNumber").is_none()
+        && text(headers, "x-amz-checksum-mode")?
+            .is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"));
+    let checksum = if tells_checksum { file.checksum(call.app())? } else { None };
     let query = DownloadQuery { range, overrides, by_a_page: false, key };
     let download = file.download(call.app(), query).map_err(|error| {
         S3Error::from(error).instead_of(Code::RangeNotSatisfiable, || {
@@ -230,10 +240,21 @@ pub(crate) async fn get(call: Call) -> Reply {
     let is_head = call.request.method() == Method::HEAD;
     let mut answer = with_content(&call.http, &download, is_head, call.id).await?;
     write_headers(answer.headers_mut(), &download);
+    if let Some(checksum) = checksum {
+        tell_checksum(answer.headers_mut(), &checksum);
+    }
     if let Some(parts) = parts {
         set_header(answer.headers_mut(), "x-amz-mp-parts-count", &parts.to_string());
     }
     Ok(answer)
+}
+
+/// The headers that tell what the checksum of a file is.
+pub(crate) fn tell_checksum(told: &mut HeaderMap, checksum: &KeptChecksum) {
+    if let Some(value) = &checksum.value {
+        set_header(told, checksum.algorithm.header(), value);
+        set_header(told, "x-amz-checksum-type", checksum.kind.as_str());
+    }
 }
 
 /// The headers that tell what a lock is, as far as the reader may see it.

@@ -3,11 +3,15 @@
 use actix_web::http::StatusCode;
 
 use crate::api::s3::buckets::acl_of;
-use crate::api::s3::error::{S3Error, invalid_argument, invalid_request, malformed_xml, s3_refuse};
+use crate::api::s3::error::{
+    S3Error, S3Refusal, invalid_argument, invalid_request, malformed_xml, s3_refuse,
+};
 use crate::api::s3::headers::{bucket_type, bypass, hold, retention_of, set_header, shown_mode};
 use crate::api::s3::objects::{absent, found_file};
-use crate::api::s3::xml::Writer;
+use crate::api::s3::xml::{Element, Writer};
 use crate::api::s3::{Call, Reply, empty, xml_answer};
+use crate::domain::bucket::BucketType;
+use crate::domain::checksum::KeptChecksum;
 use crate::domain::file::{Action, FileVersion};
 use crate::operations::authorize::bucket_of_name;
 use crate::operations::files::find_named;
@@ -100,16 +104,34 @@ pub(crate) async fn acl(call: Call) -> Reply {
     Ok(xml_answer(acl_of(bucket.account, bucket.kind)))
 }
 
+/// The ACL that a document grants, when it is one of the two that there are. Clients that copy send
+/// back what they read.
+fn granted(policy: &Element) -> Result<BucketType, S3Refusal> {
+    let unsupported = || invalid_argument("The ACL of an object must be that of its bucket");
+    let list = policy.one("AccessControlList")?;
+    let mut kind = BucketType::AllPrivate;
+    for grant in list.all("Grant") {
+        let to_all = grant.one("Grantee")?.opt_text("URI")?;
+        match (to_all, grant.one("Permission")?.text()) {
+            (None, "FULL_CONTROL") => {}
+            (Some("http://acs.amazonaws.com/groups/global/AllUsers"), "READ") => {
+                kind = BucketType::AllPublic;
+            }
+            _ => return Err(unsupported()),
+        }
+    }
+    Ok(kind)
+}
+
 /// An object has the ACL of its bucket; asking for that changes nothing.
 pub(crate) async fn set_acl(mut call: Call) -> Reply {
     let body = call.small_body(super::XML_BYTES_MAX).await?;
-    let Some(acl) = call.header("x-amz-acl")? else {
-        return Err(invalid_argument("The x-amz-acl header is required").into());
+    let has_body = !body.iter().all(u8::is_ascii_whitespace);
+    let wanted = match call.header("x-amz-acl")? {
+        Some(acl) if !has_body => bucket_type(acl)?,
+        None if has_body => granted(&Element::parse(&body, &["AccessControlPolicy"])?)?,
+        _ => return Err(invalid_argument("The ACL is in the header or in the body").into()),
     };
-    if !body.iter().all(u8::is_ascii_whitespace) {
-        return Err(invalid_argument("Grants in the body are not supported: use x-amz-acl").into());
-    }
-    let wanted = bucket_type(acl)?;
     let found = version(&call)?;
     if wanted != call.bucket()?.kind {
         return Err(invalid_argument("The ACL of an object must be that of its bucket").into());
@@ -142,6 +164,15 @@ pub(crate) async fn attributes(call: Call) -> Reply {
     let mut xml = Writer::new("GetObjectAttributesResponse");
     if asked("ETag") {
         xml.text("ETag", &version.etag().unwrap_or_default());
+    }
+    if asked("Checksum")
+        && let Some(KeptChecksum { algorithm, kind, value: Some(value) }) =
+            file.checksum(call.app())?
+    {
+        xml.begin("Checksum");
+        xml.text(&format!("Checksum{}", algorithm.as_str()), &value);
+        xml.text("ChecksumType", kind.as_str());
+        xml.end();
     }
     if let Some(parts) = version.parts.filter(|_| asked("ObjectParts")) {
         xml.begin("ObjectParts");

@@ -52,6 +52,7 @@ async fn begin(
     encryption: AskedEncryption,
 ) -> FileVersion {
     let wanted = NewLargeFile {
+        checksum: None,
         bucket: bucket.to_string(),
         name: FileName::parse(name).unwrap(),
         content_type: "text/plain".to_owned(),

@@ -3,4 +3,5 @@
 
 mod bodies;
 mod framing;
+mod rights;
 mod signatures;
