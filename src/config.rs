@@ -94,7 +94,12 @@ pub(crate) struct Http {
     pub(crate) idle_timeout_s: u64,
     /// Largest body of a JSON call.
     pub(crate) json_bytes_max: usize,
+    pub(crate) trusted_proxies: Addresses,
 }
+
+/// Addresses of machines.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Addresses(pub(crate) Vec<IpAddr>);
 
 /// What clients are held to and told.
 #[derive(Clone, Debug, Default)]
@@ -268,6 +273,13 @@ impl Shown for PathBuf {
 impl Shown for SocketAddr {
     fn shown(&self) -> Value {
         Value::from(self.to_string())
+    }
+}
+
+impl Shown for Addresses {
+    fn shown(&self) -> Value {
+        let shown: Vec<String> = self.0.iter().map(IpAddr::to_string).collect();
+        if shown.is_empty() { Value::Null } else { Value::from(shown.join(",")) }
     }
 }
 
@@ -526,6 +538,9 @@ settings! {
     config.http.json_bytes_max = |text| whole(text, 1024..=67_108_864),
     "Largest body of a JSON call, 1024 to 67108864";
 
+    "http.trusted_proxies", Plain("ADDRS"), Unset("none"), config.http.trusted_proxies = addresses,
+    "Addresses of proxies, with commas between, whose X-Forwarded-Host is believed for S3 signatures and for hosts of buckets";
+
     "limits.buckets", Plain("N"), Text("100"), config.limits.buckets = |text| whole(text, 1..=1_000_000),
     "Buckets an account may have, 1 to 1000000";
 
@@ -683,6 +698,14 @@ fn region(text: &str) -> Result<String, String> {
         return Err("must be at most 63 lower-case letters, digits and dashes".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Addresses of machines with commas between them.
+fn addresses(text: &str) -> Result<Addresses, String> {
+    let parsed: Result<Vec<IpAddr>, _> = text.split(',').map(|one| one.trim().parse()).collect();
+    parsed.map(Addresses).map_err(|_| {
+        "must be IP addresses such as 127.0.0.1 or ::1, with commas between them".to_owned()
+    })
 }
 
 /// Names of domains with commas between them.
@@ -1347,6 +1370,7 @@ mod tests {
         ("http.workers", &["1", "256"], &["0", "257", "-1", "+1", "1.0", "1e2", " 1", "many", ""]),
         ("http.idle_timeout_s", &["1", "3600"], &["0", "3601", "30s"]),
         ("http.json_bytes_max", &["1024", "67108864"], &["1023", "67108865", "1M"]),
+        ("http.trusted_proxies", &["127.0.0.1", "::1,192.0.2.1"], &["", "proxy", "127.0.0.1:80"]),
         ("limits.buckets", &["1", "1000000"], &["0", "1000001"]),
         ("limits.part_size_recommended", &["5000000", "5000000000"], &["4999999", "5000000001"]),
         ("limits.part_size_min", &["1", "100000000"], &["0", "100000001"]),

@@ -720,6 +720,7 @@ async fn run(
             region: config.region.clone(),
             idle_timeout: Duration::from_secs(config.http.idle_timeout_s),
             json_bytes_max: config.http.json_bytes_max,
+            trusted_proxies: config.http.trusted_proxies.0.clone(),
             refuse_checksums: config.s3.checksum_support == ChecksumSupport::Reject,
             test_mode: config.test_mode,
             s3: s3_settings(config),

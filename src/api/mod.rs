@@ -13,6 +13,7 @@ pub(crate) mod native;
 pub(crate) mod request_id;
 pub(crate) mod s3;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(crate) struct HttpSettings {
     /// A body that brings nothing for this long is given up.
     pub(crate) idle_timeout: Duration,
     pub(crate) json_bytes_max: usize,
+    /// Proxies that are believed when they say which host a client asked for.
+    pub(crate) trusted_proxies: Vec<IpAddr>,
     /// Refuse the checksum headers of S3, as Backblaze did before it knew of them.
     pub(crate) refuse_checksums: bool,
     /// Whether the `X-Bz-Test-Mode` header means anything.
@@ -70,8 +73,19 @@ pub(crate) async fn serve(
     payload: web::Payload,
     http: web::Data<Http>,
 ) -> HttpResponse {
-    match Place::of_request(&request, &http.settings.s3.domains) {
+    match Place::of_request(&request, &http) {
         Some(place) => s3::serve(request, payload, http, place).await,
         None => native::serve(request, payload, http).await,
     }
+}
+
+/// The host that a client asked a trusted proxy for; None when there is no such proxy in between, or
+/// it says more than one.
+pub(crate) fn forwarded_host<'r>(request: &'r HttpRequest, http: &Http) -> Option<&'r str> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    let is_trusted = http.settings.trusted_proxies.iter().any(|one| one.to_canonical() == peer);
+    let mut values = request.headers().get_all("x-forwarded-host").filter(|_| is_trusted);
+    let host = values.next()?.to_str().ok()?.trim();
+    let is_one = values.next().is_none() && !host.is_empty() && !host.contains(',');
+    is_one.then_some(host)
 }

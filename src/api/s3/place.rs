@@ -6,6 +6,7 @@ use actix_web::http::header::HOST;
 use crate::api::native::fields::parse_query;
 use crate::api::s3::Level;
 use crate::api::s3::error::{S3Refusal, invalid_argument, s3_refuse};
+use crate::api::{Http, forwarded_host};
 use crate::domain::names::BucketName;
 use crate::domain::percent;
 
@@ -44,10 +45,13 @@ impl Place {
     /// on that of a bucket every path is a key.
     pub(crate) fn of_request(
         request: &HttpRequest,
-        domains: &[String],
+        http: &Http,
     ) -> Option<Result<Self, S3Refusal>> {
         let path = request.uri().path();
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let domains = &http.settings.s3.domains;
+        let received = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = forwarded_host(request, http).or_else(received);
+        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
         if let Some(bucket) = host.and_then(|host| bucket_of_host(host, domains)) {
             return Some(Self::of_host(&bucket, path));
         }

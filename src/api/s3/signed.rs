@@ -2,9 +2,9 @@
 
 use actix_web::HttpRequest;
 
-use crate::api::Http;
 use crate::api::s3::chunked::refuse_checksums;
 use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
+use crate::api::{Http, forwarded_host};
 use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
 use crate::operations::signatures::{self, Authentic, NotAuthentic};
 
@@ -23,6 +23,11 @@ pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authent
             Some(host) if host.eq_ignore_ascii_case(authority) => {}
             Some(_) => return Err(refusal(&BadSignature::TwoHosts).into()),
         }
+    }
+    if let Some(host) = forwarded_host(request, http) {
+        // The client signed the host that it asked the proxy for; the bucket was read off it, too.
+        headers.retain(|(name, _)| *name != "host");
+        headers.push(("host", host.as_bytes()));
     }
     let signed = Request {
         method: request.method().as_str(),

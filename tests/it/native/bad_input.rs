@@ -41,7 +41,9 @@ fn reliability_f26_r84_strangers_neither_hold_connections_nor_fill_the_log() {
     master.upload(&bucket, "f", b"x");
     let data = server.address.as_str();
     let begun = [
-        (data, "POST /", 404),
+        (data, "POST /", 405),
+        (data, "PUT /some-bucket/k", 403),
+        (data, "POST /b2api", 404),
         (data, "POST /b2api/v4/b2_upload_file/x/y", 401),
         (data, "POST /b2api/v4/b2_list_buckets", 401),
         (data, "POST /b2api/v4/b2_authorize_account", 401),

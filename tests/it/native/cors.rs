@@ -186,7 +186,7 @@ fn native_367_369_preflights_of_other_addresses_are_denied_and_other_options_ref
         assert_denied(&preflight(&server, target, PAGE, "GET", ""));
     }
     assert_eq!(preflight(&server, "/b2api/v4/b2_nothing", PAGE, "GET", "").status, 404);
-    assert_eq!(preflight(&server, "/elsewhere", PAGE, "GET", "").status, 404);
+    assert_eq!(preflight(&server, "/b2api/elsewhere", PAGE, "GET", "").status, 404);
     let target = "/file/cors-bucket/f";
     let anybody = preflight(&server, target, "null", "GET", "");
     assert_eq!((anybody.status, anybody.header("access-control-allow-origin")), (200, Some("*")));

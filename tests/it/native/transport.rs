@@ -35,8 +35,10 @@ fn native_8_9_10_11_unknown_addresses_and_methods_are_refused() {
         "/b2api/v0/b2_list_buckets",
         "/b2api/v4/b2_nothing",
         "/b2api/v4/b2_list_buckets/more",
-        "/",
-        "/elsewhere",
+        "/b2api",
+        "/b2api/elsewhere",
+        "/file",
+        "/file/elsewhere",
         "/b2api/v4/b2_download_file_by_name",
     ] {
         let answer = call(&server.address, "POST", target, &auth, b"{}");

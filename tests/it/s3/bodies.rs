@@ -328,6 +328,33 @@ fn s3_46_checksums_are_compared_and_told_again() {
     assert_eq!(refused(&house.send(&two)), refused_with(400, "InvalidRequest"));
 }
 
+#[test]
+fn s3_47_checksums_are_shown_to_whoever_asks_for_the_whole() {
+    let house = house(&[]);
+    for name in ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"] {
+        let name = &format!("x-amz-checksum-{name}");
+        let value = checksum(name, b"content");
+        let request = put().header(name, &value).body(b"content");
+        assert_eq!(house.send(&house.signer.sign(request)).status, 200);
+        for method in ["GET", "HEAD"] {
+            let request = Request::new(method, "/bodies-bucket/k");
+            let asked = request.clone().header("x-amz-checksum-mode", "ENABLED");
+            let shown = house.send(&house.signer.sign(asked.clone()));
+            assert_eq!(shown.header(name), Some(value.as_str()), "{method}");
+            assert_eq!(shown.header("x-amz-checksum-type"), Some("FULL_OBJECT"));
+            let unasked = house.send(&house.signer.sign(request));
+            assert_eq!(unasked.header(name), None, "{method}");
+            let ranged = house.send(&house.signer.sign(asked.header("range", "bytes=0-1")));
+            assert_eq!((ranged.status, ranged.header(name)), (206, None), "{method}");
+        }
+    }
+    let crc = checksum(CRC, b"content");
+    let body = plain_chunks(&[b"content"], &[(CRC, &crc)]);
+    assert_eq!(house.send(&house.chunked(PLAIN_TRAILER, 7, CRC).body(&body)).status, 200);
+    let asked = Request::new("HEAD", "/bodies-bucket/k").header("x-amz-checksum-mode", "ENABLED");
+    assert_eq!(house.send(&house.signer.sign(asked)).header(CRC), Some(crc.as_str()), "a trailer");
+}
+
 /// The value of a checksum header for some content.
 fn checksum(header: &str, content: &[u8]) -> String {
     use crc_fast::CrcAlgorithm as Crc;

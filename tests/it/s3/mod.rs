@@ -2,6 +2,7 @@
 //! built binary.
 
 mod bodies;
+mod framing;
 mod lasting;
 mod rights;
 mod signatures;

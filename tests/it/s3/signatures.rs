@@ -285,6 +285,39 @@ fn s3_23_hosts_of_buckets_and_paths_lead_to_the_same_place() {
 }
 
 #[test]
+fn s3_24_reliability_e6_the_host_that_a_proxy_names_is_believed_from_trusted_ones_only() {
+    for (trusted, status) in [("127.0.0.1", 200), ("192.0.2.1,::1", 403)] {
+        let proxies = format!("--http-trusted-proxies={trusted}");
+        let (server, _, signer) = house(&["--s3-domain=s3.example.org", &proxies]);
+        let outside = Signer { host: "s3.example.org".to_owned(), ..signer.clone() };
+        let of_bucket =
+            Signer { host: "signed-bucket.s3.example.org".to_owned(), ..signer.clone() };
+        let requests = [
+            outside.sign(get()),
+            outside.presign(get(), "60"),
+            of_bucket.sign(Request::new("GET", "/k")),
+        ];
+        for request in requests {
+            let asked = request.value("host").unwrap().to_owned();
+            let through = request.clone().header("host", "kiln.internal:9700");
+            assert_eq!(through.send(&server.address).status, 403, "nobody says what was signed");
+            let through = through.header("x-forwarded-host", &asked);
+            let expected = if status == 200 { 200 } else { 403 };
+            assert_eq!(through.send(&server.address).status, expected, "{trusted}: {asked}");
+            let two = through.header("x-forwarded-host", &format!("{asked}, other.example"));
+            assert_eq!(two.send(&server.address).status, 403, "{trusted}");
+            // Whoever comes without a proxy is taken as before.
+            assert_eq!(request.send(&server.address).status, 200);
+        }
+        // Nobody is led to another bucket by it.
+        let elsewhere =
+            signer.sign(get()).header("x-forwarded-host", "other-bucket.s3.example.org");
+        let answer = elsewhere.send(&server.address);
+        assert_eq!(answer.status, if status == 200 { 403 } else { 200 }, "{trusted}");
+    }
+}
+
+#[test]
 fn s3_26_30_31_32_addresses_are_signed_for_one_method_and_what_was_signed_with_them() {
     let (server, _, signer) = house(&[]);
     let presign = |method: &str, target: &str| signer.presign(Request::new(method, target), "60");
