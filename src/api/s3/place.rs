@@ -51,7 +51,8 @@ impl Place {
         let domains = &http.settings.s3.domains;
         let received = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
         let host = forwarded_host(request, http).or_else(received);
-        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        let host =
+            host.or_else(|| request.uri().authority().map(actix_web::http::uri::Authority::as_str));
         if let Some(bucket) = host.and_then(|host| bucket_of_host(host, domains)) {
             return Some(Self::of_host(&bucket, path));
         }
