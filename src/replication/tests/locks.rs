@@ -83,7 +83,7 @@ fn code(outcome: Result<(), Error>) -> &'static str {
 }
 
 #[tokio::test]
-async fn replication_52_reliability_r52_104_107_a_replica_is_locked_as_its_source_was_when_it_was_read()
+async fn replication_104_107_reliability_r52_a_replica_is_locked_as_its_source_was_when_it_was_read()
  {
     let house = TestHouse::open().await;
     let pair = locked_pair(&house).await;
