@@ -102,6 +102,9 @@ Examples:
     /// Look at event notification rules and what waits for them.
     #[command(subcommand)]
     Notification(NotificationAction),
+    /// See by what time locks run out, and say that the clock is right.
+    #[command(subcommand)]
+    Clock(ClockAction),
     /// Show and check settings without serving.
     #[command(subcommand)]
     Config(ConfigAction),
@@ -308,6 +311,17 @@ Examples:
 }
 
 #[derive(Debug, Subcommand)]
+enum ClockAction {
+    /// Show the clock and the time by which locks run out.
+    #[command(after_help = "Example:\n  kiln clock show --json")]
+    Show(Form),
+    /// Let locks run out by the clock as it stands now: after a long stop, a restored backup, or
+    /// once a wrong clock has been put right.
+    #[command(after_help = "Example:\n  kiln clock confirm")]
+    Confirm(Form),
+}
+
+#[derive(Debug, Subcommand)]
 enum LifecycleAction {
     /// Show what the rules of a bucket make due now; nothing is changed.
     #[command(after_help = "\
@@ -447,6 +461,7 @@ fn run(
         Action::Replication(action) => administer(replication_command(action), load, out, err),
         Action::Lifecycle(action) => administer(lifecycle_command(action), load, out, err),
         Action::Notification(action) => administer(notification_command(action), load, out, err),
+        Action::Clock(action) => administer(clock_command(action), load, out, err),
     }
 }
 
@@ -740,6 +755,13 @@ fn notification_command(action: NotificationAction) -> (AdminCommand, Form) {
     (AdminCommand::ListNotifications { bucket_name: bucket, after, limit }, form)
 }
 
+fn clock_command(action: ClockAction) -> (AdminCommand, Form) {
+    match action {
+        ClockAction::Show(form) => (AdminCommand::ShowClock, form),
+        ClockAction::Confirm(form) => (AdminCommand::ConfirmClock, form),
+    }
+}
+
 fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "kiln", &mut script);
@@ -902,7 +924,20 @@ fn render(command: &AdminCommand, answer: &Value, endpoint: &str) -> String {
         }
         AdminCommand::PreviewLifecycle { .. } => preview(answer),
         AdminCommand::RunLifecycle { .. } => format!("Done: {}.\n", counts(answer)),
+        AdminCommand::ShowClock | AdminCommand::ConfirmClock => clock(answer),
     }
+}
+
+fn clock(answer: &Value) -> String {
+    let now = moment(&answer["now"]);
+    if answer["aheadMillis"] == 0 {
+        return format!("The clock says {now}, and locks run out by it.\n");
+    }
+    format!(
+        "The clock says {now}, but so much time has not passed: locks run out by {}.\n\
+         If the clock is right, say so with `kiln clock confirm`.\n",
+        moment(&answer["locksRunTo"])
+    )
 }
 
 fn counts(answer: &Value) -> String {
@@ -1195,6 +1230,7 @@ mod tests {
                 usage_command(account_id, days, recount)
             }
             Action::Notification(action) => notification_command(action).0,
+            Action::Clock(action) => clock_command(action).0,
             other => unreachable!("{other:?} is no administration command"),
         }
     }
@@ -1352,6 +1388,8 @@ mod tests {
             admin_command("lifecycle run photos --json"),
             AdminCommand::RunLifecycle { bucket_name: "photos".to_owned() }
         );
+        assert_eq!(admin_command("clock show"), AdminCommand::ShowClock);
+        assert_eq!(admin_command("clock confirm --json"), AdminCommand::ConfirmClock);
     }
 
     #[test]
@@ -1562,6 +1600,18 @@ mod tests {
                 }] }),
                 "ACCOUNT       NAME  MADE                      BUCKETS\n\
                  0123456789ab  -     1970-01-01T00:00:01.000Z  2\n",
+            ),
+            (
+                "clock confirm",
+                json!({ "now": 1000, "locksRunTo": 1000, "aheadMillis": 0 }),
+                "The clock says 1970-01-01T00:00:01.000Z, and locks run out by it.\n",
+            ),
+            (
+                "clock show",
+                json!({ "now": 90_000_000, "locksRunTo": 1000, "aheadMillis": 89_999_000 }),
+                "The clock says 1970-01-02T01:00:00.000Z, but so much time has not passed: locks \
+                 run out by 1970-01-01T00:00:01.000Z.\n\
+                 If the clock is right, say so with `kiln clock confirm`.\n",
             ),
         ];
         for (line, answer, page) in table {

@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) http: Http,
     pub(crate) limits: Limits,
     pub(crate) blobs: Blobs,
+    pub(crate) locks: Locks,
     pub(crate) catalog: Catalog,
     pub(crate) uploads: Uploads,
     pub(crate) auth: Auth,
@@ -119,6 +120,13 @@ pub(crate) struct Blobs {
     pub(crate) inline_max: usize,
     /// How long freed bytes stay on disk.
     pub(crate) grace_s: u64,
+}
+
+/// Object Lock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Locks {
+    /// A clock further ahead of the time that has passed is not believed.
+    pub(crate) clock_tolerance_s: i64,
 }
 
 /// The metadata database.
@@ -336,6 +344,7 @@ impl Draft {
             http: Http::default(),
             limits: Limits::default(),
             blobs: Blobs::default(),
+            locks: Locks::default(),
             catalog: Catalog::default(),
             uploads: Uploads::default(),
             auth: Auth::default(),
@@ -557,6 +566,10 @@ settings! {
 
     "blobs.grace_s", Plain("SECONDS"), Text("60"), config.blobs.grace_s = |text| whole(text, 0..=2_592_000),
     "How long freed bytes stay on disk before they are removed, at most 30 days";
+
+    "locks.clock_tolerance_s", Plain("SECONDS"), Text("86400"),
+    config.locks.clock_tolerance_s = |text| whole(text, 60..=31_536_000),
+    "How far the clock may be ahead of the time that has passed before locks no longer run out by it, a minute to a year";
 
     "catalog.read_connections", Plain("N"), Text("8"),
     config.catalog.read_connections = |text| whole(text, 1..=256),
@@ -1376,6 +1389,7 @@ mod tests {
         ("limits.part_size_min", &["1", "100000000"], &["0", "100000001"]),
         ("blobs.inline_max", &["0", "1048576"], &["1048577"]),
         ("blobs.grace_s", &["0", "2592000"], &["2592001"]),
+        ("locks.clock_tolerance_s", &["60", "31536000"], &["59", "31536001", "-1"]),
         ("catalog.read_connections", &["1", "256"], &["0", "257"]),
         ("catalog.wal_pages_soft", &["1", "63999"], &["0", "64000"]),
         ("catalog.wal_pages_hard", &["4001", "10000000"], &["4000", "10000001"]),
@@ -1458,6 +1472,7 @@ mod tests {
         assert_eq!(config.limits.part_size_recommended, 100_000_000);
         assert_eq!(config.limits.part_size_min, 5_000_000);
         assert_eq!((config.blobs.inline_max, config.blobs.grace_s), (16_384, 60));
+        assert_eq!(config.locks.clock_tolerance_s, 86_400);
         assert_eq!(config.catalog.read_connections, 8);
         assert_eq!((config.catalog.wal_pages_soft, config.catalog.wal_pages_hard), (4000, 64_000));
         assert!(!config.auth.strict_v4_keys && !config.uploads.custom_timestamps);

@@ -52,6 +52,7 @@ use crate::operations::accounts::{
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
+use crate::operations::lock_clock::LockClock;
 use crate::operations::replication_jobs::JobCounts;
 use crate::operations::signatures::SignaturePolicy;
 use crate::operations::test_mode::Strikes;
@@ -392,10 +393,14 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         .map_err(|abort| StartError::Operation(abort.into()))?;
     let waits = Waits::starting_at(Arc::clone(&parts.clock), waits_begun_by.unwrap_or_default());
     let usage = Usage::of(&catalog)?;
+    let tolerance_ms = config.locks.clock_tolerance_s * 1000;
+    let lock_clock = LockClock::starting_at(&catalog, &*parts.clock, tolerance_ms)
+        .map_err(|abort| StartError::Operation(abort.into()))?;
     let app = App {
         catalog,
         blobs: Arc::new(metered),
         clock: parts.clock,
+        lock_clock,
         waits,
         entropy: parts.entropy,
         numbers: Arc::new(numbers),

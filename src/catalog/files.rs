@@ -793,15 +793,3 @@ pub(crate) fn spoil_lock(tx: &mut dyn Tx, number: FileNumber) -> Result<(), Erro
     )?;
     Ok(())
 }
-
-/// Gives a version a lock, as the operations on locks do.
-#[cfg(test)]
-pub(crate) fn put_lock(tx: &mut dyn Tx, number: FileNumber, lock: FileLock) -> Result<(), Error> {
-    let (mode, until, hold) = lock_codes(lock);
-    tx.execute(
-        "UPDATE files SET retention_mode = ?2, retain_until_ms = ?3, legal_hold = ?4
-          WHERE file_no = ?1",
-        &[Value::Int(number.0), Value::Int(mode), Value::opt_int(until), Value::Int(hold)],
-    )?;
-    Ok(())
-}

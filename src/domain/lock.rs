@@ -96,6 +96,20 @@ pub(crate) struct LockTimes {
     pub(crate) locks_run_to: Millis,
 }
 
+impl LockTimes {
+    /// `proven` is what a clock must show that was right when it was last believed. One that is
+    /// ahead of that by more than the tolerance is not believed, and locks run by what is proven.
+    pub(crate) fn of(now: Millis, proven: Millis, tolerance_ms: i64) -> Self {
+        let believed = now <= proven.plus(tolerance_ms);
+        Self { now, locks_run_to: if believed { now } else { proven } }
+    }
+
+    /// How far the clock is ahead of the locks; 0 while it is believed.
+    pub(crate) fn held_ms(self) -> i64 {
+        self.now.0.saturating_sub(self.locks_run_to.0)
+    }
+}
+
 /// Refuses a change of retention from `current` to `wanted` that would let a version go earlier
 /// than it was promised to be kept. `bypass` lifts governance and nothing else.
 pub(crate) fn check_change(
@@ -341,6 +355,20 @@ mod tests {
         let last = Some(Retention { until: Millis(END_OF_TIME.0 - 1), ..Retention::UNREADABLE });
         assert_eq!(code(None, last, false), None);
         assert_eq!(code(None, Some(Retention::UNREADABLE), false), Some(Code::BadRequest));
+    }
+
+    #[test]
+    fn reliability_l5_locks_never_run_ahead_of_the_time_that_has_passed() {
+        let run_to = |now, proven| {
+            let times = LockTimes::of(Millis(now), Millis(proven), 100);
+            assert_eq!(times.held_ms(), now - times.locks_run_to.0);
+            times.locks_run_to.0
+        };
+        assert_eq!(run_to(1000, 1000), 1000);
+        assert_eq!(run_to(1100, 1000), 1100, "within the tolerance");
+        assert_eq!(run_to(1101, 1000), 1000, "beyond it");
+        assert_eq!(run_to(i64::MAX, 1000), 1000);
+        assert_eq!(run_to(500, 1000), 500, "a clock that went back holds locks longer");
     }
 
     #[test]

@@ -63,7 +63,10 @@ async fn hide(house: &TestHouse, bucket: BucketId, name: &str) {
 }
 
 async fn lock(house: &TestHouse, number: FileNumber, lock: FileLock) {
-    let write = house.app.catalog.write("lock", move |tx| Ok(files::put_lock(tx, number, lock)?));
+    let write = house.app.catalog.write("lock", move |tx| {
+        files::set_retention(tx, number, lock.retention)?;
+        Ok(files::set_legal_hold(tx, number, lock.legal_hold == Some(true))?)
+    });
     write.await.unwrap();
 }
 

@@ -14,6 +14,7 @@ use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
 use crate::operations::usage::carry_counts;
+use crate::operations::lock_clock;
 
 /// How often there is a look; a mark of numbers lasts for half a minute.
 const POLL: Duration = Duration::from_secs(1);
@@ -86,6 +87,7 @@ impl Upkeep {
         if looks % LOOKS_PER_CARRYING == LOOKS_PER_CARRYING - 1 {
             carry_counts(&self.app).await?;
         }
+        lock_clock::look(&self.app).await?;
         let monotonic = self.app.clock.monotonic().0;
         if monotonic >= self.next_prune_ms.load(Ordering::Relaxed) {
             self.prune().await?;

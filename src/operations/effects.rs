@@ -56,10 +56,10 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn of(app: &App) -> Self {
-        let now = app.clock.now();
+        let LockTimes { now, locks_run_to } = app.lock_clock.times(&*app.clock);
         Self {
             now,
-            locks_run_to: now,
+            locks_run_to,
             steady: app.waits.now(),
             copy_large_metadata: app.policy.copy_large_metadata,
             storage_is_capped: app.usage.storage_is_capped(),

@@ -17,6 +17,7 @@ use crate::domain::bucket::Bucket;
 use crate::domain::file::FileVersion;
 use crate::domain::ids::{BucketId, FileId, FileNumber};
 use crate::domain::lifecycle::{Act, Facts, LifecycleRule, NameLook, Standing, due_one, rule_for};
+use crate::domain::lock::LockTimes;
 use crate::domain::time::{DAY_MS, Millis};
 use crate::operations::App;
 use crate::operations::accounts::Operator;
@@ -70,11 +71,11 @@ impl Due {
     }
 }
 
-fn facts(seen: &Seen, now: Millis) -> Facts {
+fn facts(seen: &Seen, times: LockTimes) -> Facts {
     Facts {
         action: seen.action,
         upload_at: seen.upload_at,
-        is_locked: !seen.lock.may_delete(now, false),
+        is_locked: !seen.lock.may_delete(times.locks_run_to, false),
     }
 }
 
@@ -108,7 +109,7 @@ impl Look {
     }
 
     /// Looks at the next versions of a bucket as it is now.
-    fn page(&mut self, tx: &mut dyn Tx, bucket: &Bucket, now: Millis) -> Result<Page, Abort> {
+    fn page(&mut self, tx: &mut dyn Tx, bucket: &Bucket, times: LockTimes) -> Result<Page, Abort> {
         let mut rules: Vec<&LifecycleRule> = bucket.settings.lifecycle_rules.iter().collect();
         rules.sort_by_key(|rule| &rule.file_name_prefix);
         let mut page = Page::default();
@@ -118,7 +119,7 @@ impl Look {
             if *at > rule.file_name_prefix && !rule.applies_to(at) {
                 continue;
             }
-            if !self.names(tx, bucket, rule, now, &mut room, &mut page.due)? {
+            if !self.names(tx, bucket, rule, times, &mut room, &mut page.due)? {
                 return Ok(page);
             }
             self.leave(&mut page.due);
@@ -133,7 +134,7 @@ impl Look {
         tx: &mut dyn Tx,
         bucket: &Bucket,
         rule: &LifecycleRule,
-        now: Millis,
+        times: LockTimes,
         room: &mut usize,
         due: &mut Vec<Due>,
     ) -> Result<bool, Abort> {
@@ -157,7 +158,7 @@ impl Look {
                 return false;
             }
             *room -= 1;
-            self.look(bucket.id, rule, now, seen, due);
+            self.look(bucket.id, rule, times, seen, due);
             true
         })?;
         Ok(ended)
@@ -167,7 +168,7 @@ impl Look {
         &mut self,
         bucket: BucketId,
         rule: &LifecycleRule,
-        now: Millis,
+        times: LockTimes,
         seen: Seen,
         due: &mut Vec<Due>,
     ) {
@@ -178,10 +179,10 @@ impl Look {
             name: seen.name.clone(),
             upload_at: seen.upload_at,
             origin: seen.origin,
-            look: NameLook::new(rule, now),
+            look: NameLook::new(rule, times.now),
         });
         (inside.upload_at, inside.origin) = (seen.upload_at, seen.origin);
-        let facts = facts(&seen, now);
+        let facts = facts(&seen, times);
         if let Some((version, act)) = inside.look.look(Due::of(bucket, seen), facts) {
             due.push(Due { act, ..version });
         }
@@ -204,12 +205,12 @@ async fn next_page(
     bucket: BucketId,
     mut look: Look,
 ) -> Result<Option<(Look, Page)>, Error> {
-    let now = app.clock.now();
+    let times = app.lock_clock.times(&*app.clock);
     let page = app
         .catalog
         .scan(move |tx| {
             let Some(bucket) = buckets::find_by_id(tx, bucket)? else { return Ok(None) };
-            let page = look.page(tx, &bucket, now)?;
+            let page = look.page(tx, &bucket, times)?;
             Ok(Some((look.clone(), page)))
         })
         .await?;

@@ -23,6 +23,7 @@ pub(crate) mod keys;
 pub(crate) mod large_files;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
+pub(crate) mod lock_clock;
 pub(crate) mod locks;
 pub(crate) mod notifications;
 pub(crate) mod replication_jobs;
@@ -54,6 +55,7 @@ use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::facts::Facts;
+use crate::operations::lock_clock::LockClock;
 use crate::operations::replication_jobs::JobCounts;
 use crate::operations::signatures::SignaturePolicy;
 use crate::operations::test_mode::Strikes;
@@ -65,6 +67,8 @@ pub(crate) struct App {
     pub(crate) catalog: Catalog,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Until when locks hold, whatever the wall clock does.
+    pub(crate) lock_clock: LockClock,
     /// When what waits is due, whatever the wall clock does.
     pub(crate) waits: Waits,
     pub(crate) entropy: Arc<dyn Entropy>,

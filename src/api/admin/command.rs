@@ -143,6 +143,10 @@ pub(crate) enum AdminCommand {
     RunLifecycle {
         bucket_name: String,
     },
+    /// What the clock says, and by what time locks run out.
+    ShowClock,
+    /// Lets locks run out by the clock as it stands now.
+    ConfirmClock,
 }
 
 impl AdminCommand {
@@ -177,6 +181,8 @@ impl AdminCommand {
             Self::RetryReplicationJobs { .. } => ("POST", "/admin/replication/retry".to_owned()),
             Self::PreviewLifecycle { .. } => ("GET", "/admin/lifecycle/preview".to_owned()),
             Self::RunLifecycle { .. } => ("POST", "/admin/lifecycle/run".to_owned()),
+            Self::ShowClock => ("GET", "/admin/clock".to_owned()),
+            Self::ConfirmClock => ("POST", "/admin/clock/confirm".to_owned()),
         };
         (method, path, fields)
     }
@@ -205,6 +211,8 @@ impl AdminCommand {
             ("POST", "/admin/replication/retry") => "retryReplicationJobs",
             ("GET", "/admin/lifecycle/preview") => "previewLifecycle",
             ("POST", "/admin/lifecycle/run") => "runLifecycle",
+            ("GET", "/admin/clock") => "showClock",
+            ("POST", "/admin/clock/confirm") => "confirmClock",
             ("DELETE", path) => {
                 let id = path.strip_prefix("/admin/keys/")?;
                 fields.insert("applicationKeyId".to_owned(), id.into());
@@ -272,6 +280,8 @@ mod tests {
                 after: None,
                 limit: Some(5),
             },
+            AdminCommand::ShowClock,
+            AdminCommand::ConfirmClock,
         ];
         for command in commands {
             let (method, path, mut fields) = command.to_request();

@@ -1,21 +1,26 @@
 //! Locks on replicas (V22, G10, A7) and what removes nothing that is locked (reliability L1 to L4).
 
 use crate::catalog::tx::Value;
-use crate::catalog::{Abort, Tx, buckets, files};
+use crate::catalog::{Abort, Tx, buckets, files, server_facts};
 use crate::clock::Clock as _;
 use crate::domain::bucket::BucketSettings;
 use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::BucketId;
+use crate::domain::lifecycle::LifecycleRule;
 use crate::domain::lock::{
     BucketLock, BucketLockChange, DefaultChange, DefaultRetention, FileLock, Period, Retention,
     RetentionMode,
 };
 use crate::domain::replication::{JobState, ReplicationConfiguration};
 use crate::domain::time::{DAY_MS, Millis};
+use crate::operations::accounts::Operator;
+use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
 use crate::operations::effects::{self, Cause, Moment};
 use crate::operations::error::Error;
 use crate::operations::files::{delete_version, hide_file};
+use crate::operations::lifecycle::walk_due;
+use crate::operations::lock_clock;
 use crate::operations::locks::{Target, update_legal_hold, update_retention};
 use crate::testing::{OPENED_AT, Pair, TestHouse, mapping, rule, rules};
 
@@ -78,7 +83,7 @@ fn code(outcome: Result<(), Error>) -> &'static str {
 }
 
 #[tokio::test]
-async fn replication_52_reliability_r52_104_107_a_replica_is_locked_as_its_source_was_when_it_was_read()
+async fn replication_104_107_reliability_r52_a_replica_is_locked_as_its_source_was_when_it_was_read()
  {
     let house = TestHouse::open().await;
     let pair = locked_pair(&house).await;
@@ -332,4 +337,124 @@ async fn an_unfinished_large_file_is_given_up_whatever_lock_it_was_begun_with() 
         Ok(())
     });
     gone.await.unwrap();
+}
+
+const YEAR_MS: i64 = 365 * DAY_MS;
+
+/// A bucket with one version under compliance for 30 days, and one under governance.
+async fn kept_for_thirty_days(house: &TestHouse) -> [FileVersion; 2] {
+    let bucket = house.bucket("locked-bucket").await;
+    turn_lock_on(house, bucket, None).await;
+    [
+        upload(house, bucket, "complied", retained(COMPLIANCE, 30 * DAY_MS)).await,
+        upload(house, bucket, "governed", retained(GOVERNANCE, 30 * DAY_MS)).await,
+    ]
+}
+
+/// What deleting and shortening without a bypass are told.
+async fn told(house: &TestHouse, version: &FileVersion) -> [&'static str; 2] {
+    let shortened = update_retention(&house.app, &house.caller, target(version), None, false);
+    [code(shortened.await), code(delete(house, version, false).await)]
+}
+
+const DENIED: [&str; 2] = ["access_denied", "access_denied"];
+
+#[tokio::test]
+async fn reliability_l5_r26_a_clock_that_jumps_ahead_frees_nothing() {
+    let mut house = TestHouse::open().await;
+    let versions = kept_for_thirty_days(&house).await;
+    let bucket = versions[0].bucket.to_string();
+    let pair = upload_pair(&house.app, &house.caller, &bucket).unwrap();
+    let rule = LifecycleRule {
+        delete_after_days: Some(1),
+        cancel_after_days: None,
+        hide_after_days: Some(1),
+        file_name_prefix: String::new(),
+    };
+    let change = BucketChange { lifecycle_rules: Some(vec![rule]), ..BucketChange::default() };
+    update_bucket(&house.app, &house.caller, &bucket, change).await.unwrap();
+    house.upkeep().await;
+    house.clock.jump(100 * YEAR_MS);
+    for version in &versions {
+        assert_eq!(told(&house, version).await, DENIED);
+    }
+    let ticket = upload_ticket(&house.app, &pair.token, &bucket, &pair.mark);
+    assert!(ticket.is_err(), "tokens end all the same");
+    for _ in 0..2 {
+        assert_eq!(walk_due(&house.app, &|| true).await.unwrap(), 1);
+        house.clock.jump(2 * DAY_MS);
+    }
+    house.upkeep().await;
+    // Neither does stopping and starting under the wrong clock.
+    house.crash_and_reopen().await;
+    for version in &versions {
+        assert_eq!(told(&house, version).await, DENIED, "after a restart");
+    }
+    // Time that really passes ends a lock under any clock.
+    house.clock.advance(30 * DAY_MS - 1);
+    assert_eq!(told(&house, &versions[0]).await, DENIED);
+    house.clock.advance(1);
+    assert_eq!(told(&house, &versions[0]).await, ["ok", "ok"]);
+    // And back under a right clock all is as it was.
+    house.clock.jump(-100 * YEAR_MS);
+    assert_eq!(told(&house, &versions[1]).await, ["ok", "ok"]);
+}
+
+#[tokio::test]
+async fn reliability_l5_an_operator_can_say_that_the_clock_is_right() {
+    let mut house = TestHouse::open().await;
+    let versions = kept_for_thirty_days(&house).await;
+    house.upkeep().await;
+    // Ten years without power look like a jump.
+    house.clock.jump(10 * YEAR_MS);
+    house.crash_and_reopen().await;
+    assert_eq!(told(&house, &versions[0]).await, DENIED);
+    let operator = Operator::of_data_folder();
+    assert_eq!(lock_clock::show(&house.app, &operator).held_ms(), 10 * YEAR_MS);
+    let confirmed = lock_clock::confirm(&house.app, &operator).await.unwrap();
+    assert_eq!((confirmed.held_ms(), confirmed.now), (0, house.clock.now()));
+    assert_eq!(told(&house, &versions[0]).await, ["ok", "ok"]);
+    // It was said of that clock, and stays said.
+    house.crash_and_reopen().await;
+    assert_eq!(lock_clock::show(&house.app, &operator).held_ms(), 0);
+    house.clock.jump(10 * YEAR_MS);
+    assert_eq!(lock_clock::show(&house.app, &operator).held_ms(), 10 * YEAR_MS);
+}
+
+#[tokio::test]
+async fn reliability_l5_small_steps_of_the_clock_are_believed_and_back_ones_hold() {
+    let mut house = TestHouse::open().await;
+    let versions = kept_for_thirty_days(&house).await;
+    house.upkeep().await;
+    house.clock.advance(30 * DAY_MS - 1000);
+    house.upkeep().await;
+    // An hour: summer time, or a clock that was set by hand.
+    house.clock.jump(-3_600_000);
+    assert_eq!(told(&house, &versions[0]).await, DENIED);
+    house.clock.jump(3_600_000);
+    assert_eq!(told(&house, &versions[0]).await, DENIED, "a second is left");
+    house.clock.jump(1000);
+    assert_eq!(told(&house, &versions[0]).await, ["ok", "ok"]);
+    // A machine that starts at the beginning of time and is set right a little later has not
+    // jumped.
+    let now = house.clock.now();
+    house.clock.jump(-now.0);
+    house.crash_and_reopen().await;
+    assert_eq!(told(&house, &versions[1]).await, DENIED);
+    house.clock.jump(now.0 + 60_000);
+    assert_eq!(told(&house, &versions[1]).await, ["ok", "ok"]);
+}
+
+#[tokio::test]
+async fn reliability_l5_a_note_of_the_clock_that_cannot_be_read_believes_no_clock() {
+    let mut house = TestHouse::open().await;
+    let versions = kept_for_thirty_days(&house).await;
+    let spoiled = house
+        .app
+        .catalog
+        .write("spoil", |tx| Ok(server_facts::put_fact(tx, "locks_run_to_ms", b"soon")?));
+    spoiled.await.unwrap();
+    house.clock.jump(31 * DAY_MS);
+    house.crash_and_reopen().await;
+    assert_eq!(told(&house, &versions[0]).await, DENIED);
 }

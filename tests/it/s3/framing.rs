@@ -161,9 +161,9 @@ fn s3_160_strangers_by_the_thousand_leave_nothing_in_memory() {
 
 #[test]
 fn s3_43_reliability_f44_large_bodies_in_chunks_take_little_memory() {
-    let (server, _, _, signer) = house(&[]);
     const CHUNK: usize = 8 * 1024 * 1024;
     const CHUNKS: usize = 24;
+    let (server, _, _, signer) = house(&[]);
     let content = vec![b'x'; CHUNK];
     let request = Request::new("PUT", "/framed-bucket/large")
         .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
