@@ -622,6 +622,7 @@ fn command() -> Command {
         "usage",
         "replication",
         "lifecycle",
+        "clock",
         "notification",
         "completions",
         "version",
@@ -930,13 +931,22 @@ fn render(command: &AdminCommand, answer: &Value, endpoint: &str) -> String {
 
 fn clock(answer: &Value) -> String {
     let now = moment(&answer["now"]);
-    if answer["aheadMillis"] == 0 {
+    if answer["isBelieved"] == true {
         return format!("The clock says {now}, and locks run out by it.\n");
     }
+    let what = if answer["aheadMillis"] == 0 {
+        format!(
+            "it is {} s behind what it said before: locks run out by it, but default retentions \
+             are counted from what it should say.",
+            answer["behindMillis"].as_i64().unwrap_or_default() / 1000
+        )
+    } else {
+        let run_to = moment(&answer["locksRunTo"]);
+        format!("so much time has not passed: locks run out by {run_to}.")
+    };
     format!(
-        "The clock says {now}, but so much time has not passed: locks run out by {}.\n\
-         If the clock is right, say so with `kiln clock confirm`.\n",
-        moment(&answer["locksRunTo"])
+        "The clock says {now}, but {what}\n\
+         If the clock is right, say so with `kiln clock confirm`.\n"
     )
 }
 
@@ -1603,14 +1613,25 @@ mod tests {
             ),
             (
                 "clock confirm",
-                json!({ "now": 1000, "locksRunTo": 1000, "aheadMillis": 0 }),
+                json!({ "now": 1000, "locksRunTo": 1000, "isBelieved": true, "aheadMillis": 0,
+                        "behindMillis": 12 }),
                 "The clock says 1970-01-01T00:00:01.000Z, and locks run out by it.\n",
             ),
             (
                 "clock show",
-                json!({ "now": 90_000_000, "locksRunTo": 1000, "aheadMillis": 89_999_000 }),
+                json!({ "now": 90_000_000, "locksRunTo": 1000, "isBelieved": false,
+                        "aheadMillis": 89_999_000, "behindMillis": 0 }),
                 "The clock says 1970-01-02T01:00:00.000Z, but so much time has not passed: locks \
                  run out by 1970-01-01T00:00:01.000Z.\n\
+                 If the clock is right, say so with `kiln clock confirm`.\n",
+            ),
+            (
+                "clock show",
+                json!({ "now": 1000, "locksRunTo": 1000, "isBelieved": false, "aheadMillis": 0,
+                        "behindMillis": 90_000_500 }),
+                "The clock says 1970-01-01T00:00:01.000Z, but it is 90000 s behind what it said \
+                 before: locks run out by it, but default retentions are counted from what it \
+                 should say.\n\
                  If the clock is right, say so with `kiln clock confirm`.\n",
             ),
         ];

@@ -394,8 +394,9 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     let waits = Waits::starting_at(Arc::clone(&parts.clock), waits_begun_by.unwrap_or_default());
     let usage = Usage::of(&catalog)?;
     let tolerance_ms = config.locks.clock_tolerance_s * 1000;
-    let lock_clock = LockClock::starting_at(&catalog, &*parts.clock, tolerance_ms)
-        .map_err(|abort| StartError::Operation(abort.into()))?;
+    let lock_clock = LockClock::open(&catalog, &*parts.clock, tolerance_ms);
+    let lock_clock =
+        futures_executor(lock_clock).map_err(|abort| StartError::Operation(abort.into()))?;
     let app = App {
         catalog,
         blobs: Arc::new(metered),

@@ -106,6 +106,11 @@ pub(crate) fn list_all(tx: &mut dyn Tx) -> Result<Vec<Bucket>, Error> {
     collect(tx, bucket_columns!("ORDER BY bucket_no"), &[], bucket)
 }
 
+/// Whether any bucket of the server has Object Lock. One whose settings cannot be read is a fault.
+pub(crate) fn any_with_lock(tx: &mut dyn Tx) -> Result<bool, Error> {
+    Ok(list_all(tx)?.iter().any(|bucket| bucket.settings.file_lock.is_file_lock_enabled))
+}
+
 pub(crate) fn count_buckets(tx: &mut dyn Tx, account: AccountId) -> Result<i64, Error> {
     let count = find(
         tx,

@@ -88,26 +88,86 @@ impl FileLock {
     }
 }
 
-/// What the clock says, and the moment up to which locks are let run out: the same as long as the
-/// clock can be believed, never later than it.
+/// What is to be thought of a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Belief {
+    Believed,
+    /// Further ahead of the time that has passed than is tolerated.
+    Ahead,
+    /// Further behind it than is tolerated.
+    Behind,
+}
+
+/// What the clock says, and the moments by which locks begin and run out. None of them lets a lock
+/// end early, whatever the clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LockTimes {
+    /// The wall clock, as it is.
     pub(crate) now: Millis,
+    /// Locks that end here or before are over. The same as `now` unless the clock is ahead; never
+    /// after `now`.
     pub(crate) locks_run_to: Millis,
+    /// What the clock ought to show, by the last reading that was believed.
+    proven: Millis,
+    tolerance_ms: i64,
 }
 
 impl LockTimes {
-    /// `proven` is what a clock must show that was right when it was last believed. One that is
-    /// ahead of that by more than the tolerance is not believed, and locks run by what is proven.
+    /// `proven` is what a clock must show that was right when it was last believed. When `now` is
+    /// ahead of that by more than the tolerance, locks run by what is proven.
     pub(crate) fn of(now: Millis, proven: Millis, tolerance_ms: i64) -> Self {
-        let believed = now <= proven.plus(tolerance_ms);
-        Self { now, locks_run_to: if believed { now } else { proven } }
+        let is_ahead = now > proven.plus(tolerance_ms);
+        let locks_run_to = if is_ahead { proven } else { now };
+        Self { now, locks_run_to, proven, tolerance_ms }
     }
 
-    /// How far the clock is ahead of the locks; 0 while it is believed.
-    pub(crate) fn held_ms(self) -> i64 {
+    pub(crate) fn belief(self) -> Belief {
+        if self.ahead_ms() > 0 {
+            Belief::Ahead
+        } else if self.behind_ms() > self.tolerance_ms {
+            Belief::Behind
+        } else {
+            Belief::Believed
+        }
+    }
+
+    /// How far the clock is ahead of the locks; 0 unless that is too far.
+    pub(crate) fn ahead_ms(self) -> i64 {
         self.now.0.saturating_sub(self.locks_run_to.0)
     }
+
+    /// How far the clock is behind what it ought to show, tolerated or not.
+    pub(crate) fn behind_ms(self) -> i64 {
+        self.proven.0.saturating_sub(self.now.0).max(0)
+    }
+
+    /// The latest moment that is known to have been: what a stop must not forget.
+    pub(crate) fn known(self) -> Millis {
+        self.locks_run_to.max(self.proven)
+    }
+
+    /// From when the default retention of a version counts that was stored at `stored_at`: a clock
+    /// that has gone back makes no retention that is over as soon as it is set right.
+    pub(crate) fn begin(self, stored_at: Millis) -> Millis {
+        if self.belief() == Belief::Behind { stored_at.max(self.proven) } else { stored_at }
+    }
+
+    /// The moment up to which the days of lifecycle rules have passed in a bucket. Where versions
+    /// may be locked, a clock that is ahead makes nothing due.
+    pub(crate) fn rules_run_to(self, lock: BucketLock) -> Millis {
+        if lock.is_file_lock_enabled { self.locks_run_to } else { self.now }
+    }
+}
+
+/// What is proven follows a clock that is believed by one part in so many of the time that passes.
+const FOLLOWED_PART: i64 = 100;
+
+/// By how much what is proven follows a clock that is believed, once `passed_ms` have passed since
+/// it last did. Small differences that add up over years are taken in so; a clock that runs wild is
+/// not: locks never run more than a hundredth too fast, beyond the tolerance.
+pub(crate) fn followed_ms(now: Millis, proven: Millis, passed_ms: i64) -> i64 {
+    let most = passed_ms.max(0) / FOLLOWED_PART;
+    now.0.saturating_sub(proven.0).clamp(-most, most)
 }
 
 /// Refuses a change of retention from `current` to `wanted` that would let a version go earlier
@@ -317,7 +377,7 @@ mod tests {
 
     #[test]
     fn native_340_343_to_346_which_retention_may_follow_which() {
-        let times = LockTimes { now: Millis(1000), locks_run_to: Millis(1000) };
+        let times = LockTimes::of(Millis(1000), Millis(1000), 0);
         let code = |current, wanted, bypass| {
             check_change(current, wanted, times, bypass).err().map(|refusal| refusal.code)
         };
@@ -359,21 +419,44 @@ mod tests {
 
     #[test]
     fn reliability_l5_locks_never_run_ahead_of_the_time_that_has_passed() {
-        let run_to = |now, proven| {
-            let times = LockTimes::of(Millis(now), Millis(proven), 100);
-            assert_eq!(times.held_ms(), now - times.locks_run_to.0);
-            times.locks_run_to.0
-        };
-        assert_eq!(run_to(1000, 1000), 1000);
-        assert_eq!(run_to(1100, 1000), 1100, "within the tolerance");
-        assert_eq!(run_to(1101, 1000), 1000, "beyond it");
-        assert_eq!(run_to(i64::MAX, 1000), 1000);
-        assert_eq!(run_to(500, 1000), 500, "a clock that went back holds locks longer");
+        let on = BucketLock { is_file_lock_enabled: true, ..BucketLock::default() };
+        // What the clock says, up to when locks run, what is to be thought of it, from when a
+        // retention counts that begins at 990.
+        let table = [
+            (1000, 1000, Belief::Believed, 990),
+            (1100, 1100, Belief::Believed, 990),
+            (1101, 1000, Belief::Ahead, 990),
+            (i64::MAX, 1000, Belief::Ahead, 990),
+            (900, 900, Belief::Believed, 990),
+            (899, 899, Belief::Behind, 1000),
+            (0, 0, Belief::Behind, 1000),
+            (i64::MIN, i64::MIN, Belief::Behind, 1000),
+        ];
+        for (now, run_to, belief, begin) in table {
+            let times = LockTimes::of(Millis(now), Millis(1000), 100);
+            assert_eq!(times.locks_run_to, Millis(run_to), "{now}");
+            assert_eq!(times.belief(), belief, "{now}");
+            assert_eq!(times.begin(Millis(990)), Millis(begin), "{now}");
+            assert_eq!(times.known(), Millis(run_to.max(1000)), "{now}");
+            assert_eq!(times.ahead_ms(), now.saturating_sub(run_to), "{now}");
+            assert_eq!(times.behind_ms(), 1000_i64.saturating_sub(now).max(0), "{now}");
+            assert_eq!(times.rules_run_to(on), Millis(run_to), "{now}");
+            assert_eq!(times.rules_run_to(BucketLock::default()), Millis(now), "{now}");
+        }
+    }
+
+    #[test]
+    fn reliability_l5_small_steps_are_followed_by_a_hundredth_of_the_time_that_passes() {
+        let followed = |now, passed| followed_ms(Millis(now), Millis(1000), passed);
+        assert_eq!((followed(1003, 1000), followed(997, 1000)), (3, -3));
+        assert_eq!((followed(1050, 1000), followed(950, 1000)), (10, -10));
+        assert_eq!((followed(1050, 0), followed(1050, -5)), (0, 0));
+        assert_eq!(followed(1050, 99), 0);
     }
 
     #[test]
     fn a_retention_that_only_the_clock_calls_over_is_not_over() {
-        let times = LockTimes { now: Millis(3000), locks_run_to: Millis(1000) };
+        let times = LockTimes::of(Millis(3000), Millis(1000), 0);
         let change = |wanted| check_change(until(Compliance, 2000), wanted, times, false);
         assert_eq!(change(None).map_err(|refusal| refusal.code), Err(Code::AccessForbidden));
         assert!(change(until(Compliance, 3001)).is_ok());
@@ -461,7 +544,7 @@ mod tests {
             let (mut now, mut current) = (0, first);
             for (wanted, bypass, passed) in changes {
                 now += passed;
-                let times = LockTimes { now: Millis(now), locks_run_to: Millis(now) };
+                let times = LockTimes::of(Millis(now), Millis(now), 0);
                 if check_change(current, wanted, times, bypass).is_err() {
                     continue;
                 }

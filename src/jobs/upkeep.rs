@@ -13,8 +13,8 @@ use crate::domain::replication::LATE_MS;
 use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
-use crate::operations::usage::carry_counts;
 use crate::operations::lock_clock;
+use crate::operations::usage::carry_counts;
 
 /// How often there is a look; a mark of numbers lasts for half a minute.
 const POLL: Duration = Duration::from_secs(1);

@@ -44,8 +44,8 @@ pub(crate) struct Moment {
     pub(crate) now: Millis,
     /// Now, on the time line of waits.
     pub(crate) steady: Steady,
-    /// The moment up to which locks are let run out; never after `now`.
-    pub(crate) locks_run_to: Millis,
+    /// Now as locks see it: the clock, as far as it can be believed.
+    pub(crate) locks: LockTimes,
     /// Replicate files whose metadata Backblaze finds too large.
     pub(crate) copy_large_metadata: bool,
     /// Whether any account at all has a storage cap: most servers need not look.
@@ -56,10 +56,10 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn of(app: &App) -> Self {
-        let LockTimes { now, locks_run_to } = app.lock_clock.times(&*app.clock);
+        let locks = app.lock_clock.times(&*app.clock);
         Self {
-            now,
-            locks_run_to,
+            now: locks.now,
+            locks,
             steady: app.waits.now(),
             copy_large_metadata: app.policy.copy_large_metadata,
             storage_is_capped: app.usage.storage_is_capped(),
@@ -67,14 +67,10 @@ impl Moment {
         }
     }
 
-    pub(crate) fn lock_times(self) -> LockTimes {
-        LockTimes { now: self.now, locks_run_to: self.locks_run_to }
-    }
-
     /// Whether the lock of a version lets it be removed. An unfinished large file is not kept: its
     /// lock begins when it is finished. `bypass` lifts governance and nothing else.
     pub(crate) fn may_remove(self, version: &FileVersion, bypass: bool) -> bool {
-        version.action == Action::Start || version.lock.may_delete(self.locks_run_to, bypass)
+        version.action == Action::Start || version.lock.may_delete(self.locks.locks_run_to, bypass)
     }
 }
 
@@ -130,10 +126,12 @@ pub(crate) fn add(
 ) -> Result<Aftermath, Abort> {
     version.lock = match cause {
         Cause::Upload | Cause::Copy | Cause::Start => {
-            bucket.settings.file_lock.of_new(version.lock, version.upload_at)
+            bucket.settings.file_lock.of_new(version.lock, moment.locks.begin(version.upload_at))
         }
         // A replica is as old as its source, and kept from now on (A7).
-        Cause::Replica => bucket.settings.file_lock.of_new(version.lock, moment.now),
+        Cause::Replica => {
+            bucket.settings.file_lock.of_new(version.lock, moment.locks.begin(moment.now))
+        }
         Cause::Finish
         | Cause::Hide
         | Cause::LifecycleHide

@@ -158,7 +158,7 @@ impl Look {
                 return false;
             }
             *room -= 1;
-            self.look(bucket.id, rule, times, seen, due);
+            self.look(bucket, rule, times, seen, due);
             true
         })?;
         Ok(ended)
@@ -166,7 +166,7 @@ impl Look {
 
     fn look(
         &mut self,
-        bucket: BucketId,
+        bucket: &Bucket,
         rule: &LifecycleRule,
         times: LockTimes,
         seen: Seen,
@@ -179,11 +179,11 @@ impl Look {
             name: seen.name.clone(),
             upload_at: seen.upload_at,
             origin: seen.origin,
-            look: NameLook::new(rule, times.now),
+            look: NameLook::new(rule, times.rules_run_to(bucket.settings.file_lock)),
         });
         (inside.upload_at, inside.origin) = (seen.upload_at, seen.origin);
         let facts = facts(&seen, times);
-        if let Some((version, act)) = inside.look.look(Due::of(bucket, seen), facts) {
+        if let Some((version, act)) = inside.look.look(Due::of(bucket.id, seen), facts) {
             due.push(Due { act, ..version });
         }
     }
@@ -291,7 +291,8 @@ fn due_now(
         hidden_since: files::hidden_since(tx, bucket.number, version)?,
         is_alone: files::is_alone(tx, bucket.number, version)?,
     };
-    Ok(due_one(rule, facts, standing, moment.now))
+    let now = moment.locks.rules_run_to(bucket.settings.file_lock);
+    Ok(due_one(rule, facts, standing, now))
 }
 
 async fn carry_out_all(app: &App, due: Vec<Due>) -> Result<Counts, Error> {

@@ -113,7 +113,7 @@ pub(crate) async fn update_retention(
     app.catalog
         .write("update_file_retention", move |tx| {
             let version = reached.read(tx, moment)?;
-            check_change(version.lock.retention, wanted, moment.lock_times(), bypass_governance)?;
+            check_change(version.lock.retention, wanted, moment.locks, bypass_governance)?;
             Ok(files::set_retention(tx, version.number, wanted)?)
         })
         .await?;

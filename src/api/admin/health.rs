@@ -91,9 +91,12 @@ pub(crate) async fn metrics(http: &Http) -> HttpResponse {
         metrics.replication_skipped_customer_key.value()
     )
     .unwrap_or_default();
-    let held_ms = app.lock_clock.times(&*app.clock).held_ms();
-    writeln!(text, "# TYPE kiln_clock_ahead_ms gauge\nkiln_clock_ahead_ms {held_ms}")
-        .unwrap_or_default();
+    let times = app.lock_clock.times(&*app.clock);
+    for (name, value) in
+        [("kiln_clock_ahead_ms", times.ahead_ms()), ("kiln_clock_behind_ms", times.behind_ms())]
+    {
+        writeln!(text, "# TYPE {name} gauge\n{name} {value}").unwrap_or_default();
+    }
     writeln!(text, "# TYPE kiln_replication_jobs gauge").unwrap_or_default();
     for (state, count) in count_jobs(app).await.unwrap_or_default() {
         writeln!(text, "kiln_replication_jobs{{state=\"{}\"}} {count}", state.as_str())

@@ -6,7 +6,7 @@ use crate::api::admin::command::AdminCommand;
 use crate::api::native::unwritable;
 use crate::api::native::wire::ApiVersion;
 use crate::domain::ids::AccountId;
-use crate::domain::lock::LockTimes;
+use crate::domain::lock::{Belief, LockTimes};
 use crate::domain::refusal::{Refusal, bad_request, shorten};
 use crate::domain::usage::{Caps, CapsChange};
 use crate::operations::App;
@@ -16,8 +16,8 @@ use crate::operations::error::Error;
 use crate::operations::key_ring;
 use crate::operations::keys::{self, NewKey};
 use crate::operations::lifecycle::{self, Counts, Preview};
-use crate::operations::notifications::{self, QueuePage, QueueQuery};
 use crate::operations::lock_clock;
+use crate::operations::notifications::{self, QueuePage, QueueQuery};
 use crate::operations::replication_jobs::{self, JobPage, JobQuery, RetryQuery};
 use crate::operations::usage::{self, AccountUsage, BucketUsage};
 
@@ -189,7 +189,13 @@ pub(crate) async fn perform(
 }
 
 fn render_clock(times: LockTimes) -> Value {
-    json!({"aheadMillis": times.held_ms(), "locksRunTo": times.locks_run_to.0, "now": times.now.0})
+    json!({
+        "aheadMillis": times.ahead_ms(),
+        "behindMillis": times.behind_ms(),
+        "isBelieved": times.belief() == Belief::Believed,
+        "locksRunTo": times.locks_run_to.0,
+        "now": times.now.0,
+    })
 }
 
 fn account(app: &App, given: Option<&str>) -> Result<AccountId, Error> {

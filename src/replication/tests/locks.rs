@@ -8,11 +8,11 @@ use crate::domain::file::{Action, FileInfo, FileVersion};
 use crate::domain::ids::BucketId;
 use crate::domain::lifecycle::LifecycleRule;
 use crate::domain::lock::{
-    BucketLock, BucketLockChange, DefaultChange, DefaultRetention, FileLock, Period, Retention,
-    RetentionMode,
+    Belief, BucketLock, BucketLockChange, DefaultChange, DefaultRetention, FileLock, LockTimes,
+    Period, Retention, RetentionMode,
 };
 use crate::domain::replication::{JobState, ReplicationConfiguration};
-use crate::domain::time::{DAY_MS, Millis};
+use crate::domain::time::DAY_MS;
 use crate::operations::accounts::Operator;
 use crate::operations::authorize::{upload_pair, upload_ticket};
 use crate::operations::buckets::{BucketChange, delete_bucket, update_bucket};
@@ -26,6 +26,7 @@ use crate::testing::{OPENED_AT, Pair, TestHouse, mapping, rule, rules};
 
 const GOVERNANCE: RetentionMode = RetentionMode::Governance;
 const COMPLIANCE: RetentionMode = RetentionMode::Compliance;
+const YEAR_MS: i64 = 365 * DAY_MS;
 
 fn retained(mode: RetentionMode, for_ms: i64) -> FileLock {
     FileLock {
@@ -225,7 +226,7 @@ fn is_there(house: &TestHouse, version: &FileVersion) -> bool {
 }
 
 #[tokio::test]
-async fn reliability_l1_l2_l3_nothing_removes_a_locked_version() {
+async fn reliability_l1_l2_l3_l5_nothing_removes_a_locked_version() {
     let long = 100 * DAY_MS;
     let locks = [
         (retained(COMPLIANCE, long), false),
@@ -233,11 +234,14 @@ async fn reliability_l1_l2_l3_nothing_removes_a_locked_version() {
         (FileLock { legal_hold: Some(true), ..retained(GOVERNANCE, long) }, false),
         (retained(GOVERNANCE, long), true),
     ];
-    for (lock, may_bypass) in locks {
+    // The same when the clock is a hundred years ahead.
+    let jumps = [0, 100 * YEAR_MS];
+    for ((lock, may_bypass), jump) in locks.iter().flat_map(|lock| jumps.map(|by| (*lock, by))) {
         let house = TestHouse::open().await;
         let bucket = house.bucket("locked-bucket").await;
         turn_lock_on(&house, bucket, None).await;
         let version = upload(&house, bucket, "f", lock).await;
+        house.clock.jump(jump);
         if may_bypass {
             assert_eq!(code(delete(&house, &version, false).await), "access_denied");
             let removed =
@@ -327,7 +331,10 @@ async fn an_unfinished_large_file_is_given_up_whatever_lock_it_was_begun_with() 
     let moment = Moment::of(&house.app);
     assert!(!moment.may_remove(&version, true));
     assert!(moment.may_remove(&begun, false));
-    let later = Moment { locks_run_to: Millis(OPENED_AT.0 + DAY_MS), ..moment };
+    let later = Moment {
+        locks: LockTimes::of(OPENED_AT.plus(DAY_MS), OPENED_AT.plus(DAY_MS), 0),
+        ..moment
+    };
     assert!(later.may_remove(&version, false));
     let gone = house.app.catalog.write("remove", move |tx: &mut dyn Tx| -> Result<(), Abort> {
         let bucket = buckets::find_by_id(tx, bucket)?.unwrap();
@@ -338,8 +345,6 @@ async fn an_unfinished_large_file_is_given_up_whatever_lock_it_was_begun_with() 
     });
     gone.await.unwrap();
 }
-
-const YEAR_MS: i64 = 365 * DAY_MS;
 
 /// A bucket with one version under compliance for 30 days, and one under governance.
 async fn kept_for_thirty_days(house: &TestHouse) -> [FileVersion; 2] {
@@ -404,21 +409,20 @@ async fn reliability_l5_r26_a_clock_that_jumps_ahead_frees_nothing() {
 async fn reliability_l5_an_operator_can_say_that_the_clock_is_right() {
     let mut house = TestHouse::open().await;
     let versions = kept_for_thirty_days(&house).await;
-    house.upkeep().await;
-    // Ten years without power look like a jump.
+    // Ten years without power look like a jump, even when the first start was cut short.
     house.clock.jump(10 * YEAR_MS);
     house.crash_and_reopen().await;
     assert_eq!(told(&house, &versions[0]).await, DENIED);
     let operator = Operator::of_data_folder();
-    assert_eq!(lock_clock::show(&house.app, &operator).held_ms(), 10 * YEAR_MS);
+    assert_eq!(lock_clock::show(&house.app, &operator).ahead_ms(), 10 * YEAR_MS);
     let confirmed = lock_clock::confirm(&house.app, &operator).await.unwrap();
-    assert_eq!((confirmed.held_ms(), confirmed.now), (0, house.clock.now()));
+    assert_eq!((confirmed.ahead_ms(), confirmed.now), (0, house.clock.now()));
     assert_eq!(told(&house, &versions[0]).await, ["ok", "ok"]);
     // It was said of that clock, and stays said.
     house.crash_and_reopen().await;
-    assert_eq!(lock_clock::show(&house.app, &operator).held_ms(), 0);
+    assert_eq!(lock_clock::show(&house.app, &operator).ahead_ms(), 0);
     house.clock.jump(10 * YEAR_MS);
-    assert_eq!(lock_clock::show(&house.app, &operator).held_ms(), 10 * YEAR_MS);
+    assert_eq!(lock_clock::show(&house.app, &operator).ahead_ms(), 10 * YEAR_MS);
 }
 
 #[tokio::test]
@@ -446,13 +450,157 @@ async fn reliability_l5_small_steps_of_the_clock_are_believed_and_back_ones_hold
 }
 
 #[tokio::test]
+async fn reliability_l5_a_clock_that_went_back_shortens_nothing() {
+    let mut house = TestHouse::open().await;
+    let versions = kept_for_thirty_days(&house).await;
+    let period = Period::of_caller(30, "days").unwrap();
+    let default = DefaultRetention { mode: GOVERNANCE, period };
+    turn_lock_on(&house, versions[0].bucket, Some(default)).await;
+    house.clock.advance(31 * DAY_MS);
+    house.clock.jump(-40 * YEAR_MS);
+    assert_eq!(told(&house, &versions[0]).await, DENIED, "nothing is over by a clock of 1983");
+    let should_say = house.clock.now().plus(40 * YEAR_MS);
+    let new = upload(&house, versions[0].bucket, "new", FileLock::default()).await;
+    let until = Some(Retention { mode: GOVERNANCE, until: should_say.plus(30 * DAY_MS) });
+    assert_eq!(new.lock.retention, until, "counted from what the clock should say");
+    house.upkeep().await;
+    // Nor does a crash make it forget what the clock should say.
+    house.clock.advance(20 * DAY_MS);
+    house.upkeep().await;
+    house.crash_and_reopen().await;
+    assert_eq!(shown(&house).behind_ms(), 40 * YEAR_MS);
+    house.clock.jump(40 * YEAR_MS);
+    assert_eq!(shown(&house).belief(), Belief::Believed, "set right, and nobody had to say so");
+    assert_eq!(told(&house, &new).await, DENIED);
+    house.clock.advance(10 * DAY_MS);
+    assert_eq!(told(&house, &new).await, ["ok", "ok"]);
+    // An operator who says that the earlier time is the right one is believed too.
+    house.clock.jump(-40 * YEAR_MS);
+    lock_clock::confirm(&house.app, &Operator::of_data_folder()).await.unwrap();
+    let newer = upload(&house, versions[0].bucket, "newer", FileLock::default()).await;
+    let until = house.clock.now().plus(30 * DAY_MS);
+    assert_eq!(newer.lock.retention, Some(Retention { mode: GOVERNANCE, until }));
+    house.clock.jump(40 * YEAR_MS);
+    assert_eq!(told(&house, &newer).await, DENIED, "and coming back is a jump");
+}
+
+fn shown(house: &TestHouse) -> LockTimes {
+    lock_clock::show(&house.app, &Operator::of_data_folder())
+}
+
+#[tokio::test]
+async fn reliability_l5_stops_within_the_tolerance_and_slow_drift_need_no_operator() {
+    let mut house = TestHouse::open().await;
+    kept_for_thirty_days(&house).await;
+    // Down for a day less what may be missing in the note, ten times.
+    for _ in 0..10 {
+        house.clock.jump(DAY_MS - 600_000);
+        house.crash_and_reopen().await;
+        assert_eq!(shown(&house).belief(), Belief::Believed);
+        house.upkeep().await;
+    }
+    // A quarter of an hour that nobody saw in each of a hundred days: nightly snapshots of a machine.
+    for _ in 0..100 {
+        house.clock.advance(DAY_MS);
+        house.clock.jump(900_000);
+        house.upkeep().await;
+        assert_eq!(shown(&house).belief(), Belief::Believed);
+    }
+    // A clock that runs wild is believed for the tolerance, and then no more: locks have run by a
+    // day, the little that was left of before, and a hundredth of what passed.
+    let (real, mut days) = (house.clock.monotonic(), 0);
+    let before = house.clock.now();
+    while shown(&house).belief() == Belief::Believed {
+        house.clock.advance(3_600_000);
+        house.clock.jump(3_600_000);
+        house.upkeep().await;
+        days += 1;
+        assert!(days < 100, "believed for ever");
+    }
+    let passed = house.clock.monotonic().0 - real.0;
+    let ran = shown(&house).locks_run_to.0 - before.0;
+    assert!(ran <= passed + DAY_MS + passed / 100, "{ran} in {passed}");
+    house.clock.jump(50 * YEAR_MS);
+    house.upkeep().await;
+    assert_eq!(shown(&house).belief(), Belief::Ahead);
+    assert!(shown(&house).locks_run_to.0 - before.0 <= passed + DAY_MS + passed / 100);
+}
+
+#[tokio::test]
+async fn reliability_l5_where_nothing_can_be_locked_any_clock_is_believed() {
+    let mut house = TestHouse::open().await;
+    house.bucket("open-bucket").await;
+    for jump in [100 * YEAR_MS, -100 * YEAR_MS, 3 * DAY_MS, -3 * DAY_MS] {
+        house.clock.jump(jump);
+        house.upkeep().await;
+        assert_eq!(shown(&house).belief(), Belief::Believed);
+        house.clock.jump(jump);
+        house.crash_and_reopen().await;
+        house.upkeep().await;
+        assert_eq!(shown(&house).belief(), Belief::Believed);
+        house.clock.jump(-jump);
+        house.upkeep().await;
+    }
+    // What was believed then is the beginning for the first lock.
+    let versions = kept_for_thirty_days(&house).await;
+    house.crash_and_reopen().await;
+    house.clock.jump(31 * DAY_MS);
+    house.upkeep().await;
+    assert_eq!(shown(&house).belief(), Belief::Ahead);
+    assert_eq!(told(&house, &versions[0]).await, DENIED);
+    // With the last of those buckets the reason for doubt goes.
+    house.clock.jump(-31 * DAY_MS);
+    let bucket = versions[0].bucket.to_string();
+    house.clock.advance(30 * DAY_MS);
+    for version in &versions {
+        delete(&house, version, false).await.unwrap();
+    }
+    house.clock.jump(31 * DAY_MS);
+    house.upkeep().await;
+    assert_eq!(shown(&house).belief(), Belief::Ahead);
+    delete_bucket(&house.app, &house.caller, &bucket).await.unwrap();
+    house.upkeep().await;
+    assert_eq!(shown(&house).belief(), Belief::Believed);
+}
+
+#[tokio::test]
+async fn reliability_l5_rules_count_days_by_the_clock_of_locks_where_versions_may_be_locked() {
+    let house = TestHouse::open().await;
+    let (locking, plain) = (house.bucket("locked-bucket").await, house.bucket("open-bucket").await);
+    turn_lock_on(&house, locking, None).await;
+    for bucket in [locking, plain] {
+        let rule = LifecycleRule {
+            delete_after_days: Some(3),
+            cancel_after_days: None,
+            hide_after_days: None,
+            file_name_prefix: String::new(),
+        };
+        let change = BucketChange { lifecycle_rules: Some(vec![rule]), ..BucketChange::default() };
+        update_bucket(&house.app, &house.caller, &bucket.to_string(), change).await.unwrap();
+        let lock =
+            if bucket == locking { retained(GOVERNANCE, DAY_MS) } else { FileLock::default() };
+        upload(&house, bucket, "f", lock).await;
+        house.clock.advance(1);
+        upload(&house, bucket, "f", FileLock::default()).await;
+    }
+    house.clock.advance(DAY_MS);
+    house.clock.jump(10 * DAY_MS);
+    // The retention is over, but three days have not passed.
+    assert_eq!(walk_due(&house.app, &|| true).await.unwrap(), 2);
+    assert_eq!((house.versions(locking).len(), house.versions(plain).len()), (2, 1));
+    house.clock.advance(2 * DAY_MS);
+    assert_eq!(walk_due(&house.app, &|| true).await.unwrap(), 2);
+    assert_eq!((house.versions(locking).len(), house.versions(plain).len()), (1, 1));
+}
+
+#[tokio::test]
 async fn reliability_l5_a_note_of_the_clock_that_cannot_be_read_believes_no_clock() {
     let mut house = TestHouse::open().await;
     let versions = kept_for_thirty_days(&house).await;
     let spoiled = house
         .app
         .catalog
-        .write("spoil", |tx| Ok(server_facts::put_fact(tx, "locks_run_to_ms", b"soon")?));
+        .write("spoil", |tx| Ok(server_facts::put_fact(tx, "lock_clock_known_ms", b"soon")?));
     spoiled.await.unwrap();
     house.clock.jump(31 * DAY_MS);
     house.crash_and_reopen().await;
