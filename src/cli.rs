@@ -461,7 +461,7 @@ fn run(
         Action::Replication(action) => administer(replication_command(action), load, out, err),
         Action::Lifecycle(action) => administer(lifecycle_command(action), load, out, err),
         Action::Notification(action) => administer(notification_command(action), load, out, err),
-        Action::Clock(action) => administer(clock_command(action), load, out, err),
+        Action::Clock(action) => administer(clock_command(&action), load, out, err),
     }
 }
 
@@ -756,10 +756,10 @@ fn notification_command(action: NotificationAction) -> (AdminCommand, Form) {
     (AdminCommand::ListNotifications { bucket_name: bucket, after, limit }, form)
 }
 
-fn clock_command(action: ClockAction) -> (AdminCommand, Form) {
+fn clock_command(action: &ClockAction) -> (AdminCommand, Form) {
     match action {
-        ClockAction::Show(form) => (AdminCommand::ShowClock, form),
-        ClockAction::Confirm(form) => (AdminCommand::ConfirmClock, form),
+        ClockAction::Show(form) => (AdminCommand::ShowClock, *form),
+        ClockAction::Confirm(form) => (AdminCommand::ConfirmClock, *form),
     }
 }
 
@@ -1240,7 +1240,7 @@ mod tests {
                 usage_command(account_id, days, recount)
             }
             Action::Notification(action) => notification_command(action).0,
-            Action::Clock(action) => clock_command(action).0,
+            Action::Clock(action) => clock_command(&action).0,
             other => unreachable!("{other:?} is no administration command"),
         }
     }

@@ -57,13 +57,13 @@ impl LockClock {
         tolerance_ms: i64,
     ) -> Result<Self, Abort> {
         let wall = clock.now();
-        let noted = match catalog.read(|tx| Ok(server_facts::find_fact(tx, KNOWN)?))? {
+        let text = catalog.read(|tx| Ok(server_facts::find_fact(tx, KNOWN)?))?;
+        let noted = if let Some(text) = text {
             // A note that cannot be read believes no clock.
-            Some(text) => String::from_utf8(text).ok().and_then(|text| text.parse().ok()),
-            None => {
-                catalog.write("note_lock_clock", store(wall)).await?;
-                Some(wall.0)
-            }
+            String::from_utf8(text).ok().and_then(|text| text.parse().ok())
+        } else {
+            catalog.write("note_lock_clock", store(wall)).await?;
+            Some(wall.0)
         };
         let noted = Millis(noted.unwrap_or_default());
         // A clock that stands before the last look may not have been set yet since the machine
