@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::api::native::fields::Fields;
 use crate::domain::encryption::{ALGORITHM, AskedDefault, AskedEncryption, CustomerKey};
-use crate::domain::refusal::{Refusal, bad_request, shorten, wrong_type};
+use crate::domain::refusal::{Refusal, bad_request, missing_field, shorten, wrong_type};
 
 /// Asks for SSE-B2, and tells of it.
 pub(crate) const MANAGED: &str = "X-Bz-Server-Side-Encryption";
@@ -31,7 +31,8 @@ pub(crate) fn customer_key(headers: &HeaderMap) -> Result<Option<CustomerKey>, R
 }
 
 /// What the fields of a request ask for. Forms that mean "none" ask for nothing: older SDKs send
-/// them always.
+/// them always. A missing mode is none of them: it may be misspelt, and would leave in the clear
+/// what was to be encrypted.
 pub(crate) fn asked_in(fields: &Fields, name: &str) -> Result<AskedEncryption, Refusal> {
     let Some(asked) = fields.opt_structure(name)? else { return Ok(AskedEncryption::Default) };
     let Value::Object(asked) = asked else { return Err(wrong_type(name, "an object")) };
@@ -40,6 +41,9 @@ pub(crate) fn asked_in(fields: &Fields, name: &str) -> Result<AskedEncryption, R
         Some(Value::String(text)) => Ok(text.as_str()),
         Some(_) => Err(bad_request(format!("{name}.{member} must be a string"))),
     };
+    if !asked.contains_key("mode") {
+        return Err(missing_field(&format!("{name}.mode")));
+    }
     match text("mode")? {
         "" | "none" | "NONE" => Ok(AskedEncryption::Default),
         "SSE-B2" if text("algorithm")? == ALGORITHM => Ok(AskedEncryption::Managed),

@@ -15,7 +15,7 @@ use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::FileInfo;
 use crate::domain::large_file::PartNumber;
 use crate::domain::names::FileName;
-use crate::domain::refusal::{bad_auth_token, bad_request, missing_field};
+use crate::domain::refusal::{bad_auth_token, bad_request};
 use crate::domain::usage::Class;
 use crate::operations::authorize::parse_bucket_id;
 use crate::operations::error::Error;
@@ -116,8 +116,7 @@ pub(crate) async fn list_unfinished(call: Call) -> Reply {
 
 pub(crate) async fn finish(call: Call) -> Reply {
     let id = call.fields.text("fileId")?;
-    let sha1s =
-        call.fields.opt_texts("partSha1Array")?.ok_or_else(|| missing_field("partSha1Array"))?;
+    let sha1s = call.fields.texts("partSha1Array")?;
     let file = large_files::finish(call.app(), &call.caller, id, NamedParts::Sha1s(sha1s)).await?;
     Ok(call.reader().file(&file, false).json())
 }

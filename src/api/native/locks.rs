@@ -58,7 +58,9 @@ fn object<'v>(name: &str, value: &'v Value) -> Result<&'v Map<String, Value>, Re
 /// The member `mode`; older SDKs spell "none" out.
 fn mode(of: &str, members: &Map<String, Value>) -> Result<Option<RetentionMode>, Refusal> {
     match members.get("mode") {
-        None | Some(Value::Null) => Ok(None),
+        // It may be misspelt, and would leave free what was to be locked.
+        None => Err(missing_field(&format!("{of}.mode"))),
+        Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text == "none" => Ok(None),
         Some(Value::String(text)) => parse_mode(text).map(Some),
         Some(_) => Err(wrong_type(&format!("{of}.mode"), "a string")),

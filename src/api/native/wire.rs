@@ -9,7 +9,7 @@ use crate::auth::caller::Caller;
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::cors::CorsRule;
-use crate::domain::digest::Md5Digest;
+use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::{ALGORITHM, Encryption};
 use crate::domain::file::{Action, ContentSha1, FileVersion};
 use crate::domain::ids::{AccountId, BucketId, FileId};
@@ -309,7 +309,8 @@ impl Reader<'_> {
 pub(crate) struct PartJson {
     content_length: u64,
     content_md5: Md5Digest,
-    content_sha1: ContentSha1,
+    /// Computed here, whether the uploader said it or not: clients name it when they finish.
+    content_sha1: Option<Sha1Digest>,
     file_id: FileId,
     part_number: i64,
     server_side_encryption: EncryptionJson,
@@ -321,7 +322,7 @@ pub(crate) fn part_json(file: &FileVersion, part: &Part) -> PartJson {
     PartJson {
         content_length: part.size,
         content_md5: part.md5,
-        content_sha1: part.sha1,
+        content_sha1: part.sha1.digest(),
         file_id: file.id(),
         part_number: part.number.get(),
         server_side_encryption: EncryptionJson::of(&file.encryption),

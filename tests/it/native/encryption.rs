@@ -631,3 +631,35 @@ fn native_168_metadata_is_limited_to_2048_bytes_where_encryption_is_asked_for() 
     refused(&start(2049, sse_b2()), 400, "metadata_exceeded");
     assert_eq!(start(2049, json!(null)).status, 200);
 }
+
+#[test]
+fn native_25_a_mode_that_is_missing_or_misspelt_leaves_nothing_in_the_clear_or_unlocked() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("sealed-bucket");
+    let locked = master.ok(
+        "b2_create_bucket",
+        &json!({"accountId": master.account, "bucketName": "locked-bucket",
+                "bucketType": "allPrivate", "fileLockEnabled": true}),
+    );
+    let source = master.upload(&bucket, "source", b"x");
+    for asked in [json!({}), json!({"algorithm": "AES256"}), json!({"Mode": "SSE-B2"})] {
+        let start = json!({"bucketId": bucket, "fileName": "f", "contentType": "b2/x-auto",
+                           "serverSideEncryption": asked});
+        refused(&master.call("b2_start_large_file", &start), 400, "bad_request");
+        let copy = json!({"sourceFileId": source["fileId"], "fileName": "f",
+                          "destinationServerSideEncryption": asked});
+        refused(&master.call("b2_copy_file", &copy), 400, "bad_request");
+        let update = json!({"accountId": master.account, "bucketId": bucket,
+                            "defaultServerSideEncryption": asked});
+        refused(&master.call("b2_update_bucket", &update), 400, "bad_request");
+    }
+    for asked in [json!({}), json!({"Mode": "compliance"})] {
+        let update = json!({"accountId": master.account, "bucketId": locked["bucketId"],
+                            "defaultRetention": asked});
+        refused(&master.call("b2_update_bucket", &update), 400, "bad_request");
+        let copy = json!({"sourceFileId": source["fileId"], "fileName": "f",
+                          "destinationBucketId": locked["bucketId"], "fileRetention": asked});
+        refused(&master.call("b2_copy_file", &copy), 400, "bad_request");
+    }
+}

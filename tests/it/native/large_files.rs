@@ -161,7 +161,7 @@ fn native_247_248_249_250_parts_are_checked_replaced_and_come_in_any_order() {
     assert_eq!(send_part(&master, &one_url, "10000", &body, &sha1_hex(&body)).status, 200);
     refused(&send_part(&master, &one_url, "7", &body, &sha1_hex(b"other")), "bad_request");
     let unverified = send_part(&master, &other_url, "3", &body, "do_not_verify").json();
-    assert_eq!(unverified["contentSha1"], format!("unverified:{}", sha1_hex(&body)));
+    assert_eq!(unverified["contentSha1"], sha1_hex(&body), "what it is finished with");
     let trailer = [body.as_slice(), sha1_hex(&body).as_bytes()].concat();
     let at_end = send_part(&master, &other_url, "2", &trailer, "hex_digits_at_end").json();
     assert_eq!(
@@ -505,4 +505,29 @@ fn native_136_198_203_an_unfinished_file_is_no_file_yet_and_is_deleted_with_its_
     let removed = json!({"fileId": file["fileId"], "fileName": "removed"});
     master.ok("b2_delete_file_version", &removed);
     wait_for("the bytes of the part are removed", figure);
+}
+
+#[test]
+fn native_264_265_a_file_is_finished_with_the_digests_that_its_parts_were_answered_with() {
+    let server = server();
+    let master = server.master();
+    let bucket = master.create_bucket("large-bucket");
+    let body = [b'u'; 200];
+    let more = [("X-Bz-Content-Sha1", "do_not_verify")];
+    let source = master.try_upload(&bucket, "source", &body, &more).json();
+    assert_eq!(source["contentSha1"], format!("unverified:{}", sha1_hex(&body)));
+    let id = start(&master, &bucket, "large");
+    let copied = master.ok(
+        "b2_copy_part",
+        &json!({"sourceFileId": source["fileId"], "largeFileId": id, "partNumber": 1}),
+    );
+    let sent = send_part(&master, &part_url(&master, &id), "2", &body, "do_not_verify").json();
+    let answered = [&copied["contentSha1"], &sent["contentSha1"]];
+    assert_eq!(answered, [&json!(sha1_hex(&body)); 2]);
+    let null = json!({"fileId": id, "partSha1Array": null});
+    refused(&master.call("b2_finish_large_file", &null), "bad_request");
+    // So say those who were answered by an older server.
+    let older = format!("unverified:{}", sha1_hex(&body));
+    let finish = json!({"fileId": id, "partSha1Array": [older, sent["contentSha1"]]});
+    assert_eq!(master.ok("b2_finish_large_file", &finish)["contentLength"], 400);
 }
