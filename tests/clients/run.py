@@ -10,6 +10,7 @@ import with_boto3
 import with_browser
 import with_encryption
 import with_large_files
+import with_locks
 import with_npm
 import with_rclone
 import with_readme
@@ -25,6 +26,7 @@ SUITES = [
     with_b2sdk,
     with_encryption,
     with_large_files,
+    with_locks,
     with_npm,
     with_rclone,
     with_browser,
