@@ -182,6 +182,23 @@ fn a_rotation_cut_short_leaves_everything_readable_and_can_be_ended() {
 }
 
 #[test]
+fn an_older_copy_of_the_key_ring_never_gives_a_number_twice() {
+    let mut server = Server::start();
+    let bucket = server.master().create_bucket("ring-bucket");
+    let older = ring_file(&server);
+    assert_eq!(key_ring(&server, "rotate")["ringKey"], 2);
+    assert_eq!(server.terminate(), Some(0));
+    std::fs::write(server.data_dir().join("key-ring"), older).unwrap();
+    server.restart();
+    assert_eq!(key_ring(&server, "rotate")["ringKey"], 3);
+    upload(&server.master(), &bucket, 0);
+    assert_eq!(server.terminate(), Some(0));
+    server.restart();
+    assert_eq!(keys(&server), [(1, 0), (3, 1)]);
+    assert_readable(&server, 1);
+}
+
+#[test]
 fn only_the_master_key_may_touch_the_key_ring() {
     let server = Server::start();
     let master = server.master();
