@@ -110,7 +110,7 @@ pub(crate) fn list_outdated(
 }
 
 /// Puts the key of a blob, wrapped anew, in the place of `old`; false when that is not there any
-/// more.
+/// more, or when nothing may be wrapped with the new key any more.
 pub(crate) fn replace_wrapped(
     tx: &mut dyn Tx,
     old: &WrappedKey,
@@ -118,12 +118,14 @@ pub(crate) fn replace_wrapped(
 ) -> Result<bool, Error> {
     let replaced = tx.execute(
         "UPDATE blobs SET sealed_key = ?3, ring_key = ?4
-          WHERE blob_id = ?1 AND ring_key = ?2",
+          WHERE blob_id = ?1 AND ring_key = ?2 AND sealed_key = ?5
+            AND EXISTS (SELECT 1 FROM ring_keys WHERE key_no = ?4)",
         &[
             Value::Int(old.blob.0),
             Value::Int(old.ring_key),
             Value::Bytes(&new.wrapped),
             Value::Int(new.ring_key),
+            Value::Bytes(&old.wrapped),
         ],
     )?;
     Ok(replaced > 0)
