@@ -521,8 +521,11 @@ fn key_ring(
     };
     let rotates = command == AdminCommand::AddRingKey;
     match Desk::open(config).and_then(|desk| rewrap(&desk, rotates, *form, err)) {
-        Ok(answer) if form.json => print(out, &pretty(&answer)),
-        Ok(answer) => print(out, &rewrapped(&answer)),
+        Ok(answer) => {
+            let text = if form.json { pretty(&answer) } else { rewrapped(&answer) };
+            let printed = print(out, &text);
+            if answer["failed"] == 0 { printed } else { Ending::Failed }
+        }
         Err(error) => complain(err, &format!("kiln: {error}\n"), Ending::Failed),
     }
 }

@@ -947,6 +947,7 @@ impl Config {
         config.certificate = certificate;
         config.sealing_key_file = draft.sealing_key_file.unwrap_or_default();
         config.key_ring_file = draft.key_ring_file.unwrap_or_default();
+        check_key_files(given, &config)?;
         check_listeners(given, &config)?;
         if config.limits.part_size_recommended < config.limits.part_size_min {
             let least = config.limits.part_size_min;
@@ -1041,6 +1042,16 @@ fn certificate(given: &Given, draft: &Draft) -> Result<Option<Certificate>, Conf
 /// A mapped address such as `::ffff:127.0.0.1` is loopback too.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
+}
+
+/// The two hold different things, and each is written anew as a whole.
+fn check_key_files(given: &Given, config: &Config) -> Result<(), ConfigError> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if absolute(&config.sealing_key_file) == absolute(&config.key_ring_file) {
+        let problem = "must be another file than sealing_key_file".to_owned();
+        return Err(given.wrong("key_ring_file", problem));
+    }
+    Ok(())
 }
 
 fn check_listeners(given: &Given, config: &Config) -> Result<(), ConfigError> {
@@ -1481,6 +1492,15 @@ mod tests {
         assert_eq!(replication.large_metadata, LargeMetadata::Skip);
         assert_eq!(replication.mapping_grace_ms, 0);
         assert_eq!((replication.workers, replication.target_max_inflight), (8, 4));
+    }
+
+    #[test]
+    fn the_key_ring_is_not_the_file_of_the_sealing_key() {
+        for ring in ["keys", "./keys", ".//keys"] {
+            let file = format!("sealing_key_file = \"keys\"\nkey_ring_file = \"{ring}\"\n");
+            let text = Places::none().file(&file).complaint();
+            assert!(text.contains("key_ring_file") && text.contains("another file"), "{text}");
+        }
     }
 
     #[test]

@@ -190,37 +190,54 @@ fn sync_folder(path: &Path) -> Result<(), StartError> {
 
 /// Writes a file that only its owner may read, durably, under its final name at once.
 fn write_private(path: &Path, content: &[u8]) -> Result<(), StartError> {
-    put_private(path, content, File::sync_all)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => Ok(()),
+    let real = put_private(path, content, File::sync_all)?;
+    match real.parent() {
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
     }
 }
 
 /// Writes a file that only its owner may read and that means nothing once this process has ended,
 /// under its final name at once.
 fn write_passing(path: &Path, content: &[u8]) -> Result<(), StartError> {
-    put_private(path, content, |_| Ok(()))
+    put_private(path, content, |_| Ok(())).map(drop)
 }
 
+/// Where a file really lies, or will: behind every symbolic link.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.file_name()) {
+        (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(folder.unwrap_or(Path::new(".")).canonicalize()?.join(name))
+        }
+        (resolved, _) => resolved,
+    }
+}
+
+/// Answers where the file really lies. What is written first has a name that no other file has and
+/// is never followed anywhere, so that nothing but `path` is replaced.
 fn put_private(
     path: &Path,
     content: &[u8],
     sync: impl FnOnce(&File) -> io::Result<()>,
-) -> Result<(), StartError> {
-    let fresh = path.with_extension("new");
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            sync(&file)
-        })
-        .and_then(|()| std::fs::rename(&fresh, path));
-    written.map_err(folder_error("write the file", path))
+) -> Result<PathBuf, StartError> {
+    let put = || {
+        let real = real_path(path)?;
+        let mut fresh = real.clone().into_os_string();
+        // Not the entropy of a test: a name that comes twice would meet what a crash left behind.
+        fresh.push(format!(".{}.tmp", hex::encode(entropy::bytes::<8>(&OsEntropy))));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        let written = file
+            .write_all(content)
+            .and_then(|()| sync(&file))
+            .and_then(|()| std::fs::rename(&fresh, &real));
+        if written.is_err() {
+            // The first error is the one to tell.
+            std::fs::remove_file(&fresh).ok();
+        }
+        written.map(|()| real)
+    };
+    put().map_err(folder_error("write the file", path))
 }
 
 /// Makes a folder that only its owner may enter.
@@ -315,7 +332,8 @@ fn open_key_ring(
 ) -> Result<KeyRing, StartError> {
     let broken = |abort: catalog::Abort| StartError::Operation(abort.into());
     let known = catalog.read(|tx| Ok(ring_keys::list_ring_keys(tx)?)).map_err(broken)?;
-    let file = Box::new(KeyRingFile(path.to_owned()));
+    let real = real_path(path).map_err(folder_error("find the key ring", path))?;
+    let file = Box::new(KeyRingFile(real));
     let ring = match std::fs::read(path) {
         Ok(text) => KeyRing::read(text, file)
             .map_err(|problem| StartError::KeyRingUnreadable { path: path.to_owned(), problem })?,
@@ -1050,5 +1068,53 @@ fn initial_key(data_dir: &Path) -> Result<(String, Secret), AdminError> {
     match (value("B2_APPLICATION_KEY_ID"), value("B2_APPLICATION_KEY")) {
         (Some(id), Some(secret)) => Ok((id, Secret::new(secret))),
         _ => Err(AdminError::NoMasterKey(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();
+        let mut names: Vec<_> =
+            entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_key_ring_is_written_where_it_lies_and_touches_no_other_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let real = at("apart").join("ring");
+        std::fs::create_dir(at("apart")).expect("made");
+        std::fs::write(&real, b"old").expect("written");
+        std::fs::write(at("other"), b"other").expect("written");
+        symlink(&real, at("ring")).expect("linked");
+        symlink(at("other"), at("ring.new")).expect("linked");
+        symlink(at("other"), at("apart").join("ring.new")).expect("linked");
+
+        write_private(&at("ring"), b"new").expect("written");
+        assert_eq!(std::fs::read(&real).expect("there"), b"new");
+        assert_eq!(std::fs::read(at("other")).expect("there"), b"other");
+        assert_eq!(at("ring").read_link().expect("still a link"), real);
+        assert_eq!(names(&at("apart")), ["ring", "ring.new"], "nothing is left behind");
+        let mode = real.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_ring_that_cannot_be_written_stays_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ring = folder.path().join("ring.new");
+        std::fs::write(&ring, b"old").expect("written");
+        let failed = put_private(&ring, b"new", |_| Err(io::Error::other("planned")));
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read(&ring).expect("there"), b"old");
+        assert_eq!(names(folder.path()), ["ring.new"]);
     }
 }

@@ -159,7 +159,7 @@ impl KeyRing {
         entropy: &dyn Entropy,
     ) -> io::Result<Self> {
         let ring = Self { keys: RwLock::default(), file, changing: Mutex::default() };
-        let first = ring.add_key(now, entropy)?;
+        let first = ring.add_key(0, now, entropy)?;
         ring.use_key(first.number);
         Ok(ring)
     }
@@ -188,11 +188,17 @@ impl KeyRing {
     }
 
     /// Makes a new key, durable when this answers; blocks. It wraps nothing before
-    /// [`KeyRing::use_key`].
-    pub(crate) fn add_key(&self, now: Millis, entropy: &dyn Entropy) -> io::Result<RingKeyFacts> {
+    /// [`KeyRing::use_key`]. Its number is above `noted`, the largest that the catalog knows: the
+    /// file may be an older copy.
+    pub(crate) fn add_key(
+        &self,
+        noted: i64,
+        now: Millis,
+        entropy: &dyn Entropy,
+    ) -> io::Result<RingKeyFacts> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.copied();
-        let number = newest(&changed).map_or(1, |number| number + 1);
+        let number = newest(&changed).unwrap_or_default().max(noted) + 1;
         let secret = Zeroizing::new(entropy::bytes(entropy));
         let fingerprint = fingerprint(&secret);
         changed.insert(number, RingKey { made_at: now, secret, retired: false });
@@ -298,7 +304,7 @@ mod tests {
         let ring = KeyRing::make(Box::new(file.clone()), NOW, &entropy).expect("kept");
         let key = data_keys::draw(&entropy);
         let first = ring.wrap(BLOB, &key, &entropy).expect("wraps");
-        assert_eq!(ring.add_key(NOW.plus(5), &entropy).expect("kept").number, 2);
+        assert_eq!(ring.add_key(0, NOW.plus(5), &entropy).expect("kept").number, 2);
         let before = ring.wrap(BLOB, &key, &entropy).expect("wraps");
         assert!(matches!(before, Seal::Managed { ring_key: 1, .. }), "not in use yet");
         ring.use_key(2);
@@ -328,7 +334,7 @@ mod tests {
         let old = ring.wrap(BLOB, &data_keys::draw(&entropy), &entropy).expect("wraps");
         ring.retire(1).expect("nothing to keep");
         assert_eq!(ring.list().len(), 1, "the current key is not retired");
-        ring.add_key(NOW, &entropy).expect("kept");
+        ring.add_key(0, NOW, &entropy).expect("kept");
         ring.retire(1).expect("nothing to keep");
         assert_eq!(ring.list().len(), 2, "still the current key");
         ring.use_key(2);
@@ -338,8 +344,10 @@ mod tests {
         let text = file.text.lock().expect("no panic").clone();
         let again = KeyRing::read(text, Box::new(file)).expect("its own text");
         assert!(!unwraps(&again, &old));
-        let next = again.add_key(NOW, &entropy).expect("kept");
+        let next = again.add_key(0, NOW, &entropy).expect("kept");
         assert_eq!(next.number, 3, "no number comes twice");
+        let next = again.add_key(7, NOW, &entropy).expect("kept");
+        assert_eq!(next.number, 8, "nor one that the catalog knows");
     }
 
     #[test]
@@ -350,7 +358,7 @@ mod tests {
         let text = file.text.lock().expect("no panic").clone();
         let failing = InMemory { fails: true, ..file };
         let ring = KeyRing::read(text, Box::new(failing)).expect("its own text");
-        assert!(ring.add_key(NOW, &entropy).is_err());
+        assert!(ring.add_key(0, NOW, &entropy).is_err());
         assert_eq!(ring.list().len(), 1);
     }
 

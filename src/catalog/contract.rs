@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::catalog::files::{ScanCursor, Start};
 use crate::catalog::replication::{JobOrigin, Lease, NewJob};
+use crate::catalog::ring_keys::{self, RingKeyRow, WrappedKey};
 use crate::catalog::sqlite::{Options, Sqlite};
 use crate::catalog::tx::{Value, collect, find};
 use crate::catalog::{
@@ -24,7 +25,7 @@ use crate::domain::bucket::{Bucket, BucketNumber, BucketSettings, BucketType};
 use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
-use crate::domain::ids::{AccountId, BucketId, FileNumber};
+use crate::domain::ids::{AccountId, BlobId, BucketId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::{BucketName, FileName};
 use crate::domain::refusal::bad_request;
@@ -94,7 +95,34 @@ contract!(
     closing_answers_every_write_that_waits,
     a_closed_catalog_refuses_writes,
     wide_values_come_back_as_they_were,
+    a_data_key_is_replaced_where_it_was_read_under_a_key_ring_key_in_use,
 );
+
+async fn a_data_key_is_replaced_where_it_was_read_under_a_key_ring_key_in_use(fresh: Fresh) {
+    let key = |ring_key: i64, wrapped: &[u8]| WrappedKey {
+        ring_key,
+        blob: BlobId(7),
+        wrapped: wrapped.to_vec(),
+    };
+    let outcome = write(&fresh.catalog, move |tx| {
+        for number in [1, 2] {
+            let fingerprint = vec![1; 8];
+            ring_keys::insert_ring_key(tx, &RingKeyRow { number, made_at: NOW, fingerprint })?;
+        }
+        let other = RingKeyRow { number: 2, made_at: NOW, fingerprint: vec![2; 8] };
+        let conflict = ring_keys::insert_ring_key(tx, &other);
+        tx.execute(
+            "INSERT INTO blobs (blob_id, refs, size, place, checks, seal, sealed_key, ring_key)
+             VALUES (7, 1, 0, 1, ?1, 1, ?2, 1)",
+            &[Value::Bytes(b""), Value::Bytes(b"read")],
+        )?;
+        let retired = ring_keys::replace_wrapped(tx, &key(1, b"read"), &key(3, b"new"))?;
+        let stale = ring_keys::replace_wrapped(tx, &key(1, b"stale"), &key(2, b"new"))?;
+        let right = ring_keys::replace_wrapped(tx, &key(1, b"read"), &key(2, b"new"))?;
+        Ok((conflict, [retired, stale, right]))
+    });
+    assert_eq!(outcome.await.unwrap(), (Err(Error::Conflict), [false, false, true]));
+}
 
 async fn write<T: Send + 'static>(
     catalog: &Catalog,

@@ -28,11 +28,22 @@ pub(crate) fn list_ring_keys(tx: &mut dyn Tx) -> Result<Vec<RingKeyRow>, Error> 
     )
 }
 
-/// Lets blobs be wrapped with a key that is in the file of the ring.
+/// The largest number that a key was ever noted with; 0 before the first.
+pub(crate) fn newest_ring_key(tx: &mut dyn Tx) -> Result<i64, Error> {
+    let sql = "SELECT key_no FROM ring_keys ORDER BY key_no DESC LIMIT 1";
+    Ok(find(tx, sql, &[], |row| row.int(0))?.unwrap_or_default())
+}
+
+/// Lets blobs be wrapped with a key that is in the file of the ring. [`Error::Conflict`] when its
+/// number is that of another key.
 pub(crate) fn insert_ring_key(tx: &mut dyn Tx, key: &RingKeyRow) -> Result<(), Error> {
+    let sql = "SELECT fingerprint FROM ring_keys WHERE key_no = ?1";
+    let noted = find(tx, sql, &[Value::Int(key.number)], |row| Ok(row.bytes(0)?.to_vec()))?;
+    if noted.as_ref() == Some(&key.fingerprint) {
+        return Ok(());
+    }
     tx.execute(
-        "INSERT INTO ring_keys (key_no, made_at_ms, fingerprint) VALUES (?1, ?2, ?3)
-         ON CONFLICT (key_no) DO NOTHING",
+        "INSERT INTO ring_keys (key_no, made_at_ms, fingerprint) VALUES (?1, ?2, ?3)",
         &[Value::Int(key.number), Value::Int(key.made_at.0), Value::Bytes(&key.fingerprint)],
     )?;
     Ok(())
@@ -99,7 +110,7 @@ pub(crate) fn list_outdated(
 }
 
 /// Puts the key of a blob, wrapped anew, in the place of `old`; false when that is not there any
-/// more.
+/// more, or when nothing may be wrapped with the new key any more.
 pub(crate) fn replace_wrapped(
     tx: &mut dyn Tx,
     old: &WrappedKey,
@@ -107,12 +118,14 @@ pub(crate) fn replace_wrapped(
 ) -> Result<bool, Error> {
     let replaced = tx.execute(
         "UPDATE blobs SET sealed_key = ?3, ring_key = ?4
-          WHERE blob_id = ?1 AND ring_key = ?2",
+          WHERE blob_id = ?1 AND ring_key = ?2 AND sealed_key = ?5
+            AND EXISTS (SELECT 1 FROM ring_keys WHERE key_no = ?4)",
         &[
             Value::Int(old.blob.0),
             Value::Int(old.ring_key),
             Value::Bytes(&new.wrapped),
             Value::Int(new.ring_key),
+            Value::Bytes(&old.wrapped),
         ],
     )?;
     Ok(replaced > 0)

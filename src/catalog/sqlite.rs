@@ -209,6 +209,8 @@ fn open_writer(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| engine(&error))?;
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| engine(&error))?;
     connection.pragma_update(None, "cache_size", -65_536).map_err(|error| engine(&error))?;
+    // What is replaced or removed, wrapped keys above all, does not stay readable in free pages.
+    connection.pragma_update(None, "secure_delete", "ON").map_err(|error| engine(&error))?;
     prepare_connection(&connection)?;
     Ok(connection)
 }

@@ -42,7 +42,8 @@ fn unkept(source: std::io::Error) -> Error {
 /// Makes a new key that wraps everything from now on; answers its number. What is wrapped with
 /// older ones stays so until [`rewrap`].
 pub(crate) async fn add_ring_key(app: &App, _: &Operator) -> Result<i64, Error> {
-    let added = app.key_ring.add_key(app.clock.now(), &*app.entropy).map_err(unkept)?;
+    let noted = app.catalog.read(|tx| Ok(ring_keys::newest_ring_key(tx)?))?;
+    let added = app.key_ring.add_key(noted, app.clock.now(), &*app.entropy).map_err(unkept)?;
     let row = RingKeyRow {
         number: added.number,
         made_at: added.made_at,

@@ -182,6 +182,45 @@ fn a_rotation_cut_short_leaves_everything_readable_and_can_be_ended() {
 }
 
 #[test]
+fn an_older_copy_of_the_key_ring_never_gives_a_number_twice() {
+    let mut server = Server::start();
+    let bucket = server.master().create_bucket("ring-bucket");
+    let older = ring_file(&server);
+    assert_eq!(key_ring(&server, "rotate")["ringKey"], 2);
+    assert_eq!(server.terminate(), Some(0));
+    std::fs::write(server.data_dir().join("key-ring"), older).unwrap();
+    server.restart();
+    assert_eq!(key_ring(&server, "rotate")["ringKey"], 3);
+    upload(&server.master(), &bucket, 0);
+    assert_eq!(server.terminate(), Some(0));
+    server.restart();
+    assert_eq!(keys(&server), [(1, 0), (3, 1)]);
+    assert_readable(&server, 1);
+}
+
+#[test]
+fn a_key_ring_command_that_left_data_keys_behind_fails() {
+    let mut server = Server::start();
+    let bucket = server.master().create_bucket("ring-bucket");
+    upload(&server.master(), &bucket, 0);
+    upload(&server.master(), &bucket, 1);
+    assert_eq!(server.terminate(), Some(0));
+    let catalog = rusqlite::Connection::open(server.data_dir().join("meta.db")).unwrap();
+    let damage = "UPDATE blobs SET sealed_key = zeroblob(length(sealed_key))
+                   WHERE blob_id = (SELECT MAX(blob_id) FROM blobs WHERE ring_key = 1)";
+    assert_eq!(catalog.execute(damage, []).unwrap(), 1);
+    drop(catalog);
+    for (action, rewrapped) in [("rotate", 1), ("rewrap", 0)] {
+        let mut command = kiln();
+        command.args(["key-ring", action, "--json", "--data-dir"]).arg(server.data_dir());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{action}");
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told, json!({"failed": 1, "rewrapped": rewrapped, "ringKey": 2}));
+    }
+}
+
+#[test]
 fn only_the_master_key_may_touch_the_key_ring() {
     let server = Server::start();
     let master = server.master();
