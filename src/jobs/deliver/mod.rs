@@ -105,10 +105,24 @@ pub(crate) struct Delivery {
     workers: usize,
     /// Queues being worked on, with whether they have been failing.
     in_flight: Mutex<BTreeMap<i64, bool>>,
+    /// Queues whose last attempt came to no end that the catalog knows of.
+    stuck: Mutex<BTreeMap<i64, Stuck>>,
     next_prune_ms: AtomicI64,
     stopping: AtomicBool,
     /// An attempt ended, or the worker was told to stop.
     changed: Notify,
+}
+
+/// What keeps a queue back whose attempt could not be noted: the catalog took no write, or a row
+/// could not be read. Without it the same events would be sent as fast as the target takes them.
+#[derive(Debug, Default)]
+struct Stuck {
+    /// Attempts in a row that ended so.
+    failures: i64,
+    /// No attempt before.
+    until: Steady,
+    /// The target has these; only the note of that is missing.
+    sent: Vec<Event>,
 }
 
 /// Keeps a queue from being worked on twice; ends with the attempt, also when that panics.
@@ -133,6 +147,7 @@ impl Delivery {
             courier,
             workers: workers.max(1),
             in_flight: Mutex::default(),
+            stuck: Mutex::default(),
             next_prune_ms: AtomicI64::new(0),
             stopping: AtomicBool::new(false),
             changed: Notify::new(),
@@ -141,6 +156,10 @@ impl Delivery {
 
     fn flights(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, bool>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stuck(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, Stuck>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs until [`Delivery::stop`].
@@ -189,8 +208,8 @@ impl Delivery {
         for flight in picked {
             tokio::spawn(async move {
                 if let Err(error) = flight.delivery.attempt(flight.queue).await {
-                    // The events are still there; the next look finds them.
-                    tracing::warn!(queue = flight.queue, %error, "deliver events");
+                    // The events are still there; a later look finds them.
+                    tracing::warn!(queue = flight.queue, error = chain(&error), "deliver events");
                 }
             });
         }
@@ -220,6 +239,7 @@ impl Delivery {
         // Queues in flight are due too, so they may fill a part of the list.
         let limit = i64::try_from(self.workers + busy).unwrap_or(i64::MAX);
         let due = self.app.catalog.read(|tx| Ok(notifications::list_due(tx, now, limit)?))?;
+        let stuck = self.stuck();
         let mut flights = self.flights();
         let mut failing_room = (self.workers / 2).max(1);
         failing_room = failing_room.saturating_sub(flights.values().filter(|is| **is).count());
@@ -228,7 +248,9 @@ impl Delivery {
             if flights.len() >= self.workers {
                 break;
             }
-            if flights.contains_key(&one.queue) || (one.is_failing && failing_room == 0) {
+            let is_held = stuck.get(&one.queue).is_some_and(|stuck| stuck.until > now);
+            if is_held || flights.contains_key(&one.queue) || (one.is_failing && failing_room == 0)
+            {
                 continue;
             }
             failing_room -= usize::from(one.is_failing);
@@ -275,8 +297,28 @@ impl Delivery {
         Ok(true)
     }
 
-    /// One attempt for a queue: its oldest due events, to the rule's target.
+    /// One attempt for a queue; one that cannot be noted holds the queue back.
     async fn attempt(&self, queue: i64) -> Result<(), Error> {
+        let ended = self.attempt_once(queue).await;
+        let now = self.app.waits.now();
+        let mut stuck = self.stuck();
+        if ended.is_ok() {
+            stuck.remove(&queue);
+        } else {
+            let stuck = stuck.entry(queue).or_default();
+            stuck.failures += 1;
+            stuck.until = now.plus(retry_wait_ms(stuck.failures));
+        }
+        ended
+    }
+
+    /// Notes what was sent before and not noted, then sends the oldest due events of a queue to the
+    /// rule's target.
+    async fn attempt_once(&self, queue: i64) -> Result<(), Error> {
+        let sent = self.stuck().get(&queue).map(|stuck| stuck.sent.clone()).unwrap_or_default();
+        if !sent.is_empty() {
+            self.settle_delivered(queue, sent).await?;
+        }
         let now = self.app.waits.now();
         match self.app.catalog.read(|tx| find_load(tx, queue, now))? {
             Found::Work(load) => {
@@ -285,7 +327,7 @@ impl Delivery {
                     Err(error) => Err(error),
                 };
                 match sent {
-                    Ok(()) => self.settle_delivered(*load).await,
+                    Ok(()) => self.settle_delivered(queue, load.events).await,
                     Err(error) => self.settle_failed(*load, error).await,
                 }
             }
@@ -323,16 +365,18 @@ impl Delivery {
         Ok(HookCall { url, headers, body: Bytes::from(body) })
     }
 
-    async fn settle_delivered(&self, load: Load) -> Result<(), Error> {
+    async fn settle_delivered(&self, queue: i64, events: Vec<Event>) -> Result<(), Error> {
         let times = (self.app.clock.now(), self.app.waits.now());
-        let (queue, events) = (load.queue.number, load.events);
         let delivered = events.len() as u64;
+        // Until it is noted, and should this attempt end in between.
+        self.stuck().entry(queue).or_default().sent.clone_from(&events);
         self.app
             .catalog
             .write("events_delivered", move |tx| {
                 Ok(notifications::settle_delivered(tx, queue, &events, times)?)
             })
             .await?;
+        self.stuck().entry(queue).or_default().sent.clear();
         self.app.metrics.notification_delivered.add(delivered);
         Ok(())
     }

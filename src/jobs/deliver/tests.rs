@@ -722,3 +722,40 @@ async fn an_upload_that_is_refused_tells_nobody() {
     assert!(fixture.hide("f").await.is_err(), "already hidden");
     assert_eq!(fixture.waiting(), 2);
 }
+
+/// Runs a statement that no part of the server runs.
+async fn run_sql(fixture: &Fixture, statement: &'static str) {
+    let ran = fixture.house.app.catalog.write("break", move |tx| {
+        tx.execute(statement, &[])?;
+        Ok(())
+    });
+    ran.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_sent_and_cannot_be_noted_is_not_sent_again() {
+    let fixture = Fixture::open().await;
+    fixture.set_quietly(vec![wanted("rule-created", &["b2:ObjectCreated:*"], "")]).await;
+    fixture.upload("f").await;
+    let broken = "CREATE TRIGGER no_end BEFORE DELETE ON notification_events
+                  BEGIN SELECT RAISE(ABORT, 'not now'); END";
+    run_sql(&fixture, broken).await;
+    assert!(fixture.delivery.step().await.is_err());
+    assert_eq!(fixture.script.take().len(), 1);
+    for wait_ms in [1000, 2000, 4000] {
+        assert_eq!(fixture.delivery.step().await.unwrap(), 0, "it is held back");
+        fixture.house.clock.advance(wait_ms - 1);
+        assert_eq!(fixture.delivery.step().await.unwrap(), 0, "it is held back");
+        fixture.house.clock.advance(1);
+        assert!(fixture.delivery.step().await.is_err());
+        assert_eq!(fixture.script.take().len(), 0, "the target has it");
+    }
+    run_sql(&fixture, "DROP TRIGGER no_end").await;
+    fixture.house.clock.advance(HOUR_MS);
+    fixture.deliver_all().await;
+    assert_eq!(fixture.script.take().len(), 0, "the target has it");
+    assert_eq!(fixture.queue("rule-created").waiting, 0);
+    fixture.upload("g").await;
+    fixture.deliver_all().await;
+    assert_eq!(fixture.script.take().len(), 1);
+}
