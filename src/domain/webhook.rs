@@ -37,7 +37,8 @@ pub(crate) enum Reach {
 /// Services that give the secrets of a machine to whoever asks from that machine.
 const METADATA_V4: [Ipv4Addr; 2] =
     [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200)];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Their networks in IPv6, by the first 32 bits; they lie among the private ones.
+const METADATA_V6: [[u16; 2]; 3] = [[0xfd00, 0xec2], [0xfd20, 0xce], [0xfd00, 0x42]];
 
 /// Says how far away an address is.
 pub(crate) fn reach_of(address: IpAddr) -> Reach {
@@ -70,7 +71,8 @@ fn reach_of_v4(address: Ipv4Addr) -> Reach {
 }
 
 fn reach_of_v6(address: Ipv6Addr) -> Reach {
-    if address == METADATA_V6 {
+    let [first, second, ..] = address.segments();
+    if METADATA_V6.contains(&[first, second]) {
         return Reach::Never;
     }
     if address == Ipv6Addr::LOCALHOST {
@@ -241,6 +243,9 @@ mod tests {
             "::1",
             "fc00::1",
             "fdff::1",
+            "fd00:ec3::254",
+            "fd20:cf::254",
+            "fd00:43::42",
             "::ffff:127.0.0.1",
             "::ffff:10.0.0.1",
         ] {
@@ -271,6 +276,10 @@ mod tests {
             "fec0::1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd00:ec2:ffff::1",
+            "fd20:ce::254",
+            "fd00:42::42",
             "64:ff9b::7f00:1",
             "64:ff9b:1::1",
             "2001::1",
