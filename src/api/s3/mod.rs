@@ -244,8 +244,7 @@ fn sub_of(query: &Query, level: Level, method: &str, copies: bool) -> Result<Str
     if query.names().any(|name| REFUSED_SUBS.contains(&name)) {
         return Err(not_implemented());
     }
-    let mut found: Vec<&str> = SUBS.into_iter().filter(|sub| query.has(sub)).collect();
-    found.dedup();
+    let found: Vec<&str> = SUBS.into_iter().filter(|sub| query.has(sub)).collect();
     if found == ["list-type"] && query.get("list-type") != Some("2") {
         return Err(invalid_argument("list-type must be 2"));
     }
