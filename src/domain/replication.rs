@@ -184,11 +184,25 @@ pub(crate) enum JobState {
     Done,
     Failed,
     Cancelled,
+    /// Of a stream whose queue is full; it becomes ready when there is room.
+    Spilled,
+    /// Of a stream, and lost so often that it is taken for poison. It stays in the queue.
+    Parked,
+    /// Of a stream, and given up: too old, or refused for good.
+    Dropped,
 }
 
 impl JobState {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Ready, Self::Leased, Self::Done, Self::Failed, Self::Cancelled];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::Leased,
+        Self::Done,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Spilled,
+        Self::Parked,
+        Self::Dropped,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -197,6 +211,9 @@ impl JobState {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Spilled => "spilled",
+            Self::Parked => "parked",
+            Self::Dropped => "dropped",
         }
     }
 
@@ -205,7 +222,12 @@ impl JobState {
     }
 
     pub(crate) fn is_unfinished(self) -> bool {
-        matches!(self, Self::Ready | Self::Leased)
+        matches!(self, Self::Ready | Self::Leased | Self::Spilled | Self::Parked)
+    }
+
+    /// Whether a job takes room in the queue of its stream.
+    pub(crate) fn is_queued(self) -> bool {
+        matches!(self, Self::Ready | Self::Leased | Self::Parked)
     }
 }
 
@@ -226,7 +248,8 @@ pub(crate) fn shown_status(
             JobState::Ready | JobState::Leased => unfinished = true,
             JobState::Failed => failed = true,
             JobState::Done => done = true,
-            JobState::Cancelled => {}
+            // The last three are of streams, which say nothing of the status of a file.
+            JobState::Cancelled | JobState::Spilled | JobState::Parked | JobState::Dropped => {}
         }
     }
     match (unfinished, failed, done) {
@@ -329,6 +352,25 @@ pub(crate) enum Reason {
     Timeout,
     DiskFull,
     IoError,
+    /// The remote could not be reached, or gave no answer.
+    RemoteUnreachable,
+    RemoteUnauthorized,
+    RemoteCapExceeded,
+    RemoteBucketMissing,
+    RemoteBusy,
+    /// What was begun at the remote is not known there any more.
+    RemoteSessionLost,
+    ChecksumMismatch,
+    /// The remote will never take the file as it is.
+    RemoteRejected,
+    /// The file has been where it is to go.
+    ReplicationLoop,
+    /// An older version of the same name goes first, to a store that does not keep timestamps.
+    NameAwaited,
+    /// It waited longer than its stream allows.
+    Expired,
+    /// The remote of its stream is gone.
+    RemoteMissing,
 }
 
 /// What follows from a reason.
@@ -365,6 +407,18 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::DiskFull => "disk_full",
             Self::IoError => "io_error",
+            Self::RemoteUnreachable => "remote_unreachable",
+            Self::RemoteUnauthorized => "remote_unauthorized",
+            Self::RemoteCapExceeded => "remote_cap_exceeded",
+            Self::RemoteBucketMissing => "remote_bucket_missing",
+            Self::RemoteBusy => "remote_busy",
+            Self::RemoteSessionLost => "remote_session_lost",
+            Self::ChecksumMismatch => "checksum_mismatch",
+            Self::RemoteRejected => "remote_rejected",
+            Self::ReplicationLoop => "replication_loop",
+            Self::NameAwaited => "name_awaited",
+            Self::Expired => "expired",
+            Self::RemoteMissing => "remote_missing",
         }
     }
 
@@ -375,19 +429,35 @@ impl Reason {
             | Self::DestCapExceeded
             | Self::Timeout
             | Self::DiskFull
-            | Self::IoError => Consequence::Retry,
+            | Self::IoError
+            | Self::RemoteUnreachable
+            | Self::RemoteUnauthorized
+            | Self::RemoteCapExceeded
+            | Self::RemoteBucketMissing
+            | Self::RemoteBusy
+            | Self::RemoteSessionLost
+            | Self::ChecksumMismatch
+            | Self::NameAwaited => Consequence::Retry,
             _ => Consequence::Fail,
         }
     }
 
     /// The least wait before another attempt, in milliseconds: a cap is not raised in a second.
     pub(crate) fn wait_ms_min(self) -> i64 {
-        if self == Self::DestCapExceeded { 300_000 } else { 0 }
+        match self {
+            Self::DestCapExceeded | Self::RemoteCapExceeded => 300_000,
+            Self::RemoteBucketMissing => 60_000,
+            Self::RemoteRejected | Self::ReplicationLoop => BACKOFF_MS_MAX,
+            _ => 0,
+        }
     }
 
     /// Whether the target as a whole seems ill, so that other jobs for it should wait too.
     pub(crate) fn blames_target(self) -> bool {
-        matches!(self, Self::Timeout)
+        matches!(
+            self,
+            Self::Timeout | Self::RemoteUnreachable | Self::RemoteUnauthorized | Self::RemoteBusy
+        )
     }
 }
 

@@ -57,7 +57,7 @@ const CRATES: [(&str, &[&str]); 25] = [
     ("rustls", &["tls.rs"]),
     ("rcgen", &["tls.rs"]),
     ("reqwest", &["outbound.rs"]),
-    ("url", &["domain/webhook.rs"]),
+    ("url", &["domain/remote.rs", "domain/webhook.rs"]),
     ("clap", &["cli.rs", "config.rs"]),
     ("clap_complete", &["cli.rs"]),
     ("libfuzzer_sys", &["bin/fuzz.rs"]),

@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod local;
+pub(crate) mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
