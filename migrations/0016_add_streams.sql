@@ -1,8 +1,10 @@
-INSERT INTO counters (name, next) VALUES ('remote', 1);
-INSERT INTO counters (name, next) VALUES ('stream', 1);
+-- Shown as 16 hex digits, 0b... and 0c..., so that the two are told apart at a glance.
+INSERT INTO counters (name, next) VALUES ('remote', 792633534417207297);
+INSERT INTO counters (name, next) VALUES ('stream', 864691128455135233);
 
 -- Connections to other stores. sealed_token is encrypted with the sealing key. options is the JSON of
--- what is optional. org_id is the organization as its maker wrote it, account_id what it means.
+-- what is optional. org_id is the organization as its maker wrote it, account_id what it means. The
+-- times of being online are wall time; offline_since is null while the remote answers.
 CREATE TABLE remotes (
   remote_no BIGINT PRIMARY KEY,
   account_id TEXT NOT NULL,
@@ -14,6 +16,8 @@ CREATE TABLE remotes (
   remote_org_id TEXT,
   allow_insecure_tls BIGINT NOT NULL CHECK (allow_insecure_tls IN (0, 1)),
   options TEXT NOT NULL,
+  last_online_at_ms BIGINT,
+  offline_since_ms BIGINT,
   created_at_ms BIGINT NOT NULL,
   updated_at_ms BIGINT NOT NULL,
   UNIQUE (account_id, name)
@@ -22,7 +26,7 @@ CREATE TABLE remotes (
 -- Replication streams: what a bucket holds is carried on to a bucket of a remote. queue_entries,
 -- queue_bytes and remaining_bytes are kept equal to what the unfinished jobs of the stream come to,
 -- in the transactions that change those; spilled counts the jobs that wait outside of the queue.
--- Counters only grow. latest_code and latest_error are null before the first attempt.
+-- latest_code and latest_error are null before the first attempt.
 CREATE TABLE streams (
   stream_no BIGINT PRIMARY KEY,
   account_id TEXT NOT NULL,
@@ -52,6 +56,25 @@ CREATE TABLE streams (
 CREATE INDEX streams_of_bucket ON streams (local_bucket_id);
 CREATE INDEX streams_of_remote ON streams (remote_no);
 
+-- Walks of streams over files that were there before. The cursor is the last version looked at.
+CREATE TABLE stream_scans (
+  scan_id BIGINT PRIMARY KEY,
+  stream_no BIGINT NOT NULL,
+  prefix TEXT {byte_order} NOT NULL,
+  before_ms BIGINT,
+  carries_again BIGINT NOT NULL CHECK (carries_again IN (0, 1)),
+  cursor_name TEXT {byte_order},
+  cursor_upload_ms BIGINT,
+  cursor_origin BIGINT,
+  seen BIGINT NOT NULL,
+  enqueued BIGINT NOT NULL,
+  skipped BIGINT NOT NULL,
+  started_at_ms BIGINT NOT NULL,
+  finished_at_ms BIGINT
+);
+CREATE INDEX stream_scans_running ON stream_scans (scan_id) WHERE finished_at_ms IS NULL;
+CREATE INDEX stream_scans_of_stream ON stream_scans (stream_no);
+
 -- Buckets of peers that rules of this server may name as their destination, and the remote through
 -- which each is reached.
 CREATE TABLE remote_buckets (
@@ -62,7 +85,8 @@ CREATE INDEX remote_buckets_of_remote ON remote_buckets (remote_no);
 
 -- Jobs again, now of rules and of streams: a job has either a source key and the name of a rule, or
 -- the number of a stream. A job of a stream that is spilled waits until its queue has room. confirmed
--- counts bytes that the other side has acknowledged, session names what it has begun there,
+-- counts bytes that the other side has acknowledged, session names what it has begun there, parts_*
+-- say how far that is (0 of 0: nothing is sent in parts),
 -- last_status is what it answered last (0: no answer). last_reason of a job that is ready says why
 -- its last attempt failed.
 CREATE TABLE replication_jobs_rebuilt (
@@ -81,6 +105,8 @@ CREATE TABLE replication_jobs_rebuilt (
   size BIGINT NOT NULL,
   confirmed BIGINT NOT NULL CHECK (confirmed >= 0 AND confirmed <= size),
   session TEXT,
+  parts_done BIGINT NOT NULL DEFAULT 0,
+  parts_total BIGINT NOT NULL DEFAULT 0,
   state TEXT NOT NULL CHECK (state IN ('ready', 'leased', 'done', 'failed', 'cancelled', 'spilled',
                                        'parked', 'dropped')),
   attempts BIGINT NOT NULL,
@@ -115,6 +141,7 @@ CREATE INDEX replication_jobs_leased ON replication_jobs (lease_until_ms) WHERE 
 CREATE INDEX replication_jobs_of_file ON replication_jobs (source_file_no);
 CREATE INDEX replication_jobs_by_state ON replication_jobs (state, job_id);
 CREATE INDEX replication_jobs_of_stream ON replication_jobs (stream_no, state, job_id) WHERE stream_no IS NOT NULL;
+CREATE INDEX replication_jobs_begun ON replication_jobs (stream_no, job_id) WHERE stream_no IS NOT NULL AND session IS NOT NULL;
 CREATE INDEX replication_jobs_of_name ON replication_jobs (dest_key, source_file_name, job_id) WHERE stream_no IS NOT NULL AND state IN ('ready', 'leased');
 
 -- What was begun at a remote and is to be cancelled there: the job that began it is gone.

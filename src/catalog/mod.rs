@@ -18,12 +18,14 @@ pub(crate) mod keys;
 pub(crate) mod lifecycle;
 pub(crate) mod notifications;
 pub(crate) mod parts;
+pub(crate) mod remotes;
 pub(crate) mod replication;
 pub(crate) mod reset;
 pub(crate) mod ring_keys;
 pub(crate) mod schema;
 pub(crate) mod server_facts;
 pub(crate) mod sqlite;
+pub(crate) mod streams;
 pub(crate) mod tx;
 pub(crate) mod usage;
 

@@ -6,11 +6,16 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Millis;
 
 /// Empties the tables that are emptied as a whole, those that refer to others first.
-const EMPTIED: [&str; 15] = [
+const EMPTIED: [&str; 20] = [
     "DELETE FROM replication_jobs",
     "DELETE FROM replication_origins",
     "DELETE FROM replication_targets",
     "DELETE FROM replication_scans",
+    "DELETE FROM stream_scans",
+    "DELETE FROM streams",
+    "DELETE FROM remote_buckets",
+    "DELETE FROM remote_orphans",
+    "DELETE FROM remotes",
     "DELETE FROM lifecycle_walks",
     "DELETE FROM notification_queues",
     "DELETE FROM notification_events",

@@ -257,6 +257,62 @@ impl std::fmt::Debug for RemoteToken {
     }
 }
 
+/// The bucket at the other side, by id or by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RemoteBucket {
+    Id(String),
+    Name(String),
+}
+
+impl RemoteBucket {
+    /// The catalog's form.
+    pub(crate) fn stored(&self) -> String {
+        match self {
+            Self::Id(id) => format!("id:{id}"),
+            Self::Name(name) => format!("name:{name}"),
+        }
+    }
+
+    /// Reads what [`RemoteBucket::stored`] wrote.
+    pub(crate) fn from_stored(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("id", id) => Some(Self::Id(id.to_owned())),
+            ("name", name) => Some(Self::Name(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// Of another kiln.
+    pub(crate) instance: Option<String>,
+    pub(crate) bucket_id: Option<String>,
+    pub(crate) has_file_lock: Option<bool>,
+}
+
+/// A version in a listing of the other side, as far as it can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListedVersion {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) size: u64,
+    /// Hex digits, where the store tells.
+    pub(crate) sha1: Option<String>,
+    pub(crate) etag: Option<String>,
+    /// What our marker says, where it is there and listings show it.
+    pub(crate) origin: Option<String>,
+    pub(crate) upload_at: Option<Millis>,
+}
+
+/// One page of a listing, and where the next one begins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListedPage {
+    pub(crate) versions: Vec<ListedVersion>,
+    pub(crate) next: Option<String>,
+}
+
 /// The account that an organization id means: an account id, perhaps with zeros in front of it to
 /// sixteen digits.
 pub(crate) fn account_of_org(org_id: &str) -> Option<AccountId> {

@@ -6,7 +6,7 @@
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, FileVersion};
 use crate::domain::ids::{AccountId, BucketId};
-use crate::domain::remote::{RemoteId, StreamId};
+use crate::domain::remote::{RemoteBucket, RemoteId, StreamId};
 use crate::domain::replication::{JobState, ReplicationStatus};
 use crate::domain::time::Millis;
 
@@ -146,6 +146,19 @@ pub(crate) enum NotTaken {
 }
 
 impl Stream {
+    /// Where the versions go.
+    pub(crate) fn remote_bucket(&self) -> RemoteBucket {
+        match &self.remote_bucket_id {
+            Some(id) => RemoteBucket::Id(id.clone()),
+            None => RemoteBucket::Name(self.remote_bucket_name.clone()),
+        }
+    }
+
+    /// What a name of ours is at the remote.
+    pub(crate) fn remote_name(&self, name: &str) -> String {
+        format!("{}{name}", self.options.destination_prefix)
+    }
+
     /// Whether the stream carries a version: content that was written here, not hides and not
     /// unfinished files.
     pub(crate) fn takes(&self, version: &FileVersion) -> Result<(), NotTaken> {
@@ -201,7 +214,9 @@ mod tests {
         assert!(waiting.takes_spilled(MAX));
         let nearly = QueueSums { entries: 1, current_bytes: MAX / 10 * 9, ..waiting };
         assert!(nearly.takes_spilled(MAX));
-        assert!(!QueueSums { current_bytes: nearly.current_bytes + 1, ..nearly }.takes_spilled(MAX));
+        assert!(
+            !QueueSums { current_bytes: nearly.current_bytes + 1, ..nearly }.takes_spilled(MAX)
+        );
     }
 
     #[test]

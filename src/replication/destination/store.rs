@@ -11,16 +11,10 @@ use crate::domain::digest::{Md5Digest, Sha1Digest};
 use crate::domain::file::FileInfo;
 use crate::domain::lock::FileLock;
 use crate::domain::range::ByteRange;
+pub(crate) use crate::domain::remote::{Checked, ListedPage, ListedVersion, RemoteBucket};
 use crate::domain::remote_answer::RemoteFault;
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
-
-/// The bucket at the other side, by id or by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum RemoteBucket {
-    Id(String),
-    Name(String),
-}
 
 /// A version on its way out, as it is to be at the other side.
 #[derive(Clone, Debug)]
@@ -80,27 +74,6 @@ pub(crate) struct RemoteVersion {
     pub(crate) status: u16,
 }
 
-/// A version in a listing of the other side, as far as it can be compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ListedVersion {
-    pub(crate) name: String,
-    pub(crate) id: String,
-    pub(crate) size: u64,
-    /// Hex digits, where the store tells.
-    pub(crate) sha1: Option<String>,
-    pub(crate) etag: Option<String>,
-    /// What our marker says, where it is there and listings show it.
-    pub(crate) origin: Option<String>,
-    pub(crate) upload_at: Option<Millis>,
-}
-
-/// One page of a listing, and where the next one begins.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ListedPage {
-    pub(crate) versions: Vec<ListedVersion>,
-    pub(crate) next: Option<String>,
-}
-
 /// How large files are cut for a store, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartRules {
@@ -124,7 +97,8 @@ pub(crate) trait RemoteStore: Send + Sync {
 
     /// Whether the bucket is there and may be written to, without leaving anything. Answers the
     /// instance id of a kiln and the id of the bucket, where there are such.
-    fn check<'a>(&'a self, bucket: &'a RemoteBucket) -> BoxFuture<'a, Result<Checked, RemoteFault>>;
+    fn check<'a>(&'a self, bucket: &'a RemoteBucket)
+    -> BoxFuture<'a, Result<Checked, RemoteFault>>;
 
     /// The version that an earlier attempt left: by its marker, else by name, size, checksum and time.
     fn find<'a>(
@@ -133,7 +107,8 @@ pub(crate) trait RemoteStore: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<RemoteVersion>, RemoteFault>>;
 
     /// Sends a file in one piece.
-    fn put<'a>(&'a self, sending: Sending<'a>) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>>;
+    fn put<'a>(&'a self, sending: Sending<'a>)
+    -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>>;
 
     /// Begins a file in parts; answers its session.
     fn start<'a>(&'a self, file: &'a OutgoingFile) -> BoxFuture<'a, Result<String, RemoteFault>>;
@@ -174,15 +149,6 @@ pub(crate) trait RemoteStore: Send + Sync {
         prefix: &'a str,
         from: Option<&'a str>,
     ) -> BoxFuture<'a, Result<ListedPage, RemoteFault>>;
-}
-
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Checked {
-    /// Of another kiln.
-    pub(crate) instance: Option<String>,
-    pub(crate) bucket_id: Option<String>,
-    pub(crate) has_file_lock: Option<bool>,
 }
 
 /// A file with its content, and whom to tell of each chunk that is on its way.
