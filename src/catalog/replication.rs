@@ -5,9 +5,13 @@
 
 use crate::catalog::files::{self, ScanCursor};
 use crate::catalog::server_facts::{self, take_number};
+use crate::catalog::{remotes, streams};
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
+use crate::domain::file::FileVersion;
 use crate::domain::ids::{BucketId, FileNumber, KeyId};
+use crate::domain::remote::{RemoteId, StreamId};
 use crate::domain::replication::{JobState, Reason, shown_status};
+use crate::domain::stream::{OnQueueFull, QueueSums, Stream};
 use crate::domain::time::{Millis, Steady};
 
 /// How a job came to be. Upload-born jobs go before scan-born ones, but never strictly.
@@ -34,7 +38,7 @@ impl JobOrigin {
     }
 }
 
-/// A job about to be made.
+/// A job of a rule, about to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct NewJob<'a> {
     pub(crate) source_bucket: BucketId,
@@ -50,6 +54,8 @@ pub(crate) struct NewJob<'a> {
 
 /// In front of a bucket id in the key of a destination.
 const BUCKET_KEY: &str = "b:";
+/// In front of a stream id in the key of a destination.
+const STREAM_KEY: &str = "s:";
 
 /// The origin of the replicas of a version of this server.
 pub(crate) fn origin_of(instance: &str, file_id: &str) -> String {
@@ -61,37 +67,182 @@ pub(crate) fn target_of(destination: BucketId) -> String {
     format!("bucket:{destination}")
 }
 
-fn lane_of(target: &str, source: BucketId) -> String {
+/// The name of a remote among targets.
+pub(crate) fn target_of_remote(remote: RemoteId) -> String {
+    format!("remote:{remote}")
+}
+
+fn lane_of(target: &str, source: &str) -> String {
     format!("{target}|{source}")
 }
 
+/// The lane of the jobs of a stream. It has one of its own, so that it can be paused.
+pub(crate) fn lane_of_stream(stream: &Stream) -> String {
+    lane_of(&target_of_remote(stream.remote), &format!("{STREAM_KEY}{}", stream.id))
+}
+
+/// Where a destination bucket is reached: in this server, or through a remote.
+fn target_of_rule(tx: &mut dyn Tx, destination: BucketId) -> Result<String, Error> {
+    let remote = find_remote_of_bucket(tx, destination)?;
+    Ok(remote.map_or_else(|| target_of(destination), target_of_remote))
+}
+
+/// The remote through which a bucket that is not here is reached.
+pub(crate) fn find_remote_of_bucket(
+    tx: &mut dyn Tx,
+    bucket: BucketId,
+) -> Result<Option<RemoteId>, Error> {
+    find(
+        tx,
+        "SELECT remote_no FROM remote_buckets WHERE bucket_id = ?1",
+        &[Value::Text(&bucket.to_string())],
+        |row| Ok(RemoteId(row.int(0)?)),
+    )
+}
+
+/// The columns of a new job that differ.
+struct Inserted<'a> {
+    lane: &'a str,
+    target: &'a str,
+    dest_key: &'a str,
+    source_bucket: BucketId,
+    file_number: FileNumber,
+    file_id: &'a str,
+    file_name: &'a str,
+    rule: Option<(&'a str, &'a str)>,
+    stream: Option<StreamId>,
+    origin: JobOrigin,
+    size: u64,
+    state: JobState,
+    enqueued_at: Steady,
+}
+
 /// Makes a job unless the version already has one for the destination; true when it was made.
-pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Steady) -> Result<bool, Error> {
-    let target = target_of(job.destination);
+fn insert(tx: &mut dyn Tx, job: &Inserted<'_>) -> Result<bool, Error> {
     let job_id = take_number(tx, "replication_job")?;
     let made = tx.execute(
         "INSERT INTO replication_jobs (job_id, lane, target, dest_key, source_bucket_id,
-           source_file_no, source_file_id, source_file_name, source_key_id, rule_name, origin,
-           size, state, attempts, crashes, next_attempt_at_ms, enqueued_at_ms, lease_epoch)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'ready', 0, 0, ?13, ?13, 0)
+           source_file_no, source_file_id, source_file_name, source_key_id, rule_name, stream_no,
+           origin, size, confirmed, state, attempts, crashes, next_attempt_at_ms, enqueued_at_ms,
+           lease_epoch)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, 0, 0, ?15, ?15, 0)
          ON CONFLICT (dest_key, source_file_no) DO NOTHING",
         &[
             Value::Int(job_id),
-            Value::Text(&lane_of(&target, job.source_bucket)),
-            Value::Text(&target),
-            Value::Text(&format!("{BUCKET_KEY}{}", job.destination)),
+            Value::Text(job.lane),
+            Value::Text(job.target),
+            Value::Text(job.dest_key),
             Value::Text(&job.source_bucket.to_string()),
             Value::Int(job.file_number.0),
             Value::Text(job.file_id),
             Value::Text(job.file_name),
-            Value::Text(job.source_key),
-            Value::Text(job.rule_name),
+            Value::opt_text(job.rule.map(|(source_key, _)| source_key)),
+            Value::opt_text(job.rule.map(|(_, name)| name)),
+            Value::opt_int(job.stream.map(|stream| stream.0)),
             Value::Text(job.origin.as_str()),
             Value::Int(i64::try_from(job.size).unwrap_or(i64::MAX)),
-            Value::Int(now.0),
+            Value::Text(job.state.as_str()),
+            Value::Int(job.enqueued_at.0),
         ],
     )?;
     Ok(made > 0)
+}
+
+/// Makes the job of a rule unless the version already has one for the destination; true when it was
+/// made.
+pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Steady) -> Result<bool, Error> {
+    let target = target_of_rule(tx, job.destination)?;
+    let inserted = Inserted {
+        lane: &lane_of(&target, &job.source_bucket.to_string()),
+        target: &target,
+        dest_key: &format!("{BUCKET_KEY}{}", job.destination),
+        source_bucket: job.source_bucket,
+        file_number: job.file_number,
+        file_id: job.file_id,
+        file_name: job.file_name,
+        rule: Some((job.source_key, job.rule_name)),
+        stream: None,
+        origin: job.origin,
+        size: job.size,
+        state: JobState::Ready,
+        enqueued_at: now,
+    };
+    insert(tx, &inserted)
+}
+
+/// What became of a version in the eyes of a stream that takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnqueued {
+    Queued,
+    /// The queue is full; the job waits outside of it.
+    Spilled,
+    /// The queue is full, and the stream carries what fits.
+    Dropped,
+    /// The queue is full, and the stream wants uploads to fail then.
+    Rejected,
+    /// It has a job already.
+    Known,
+}
+
+/// Makes the job of a stream for a version, if its queue takes it. `stream` is as this transaction
+/// sees it; its figures are moved on in it as well, for the next version. Jobs born of a scan are
+/// never lost to a full queue.
+pub(crate) fn insert_stream_job(
+    tx: &mut dyn Tx,
+    stream: &mut Stream,
+    version: &FileVersion,
+    origin: JobOrigin,
+    enqueued_at: Steady,
+) -> Result<StreamEnqueued, Error> {
+    let state = if stream.sums.admits(version.size, stream.max_queue_bytes) {
+        JobState::Ready
+    } else {
+        match stream.options.on_queue_full {
+            OnQueueFull::Drop if origin == JobOrigin::Upload => return Ok(StreamEnqueued::Dropped),
+            OnQueueFull::Reject if origin == JobOrigin::Upload => {
+                return Ok(StreamEnqueued::Rejected);
+            }
+            OnQueueFull::Spill | OnQueueFull::Drop | OnQueueFull::Reject => JobState::Spilled,
+        }
+    };
+    let inserted = Inserted {
+        lane: &lane_of_stream(stream),
+        target: &target_of_remote(stream.remote),
+        dest_key: &format!("{STREAM_KEY}{}", stream.id),
+        source_bucket: stream.local_bucket,
+        file_number: version.number,
+        file_id: &version.id().to_string(),
+        file_name: version.name.as_str(),
+        rule: None,
+        stream: Some(stream.id),
+        origin,
+        size: version.size,
+        state,
+        enqueued_at,
+    };
+    if !insert(tx, &inserted)? {
+        return Ok(StreamEnqueued::Known);
+    }
+    let added = QueueSums::of_job(state, version.size, 0);
+    streams::add_sums(tx, stream.id, added)?;
+    stream.sums = stream.sums.plus(added);
+    Ok(if state == JobState::Ready { StreamEnqueued::Queued } else { StreamEnqueued::Spilled })
+}
+
+/// What a job is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// A rule of the source's bucket, as it was when the job was made.
+    Rule(RuleRoute),
+    Stream(StreamId),
+}
+
+/// To which bucket a rule leads, and by which rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuleRoute {
+    pub(crate) destination: BucketId,
+    pub(crate) source_key: KeyId,
+    pub(crate) rule_name: String,
 }
 
 /// A job as it is stored. Its times are on the time line of waits.
@@ -100,15 +251,17 @@ pub(crate) struct Job {
     pub(crate) id: i64,
     pub(crate) lane: String,
     pub(crate) target: String,
-    pub(crate) destination: BucketId,
+    pub(crate) route: Route,
     pub(crate) source_bucket: BucketId,
     pub(crate) file_number: FileNumber,
     pub(crate) file_id: String,
     pub(crate) file_name: String,
-    pub(crate) source_key: KeyId,
-    pub(crate) rule_name: String,
     pub(crate) origin: JobOrigin,
     pub(crate) size: u64,
+    /// Bytes that a remote has acknowledged.
+    pub(crate) confirmed: u64,
+    /// What has been begun at a remote.
+    pub(crate) session: Option<String>,
     pub(crate) state: JobState,
     pub(crate) attempts: u32,
     pub(crate) crashes: u32,
@@ -117,19 +270,43 @@ pub(crate) struct Job {
     pub(crate) finished_at: Option<Steady>,
     pub(crate) lease_epoch: i64,
     pub(crate) last_reason: Option<String>,
+    /// What a remote answered last; 0 when it gave no answer.
+    pub(crate) last_status: Option<i64>,
     pub(crate) last_error: Option<String>,
     pub(crate) dest_file_id: Option<String>,
 }
 
+impl Job {
+    /// The route of a job of a rule.
+    pub(crate) fn rule(&self) -> Option<&RuleRoute> {
+        match &self.route {
+            Route::Rule(rule) => Some(rule),
+            Route::Stream(_) => None,
+        }
+    }
+
+    /// The stream of a job of one.
+    pub(crate) fn stream(&self) -> Option<StreamId> {
+        match self.route {
+            Route::Rule(_) => None,
+            Route::Stream(stream) => Some(stream),
+        }
+    }
+
+    fn sums(&self) -> QueueSums {
+        QueueSums::of_job(self.state, self.size, self.confirmed)
+    }
+}
+
 /// How many columns `job_columns` names.
-const JOB_COLUMNS_END: usize = 22;
+const JOB_COLUMNS_END: usize = 26;
 
 macro_rules! job_columns {
     () => {
         "job_id, lane, target, dest_key, source_bucket_id, source_file_no, source_file_id, \
-         source_file_name, source_key_id, rule_name, origin, size, state, attempts, crashes, \
-         next_attempt_at_ms, enqueued_at_ms, finished_at_ms, lease_epoch, last_reason, last_error, \
-         dest_file_id"
+         source_file_name, source_key_id, rule_name, stream_no, origin, size, confirmed, session, \
+         state, attempts, crashes, next_attempt_at_ms, enqueued_at_ms, finished_at_ms, \
+         lease_epoch, last_reason, last_status, last_error, dest_file_id"
     };
 }
 
@@ -138,30 +315,44 @@ fn job(row: &dyn Row) -> Result<Job, Error> {
     let count = |column| -> Result<u32, Error> {
         u32::try_from(row.int(column)?).map_err(|_| unreadable("count of a job"))
     };
-    let destination = row.text(3)?.strip_prefix(BUCKET_KEY).and_then(BucketId::parse);
+    let bytes = |column| -> Result<u64, Error> {
+        u64::try_from(row.int(column)?).map_err(|_| unreadable("size of a job"))
+    };
+    let route = match row.opt_int(10)? {
+        Some(stream) => Route::Stream(StreamId(stream)),
+        None => {
+            let destination = row.text(3)?.strip_prefix(BUCKET_KEY).and_then(BucketId::parse);
+            Route::Rule(RuleRoute {
+                destination: destination.ok_or(unreadable("destination of a job"))?,
+                source_key: KeyId::named(row.text(8)?),
+                rule_name: row.text(9)?.to_owned(),
+            })
+        }
+    };
     Ok(Job {
         id: row.int(0)?,
         lane: row.text(1)?.to_owned(),
         target: row.text(2)?.to_owned(),
-        destination: destination.ok_or(unreadable("destination of a job"))?,
+        route,
         source_bucket: BucketId::parse(row.text(4)?).ok_or(unreadable("source of a job"))?,
         file_number: FileNumber(row.int(5)?),
         file_id: row.text(6)?.to_owned(),
         file_name: row.text(7)?.to_owned(),
-        source_key: KeyId::named(row.text(8)?),
-        rule_name: row.text(9)?.to_owned(),
-        origin: JobOrigin::parse(row.text(10)?)?,
-        size: u64::try_from(row.int(11)?).map_err(|_| unreadable("size of a job"))?,
-        state: JobState::parse(row.text(12)?).ok_or(unreadable("state of a job"))?,
-        attempts: count(13)?,
-        crashes: count(14)?,
-        next_attempt_at: Steady(row.int(15)?),
-        enqueued_at: Steady(row.int(16)?),
-        finished_at: row.opt_int(17)?.map(Steady),
-        lease_epoch: row.int(18)?,
-        last_reason: row.opt_text(19)?.map(str::to_owned),
-        last_error: row.opt_text(20)?.map(str::to_owned),
-        dest_file_id: row.opt_text(21)?.map(str::to_owned),
+        origin: JobOrigin::parse(row.text(11)?)?,
+        size: bytes(12)?,
+        confirmed: bytes(13)?,
+        session: row.opt_text(14)?.map(str::to_owned),
+        state: JobState::parse(row.text(15)?).ok_or(unreadable("state of a job"))?,
+        attempts: count(16)?,
+        crashes: count(17)?,
+        next_attempt_at: Steady(row.int(18)?),
+        enqueued_at: Steady(row.int(19)?),
+        finished_at: row.opt_int(20)?.map(Steady),
+        lease_epoch: row.int(21)?,
+        last_reason: row.opt_text(22)?.map(str::to_owned),
+        last_status: row.opt_int(23)?,
+        last_error: row.opt_text(24)?.map(str::to_owned),
+        dest_file_id: row.opt_text(25)?.map(str::to_owned),
     })
 }
 
@@ -345,58 +536,343 @@ pub(crate) fn extend(tx: &mut dyn Tx, job: &Job, lease: &Lease) -> Result<bool, 
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Done { dest_file_id: String },
-    Ended { state: JobState, reason: Reason },
-    Again { reason: Reason, error: String, at: Steady },
+    Ended { state: JobState, reason: Reason, error: String },
+    /// Another attempt at `at`, after so many failed ones in a row.
+    Again { reason: Reason, error: String, at: Steady, attempts: u32 },
 }
 
-/// Writes the outcome of a claimed job and the status of its file; false when the lease was lost.
+/// Writes the outcome of a claimed job, and the status of its file or the figures of its stream;
+/// false when the lease was lost. `answered` is what a remote answered, if one was asked.
 pub(crate) fn settle(
     tx: &mut dyn Tx,
     job: &Job,
     owner: &str,
     outcome: &Outcome,
+    answered: Option<i64>,
     now: Steady,
 ) -> Result<bool, Error> {
-    let (state, reason, error, dest_file_id, again_at) = match outcome {
+    // What was confirmed meanwhile is known to the row alone.
+    let Some(before) = find_leased(tx, job, owner)? else { return Ok(false) };
+    let (state, reason, error, dest_file_id, again) = match outcome {
         Outcome::Done { dest_file_id } => (JobState::Done, None, None, Some(dest_file_id), None),
-        Outcome::Ended { state, reason } => (*state, Some(*reason), None, None, None),
-        Outcome::Again { reason, error, at } => {
-            (JobState::Ready, Some(*reason), Some(error), None, Some(*at))
+        Outcome::Ended { state, reason, error } => {
+            (*state, Some(*reason), Some(error).filter(|error| !error.is_empty()), None, None)
+        }
+        Outcome::Again { reason, error, at, attempts } => {
+            (JobState::Ready, Some(*reason), Some(error), None, Some((*at, *attempts)))
         }
     };
-    let finished_at = (!state.is_unfinished()).then_some(now.0);
-    let settled = tx.execute(
+    let has_ended = !state.is_unfinished();
+    let finished_at = has_ended.then_some(now.0);
+    // A session of a job that goes on is used again.
+    let session = before.session.as_deref().filter(|_| !has_ended);
+    tx.execute(
         "UPDATE replication_jobs
-            SET state = ?4, last_reason = ?5, last_error = ?6, dest_file_id = ?7,
-                finished_at_ms = ?8, attempts = attempts + ?9,
-                next_attempt_at_ms = COALESCE(?10, next_attempt_at_ms),
+            SET state = ?2, last_reason = ?3, last_error = ?4, dest_file_id = ?5,
+                finished_at_ms = ?6, attempts = COALESCE(?7, attempts),
+                next_attempt_at_ms = COALESCE(?8, next_attempt_at_ms),
+                last_status = COALESCE(?9, last_status), session = ?10,
                 lease_owner = NULL, lease_until_ms = NULL
-          WHERE job_id = ?1 AND state = 'leased' AND lease_owner = ?2 AND lease_epoch = ?3",
+          WHERE job_id = ?1",
         &[
             Value::Int(job.id),
-            Value::Text(owner),
-            Value::Int(job.lease_epoch),
             Value::Text(state.as_str()),
             Value::opt_text(reason.map(Reason::as_str)),
             Value::opt_text(error.map(String::as_str)),
             Value::opt_text(dest_file_id.map(String::as_str)),
             Value::opt_int(finished_at),
-            Value::Int(i64::from(again_at.is_some())),
-            Value::opt_int(again_at.map(|at| at.0)),
+            Value::opt_int(again.map(|(_, attempts)| i64::from(attempts))),
+            Value::opt_int(again.map(|(at, _)| at.0)),
+            Value::opt_int(answered),
+            Value::opt_text(session),
         ],
     )?;
-    if settled == 0 {
-        return Ok(false);
-    }
-    refresh_status(tx, job.file_number)?;
+    let after = Job { state, ..before.clone() };
+    follow(tx, &before, &after, now)?;
     Ok(true)
 }
 
-/// Computes the status of a version from its jobs and stores it.
+/// The row of a job that `owner` holds by the lease that it was claimed with.
+fn find_leased(tx: &mut dyn Tx, job: &Job, owner: &str) -> Result<Option<Job>, Error> {
+    find(
+        tx,
+        concat!(
+            "SELECT ",
+            job_columns!(),
+            " FROM replication_jobs
+               WHERE job_id = ?1 AND state = 'leased' AND lease_owner = ?2 AND lease_epoch = ?3"
+        ),
+        &[Value::Int(job.id), Value::Text(owner), Value::Int(job.lease_epoch)],
+        self::job,
+    )
+}
+
+/// What follows from a change of a job: the status of its file, or the figures of its stream, whose
+/// next jobs may have their turn.
+fn follow(tx: &mut dyn Tx, before: &Job, after: &Job, now: Steady) -> Result<(), Error> {
+    let Some(stream) = after.stream() else { return refresh_status(tx, after.file_number) };
+    streams::add_sums(tx, stream, QueueSums::change(before.sums(), after.sums()))?;
+    if !after.state.is_queued() || after.state == JobState::Parked {
+        wake_next_of_name(tx, after, now)?;
+    }
+    if after.state.is_queued() { Ok(()) } else { promote_spilled(tx, stream, now) }
+}
+
+/// Notes how much of a claimed job a remote has, and what was begun there; false when the lease was
+/// lost.
+pub(crate) fn note_session(
+    tx: &mut dyn Tx,
+    job: &Job,
+    owner: &str,
+    session: Option<&str>,
+    confirmed: u64,
+) -> Result<bool, Error> {
+    let Some(before) = find_leased(tx, job, owner)? else { return Ok(false) };
+    let confirmed = confirmed.min(before.size);
+    tx.execute(
+        "UPDATE replication_jobs SET session = ?2, confirmed = ?3 WHERE job_id = ?1",
+        &[
+            Value::Int(job.id),
+            Value::opt_text(session),
+            Value::Int(i64::try_from(confirmed).unwrap_or(i64::MAX)),
+        ],
+    )?;
+    if let Some(stream) = before.stream() {
+        let after = Job { confirmed, ..before.clone() };
+        streams::add_sums(tx, stream, QueueSums::change(before.sums(), after.sums()))?;
+    }
+    Ok(true)
+}
+
+/// Whether an older version of the same name is still to be carried to the same place.
+pub(crate) fn has_older_of_name(tx: &mut dyn Tx, job: &Job) -> Result<bool, Error> {
+    let Some(stream) = job.stream() else { return Ok(false) };
+    let older = find(
+        tx,
+        "SELECT job_id FROM replication_jobs
+          WHERE dest_key = ?1 AND source_file_name = ?2 AND job_id < ?3 AND stream_no IS NOT NULL
+            AND state IN ('ready', 'leased') LIMIT 1",
+        &[
+            Value::Text(&format!("{STREAM_KEY}{stream}")),
+            Value::Text(&job.file_name),
+            Value::Int(job.id),
+        ],
+        |row| row.int(0),
+    )?;
+    Ok(older.is_some())
+}
+
+/// Lets the next job of the same name go at once that has been waiting for this one.
+fn wake_next_of_name(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), Error> {
+    let Some(stream) = job.stream() else { return Ok(()) };
+    tx.execute(
+        "UPDATE replication_jobs SET next_attempt_at_ms = ?4
+          WHERE state = 'ready' AND last_reason = ?5 AND job_id = (
+            SELECT MIN(job_id) FROM replication_jobs
+             WHERE dest_key = ?1 AND source_file_name = ?2 AND job_id > ?3
+               AND stream_no IS NOT NULL AND state IN ('ready', 'leased'))",
+        &[
+            Value::Text(&format!("{STREAM_KEY}{stream}")),
+            Value::Text(&job.file_name),
+            Value::Int(job.id),
+            Value::Int(now.0),
+            Value::Text(Reason::NameAwaited.as_str()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Spilled jobs that enter a queue in one transaction.
+const PROMOTED_MAX: usize = 64;
+
+/// Lets jobs into the queue of a stream that have been waiting outside, the oldest first, as far as
+/// there is room.
+pub(crate) fn promote_spilled(
+    tx: &mut dyn Tx,
+    stream: StreamId,
+    now: Steady,
+) -> Result<(), Error> {
+    let Some(stream) = streams::find(tx, stream)? else { return Ok(()) };
+    if !stream.sums.takes_spilled(stream.max_queue_bytes) {
+        return Ok(());
+    }
+    let waiting = collect(
+        tx,
+        "SELECT job_id, size FROM replication_jobs
+          WHERE stream_no = ?1 AND state = 'spilled' ORDER BY job_id LIMIT ?2",
+        &[Value::Int(stream.id.0), Value::Int(PROMOTED_MAX as i64)],
+        |row| Ok((row.int(0)?, u64::try_from(row.int(1)?).unwrap_or_default())),
+    )?;
+    let mut change = QueueSums::default();
+    for (job_id, size) in waiting {
+        // Nothing waits any longer as far as these are concerned.
+        let sums = QueueSums { spilled: 0, ..stream.sums.plus(change) };
+        if !sums.admits(size, stream.max_queue_bytes) {
+            break;
+        }
+        tx.execute(
+            "UPDATE replication_jobs SET state = 'ready', next_attempt_at_ms = ?2
+              WHERE job_id = ?1 AND state = 'spilled'",
+            &[Value::Int(job_id), Value::Int(now.0)],
+        )?;
+        let (before, after) = (
+            QueueSums::of_job(JobState::Spilled, size, 0),
+            QueueSums::of_job(JobState::Ready, size, 0),
+        );
+        change = change.plus(QueueSums::change(before, after));
+    }
+    streams::add_sums(tx, stream.id, change)
+}
+
+/// Ends up to `limit` jobs of a stream that have waited since before `since`, the oldest first;
+/// answers what they came to. Leased ones are left, their next attempt looks again.
+pub(crate) fn drop_expired(
+    tx: &mut dyn Tx,
+    stream: StreamId,
+    since: Steady,
+    now: Steady,
+    limit: i64,
+) -> Result<Vec<Job>, Error> {
+    let expired = collect(
+        tx,
+        concat!(
+            "SELECT ",
+            job_columns!(),
+            " FROM replication_jobs
+               WHERE stream_no = ?1 AND state IN ('ready', 'spilled', 'parked')
+                 AND enqueued_at_ms < ?2
+               ORDER BY job_id LIMIT ?3"
+        ),
+        &[Value::Int(stream.0), Value::Int(since.0), Value::Int(limit)],
+        job,
+    )?;
+    for before in &expired {
+        end(tx, before, JobState::Dropped, Reason::Expired, now)?;
+    }
+    Ok(expired)
+}
+
+/// Ends a job that nobody holds.
+fn end(
+    tx: &mut dyn Tx,
+    before: &Job,
+    state: JobState,
+    reason: Reason,
+    now: Steady,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE replication_jobs
+            SET state = ?2, last_reason = ?3, finished_at_ms = ?4, session = NULL,
+                lease_owner = NULL, lease_until_ms = NULL
+          WHERE job_id = ?1",
+        &[
+            Value::Int(before.id),
+            Value::Text(state.as_str()),
+            Value::Text(reason.as_str()),
+            Value::Int(now.0),
+        ],
+    )?;
+    orphan(tx, before, now)?;
+    follow(tx, before, &Job { state, ..before.clone() }, now)
+}
+
+/// Remembers what a job has begun at a remote, so that it is given up there.
+fn orphan(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), Error> {
+    let (Some(stream), Some(session)) = (job.stream(), &job.session) else { return Ok(()) };
+    let Some(stream) = streams::find(tx, stream)? else { return Ok(()) };
+    let name = format!("{}{}", stream.options.destination_prefix, job.file_name);
+    remotes::insert_orphan(tx, stream.remote, &stream.remote_bucket(), &name, session, now)
+}
+
+/// Ends all unfinished jobs of a stream, up to `limit` at a time; answers how many were ended.
+pub(crate) fn purge(
+    tx: &mut dyn Tx,
+    stream: StreamId,
+    now: Steady,
+    limit: i64,
+) -> Result<usize, Error> {
+    let unfinished = collect(
+        tx,
+        concat!(
+            "SELECT ",
+            job_columns!(),
+            " FROM replication_jobs
+               WHERE stream_no = ?1 AND state IN ('ready', 'leased', 'spilled', 'parked')
+               ORDER BY job_id LIMIT ?2"
+        ),
+        &[Value::Int(stream.0), Value::Int(limit)],
+        job,
+    )?;
+    for before in &unfinished {
+        end(tx, before, JobState::Cancelled, Reason::Purged, now)?;
+    }
+    Ok(unfinished.len())
+}
+
+/// Removes up to `limit` jobs of a stream that is being deleted; answers how many. What they have
+/// begun at the remote is given up.
+pub(crate) fn forget_stream_jobs(
+    tx: &mut dyn Tx,
+    stream: StreamId,
+    now: Steady,
+    limit: i64,
+) -> Result<usize, Error> {
+    let begun = collect(
+        tx,
+        concat!(
+            "SELECT ",
+            job_columns!(),
+            " FROM replication_jobs WHERE job_id IN (
+               SELECT job_id FROM replication_jobs WHERE stream_no = ?1 ORDER BY state, job_id
+                LIMIT ?2) AND session IS NOT NULL"
+        ),
+        &[Value::Int(stream.0), Value::Int(limit)],
+        job,
+    )?;
+    for job in &begun {
+        orphan(tx, job, now)?;
+    }
+    tx.execute(
+        "DELETE FROM replication_jobs WHERE job_id IN (
+           SELECT job_id FROM replication_jobs WHERE stream_no = ?1 ORDER BY state, job_id
+            LIMIT ?2)",
+        &[Value::Int(stream.0), Value::Int(limit)],
+    )
+}
+
+/// Lets a job of a stream go again at once, whatever became of it; false when it is done, under way
+/// or about to go anyway.
+pub(crate) fn retry_stream_job(tx: &mut dyn Tx, before: &Job, now: Steady) -> Result<bool, Error> {
+    let waits = before.state == JobState::Ready && before.next_attempt_at > now;
+    let ended = matches!(
+        before.state,
+        JobState::Parked | JobState::Dropped | JobState::Failed | JobState::Cancelled
+    );
+    if !waits && !ended {
+        return Ok(false);
+    }
+    tx.execute(
+        "UPDATE replication_jobs
+            SET state = 'ready', attempts = 0, crashes = 0, next_attempt_at_ms = ?2,
+                finished_at_ms = NULL, confirmed = ?3
+          WHERE job_id = ?1",
+        &[
+            Value::Int(before.id),
+            Value::Int(now.0),
+            Value::Int(if ended { 0 } else { i64::try_from(before.confirmed).unwrap_or_default() }),
+        ],
+    )?;
+    let confirmed = if ended { 0 } else { before.confirmed };
+    let after = Job { state: JobState::Ready, confirmed, ..before.clone() };
+    follow(tx, before, &after, now)?;
+    Ok(true)
+}
+
+/// Computes the status of a version from its jobs and stores it. Streams have no say in it.
 pub(crate) fn refresh_status(tx: &mut dyn Tx, file: FileNumber) -> Result<(), Error> {
     let states = collect(
         tx,
-        "SELECT state FROM replication_jobs WHERE source_file_no = ?1",
+        "SELECT state FROM replication_jobs WHERE source_file_no = ?1 AND stream_no IS NULL",
         &[Value::Int(file.0)],
         |row| JobState::parse(row.text(0)?).ok_or(Error::Unreadable { what: "state of a job" }),
     )?;
@@ -444,8 +920,12 @@ pub(crate) fn reclaim(
     now: Steady,
 ) -> Result<(), Error> {
     let job = &lost.job;
-    let state = if poison { JobState::Failed } else { JobState::Ready };
-    tx.execute(
+    let state = match (poison, job.stream()) {
+        (false, _) => JobState::Ready,
+        (true, None) => JobState::Failed,
+        (true, Some(_)) => JobState::Parked,
+    };
+    let reclaimed = tx.execute(
         "UPDATE replication_jobs
             SET state = ?3, crashes = crashes + ?7, next_attempt_at_ms = ?4,
                 last_reason = COALESCE(?5, last_reason), finished_at_ms = ?6,
@@ -457,11 +937,14 @@ pub(crate) fn reclaim(
             Value::Text(state.as_str()),
             Value::Int(at.0),
             Value::opt_text(poison.then_some(Reason::InternalPoison.as_str())),
-            Value::opt_int(poison.then_some(now.0)),
+            Value::opt_int((state == JobState::Failed).then_some(now.0)),
             Value::Int(i64::from(lost.crashed)),
         ],
     )?;
-    refresh_status(tx, job.file_number)
+    if reclaimed == 0 {
+        return Ok(());
+    }
+    follow(tx, job, &Job { state, ..job.clone() }, now)
 }
 
 /// Ends the jobs of a version that is being deleted, and forgets which replicas came from it. Its
@@ -469,36 +952,34 @@ pub(crate) fn reclaim(
 pub(crate) fn forget_source(tx: &mut dyn Tx, file: FileNumber, now: Steady) -> Result<(), Error> {
     let jobs = collect(
         tx,
-        "SELECT dest_key, source_file_id FROM replication_jobs WHERE source_file_no = ?1",
+        concat!("SELECT ", job_columns!(), " FROM replication_jobs WHERE source_file_no = ?1"),
         &[Value::Int(file.0)],
-        |row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned())),
+        job,
     )?;
     if jobs.is_empty() {
         return Ok(());
     }
     let instance = server_facts::find_fact(tx, server_facts::INSTANCE_ID)?.unwrap_or_default();
     let instance = String::from_utf8_lossy(&instance);
-    for (dest_key, file_id) in jobs {
-        tx.execute(
-            "DELETE FROM replication_origins WHERE dest_bucket_id = ?1 AND origin = ?2",
-            &[
-                Value::Text(dest_key.strip_prefix(BUCKET_KEY).unwrap_or_default()),
-                Value::Text(&origin_of(&instance, &file_id)),
-            ],
-        )?;
+    for job in &jobs {
+        if let Some(rule) = job.rule() {
+            tx.execute(
+                "DELETE FROM replication_origins WHERE dest_bucket_id = ?1 AND origin = ?2",
+                &[
+                    Value::Text(&rule.destination.to_string()),
+                    Value::Text(&origin_of(&instance, &job.file_id)),
+                ],
+            )?;
+        }
+        if job.state.is_unfinished() {
+            end(tx, job, JobState::Cancelled, Reason::SourceDeleted, now)?;
+        } else {
+            tx.execute(
+                "DELETE FROM replication_jobs WHERE job_id = ?1",
+                &[Value::Int(job.id)],
+            )?;
+        }
     }
-    tx.execute(
-        "DELETE FROM replication_jobs
-          WHERE source_file_no = ?1 AND state IN ('done', 'failed', 'cancelled')",
-        &[Value::Int(file.0)],
-    )?;
-    tx.execute(
-        "UPDATE replication_jobs
-            SET state = 'cancelled', last_reason = 'source_deleted', finished_at_ms = ?2,
-                lease_owner = NULL, lease_until_ms = NULL
-          WHERE source_file_no = ?1 AND state IN ('ready', 'leased')",
-        &[Value::Int(file.0), Value::Int(now.0)],
-    )?;
     Ok(())
 }
 
@@ -563,6 +1044,8 @@ pub(crate) struct JobFilter {
     pub(crate) state: Option<JobState>,
     pub(crate) source_bucket: Option<BucketId>,
     pub(crate) reason: Option<String>,
+    /// Jobs of this stream; None for those of rules.
+    pub(crate) stream: Option<StreamId>,
     pub(crate) after: i64,
 }
 
@@ -583,6 +1066,7 @@ pub(crate) fn list_jobs(
                  AND (CAST(?2 AS TEXT) IS NULL OR state = ?2)
                  AND (CAST(?3 AS TEXT) IS NULL OR source_bucket_id = ?3)
                  AND (CAST(?4 AS TEXT) IS NULL OR last_reason = ?4)
+                 AND COALESCE(stream_no, 0) = ?6
                ORDER BY job_id LIMIT ?5"
         ),
         &[
@@ -591,6 +1075,7 @@ pub(crate) fn list_jobs(
             Value::opt_text(bucket.as_deref()),
             Value::opt_text(filter.reason.as_deref()),
             Value::Int(limit),
+            Value::Int(filter.stream.map_or(0, |stream| stream.0)),
         ],
         job,
     )
@@ -869,12 +1354,13 @@ pub(crate) fn count_waiting_scan_jobs(
     destination: BucketId,
     at_most: i64,
 ) -> Result<i64, Error> {
+    let lane = lane_of(&target_of_rule(tx, destination)?, &source.to_string());
     let waiting = find(
         tx,
         "SELECT CAST(COUNT(*) AS BIGINT) FROM (
            SELECT job_id FROM replication_jobs
             WHERE lane = ?1 AND origin = 'scan' AND state = 'ready' LIMIT ?2) w",
-        &[Value::Text(&lane_of(&target_of(destination), source)), Value::Int(at_most)],
+        &[Value::Text(&lane), Value::Int(at_most)],
         |row| row.int(0),
     )?;
     Ok(waiting.unwrap_or_default())

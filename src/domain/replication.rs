@@ -371,6 +371,8 @@ pub(crate) enum Reason {
     Expired,
     /// The remote of its stream is gone.
     RemoteMissing,
+    /// An operator emptied the queue of its stream.
+    Purged,
 }
 
 /// What follows from a reason.
@@ -419,6 +421,7 @@ impl Reason {
             Self::NameAwaited => "name_awaited",
             Self::Expired => "expired",
             Self::RemoteMissing => "remote_missing",
+            Self::Purged => "purged",
         }
     }
 

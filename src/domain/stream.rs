@@ -86,6 +86,16 @@ impl QueueSums {
         Self { entries: 1, current_bytes: cost, remaining_bytes: cost - confirmed, spilled: 0 }
     }
 
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            entries: self.entries + other.entries,
+            current_bytes: self.current_bytes + other.current_bytes,
+            remaining_bytes: self.remaining_bytes + other.remaining_bytes,
+            spilled: self.spilled + other.spilled,
+        }
+    }
+
     /// What changes when a job goes from one to the other.
     pub(crate) fn change(before: Self, after: Self) -> Self {
         Self {
