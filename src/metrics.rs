@@ -1,6 +1,10 @@
 //! Every figure the server counts, once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::remote::StreamId;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -58,6 +62,41 @@ impl Histogram {
     }
 }
 
+/// The counters of one replication stream. They begin at zero with the server.
+#[derive(Debug, Default)]
+pub(crate) struct StreamFigures {
+    pub(crate) files_queued: Counter,
+    pub(crate) bytes_queued: Counter,
+    /// Jobs that had to wait outside of the queue, because that was full.
+    pub(crate) spilled: Counter,
+    /// Uploads that the queue did not take.
+    pub(crate) files_failed_to_queue: Counter,
+    pub(crate) bytes_failed_to_queue: Counter,
+    /// Content that arrived at the remote.
+    pub(crate) files_sent: Counter,
+    pub(crate) bytes_sent: Counter,
+    /// Content that was given up.
+    pub(crate) bytes_dropped: Counter,
+    pub(crate) expired: Counter,
+    /// Versions that were found at the remote after an attempt of unknown outcome.
+    pub(crate) adopted: Counter,
+    /// Parts that did not have to be sent again.
+    pub(crate) resumed_parts: Counter,
+    pub(crate) restarted_sessions: Counter,
+    /// Failed attempts, by what the remote answered; 0 where it gave no answer.
+    errors: Mutex<BTreeMap<i64, u64>>,
+}
+
+impl StreamFigures {
+    pub(crate) fn error(&self, status: i64) {
+        *self.errors.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
+    }
+
+    pub(crate) fn errors(&self) -> BTreeMap<i64, u64> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The counters of the whole server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -94,6 +133,22 @@ pub(crate) struct Metrics {
     /// Events lost: the queue was full, or they could not be delivered in time.
     pub(crate) notification_dropped: Counter,
     pub(crate) notification_suspensions: Counter,
+    /// Unfinished files that could not be given up at a remote.
+    pub(crate) orphan_sessions: Counter,
+    streams: Mutex<BTreeMap<StreamId, Arc<StreamFigures>>>,
+}
+
+impl Metrics {
+    /// The counters of a stream.
+    pub(crate) fn stream(&self, id: StreamId) -> Arc<StreamFigures> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(streams.entry(id).or_default())
+    }
+
+    /// Called when a stream is gone, so that its counters do not stay for ever.
+    pub(crate) fn forget_stream(&self, id: StreamId) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
 }
 
 #[cfg(test)]

@@ -394,3 +394,13 @@ pub(crate) fn count_orphans(tx: &mut dyn Tx) -> Result<i64, Error> {
         find(tx, "SELECT CAST(COUNT(*) AS BIGINT) FROM remote_orphans", &[], |row| row.int(0))?;
     Ok(count.unwrap_or_default())
 }
+
+/// How many jobs each remote takes at a time; none while it is paused.
+pub(crate) fn list_limits(tx: &mut dyn Tx) -> Result<Vec<(RemoteId, usize)>, Error> {
+    let listed = list_remotes(tx, &RemoteRows::default())?;
+    let limit = |remote: &Remote| match remote.options.paused {
+        true => 0,
+        false => remote.options.max_concurrency as usize,
+    };
+    Ok(listed.iter().map(|remote| (remote.id, limit(remote))).collect())
+}

@@ -5,11 +5,12 @@
 
 use crate::catalog::files::{self, ScanCursor};
 use crate::catalog::server_facts::{self, take_number};
-use crate::catalog::{remotes, streams};
+use crate::catalog::remotes::{self, NewOrphan, target_of_remote};
+use crate::catalog::streams;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::file::FileVersion;
 use crate::domain::ids::{BucketId, FileNumber, KeyId};
-use crate::domain::remote::{RemoteId, StreamId};
+use crate::domain::remote::StreamId;
 use crate::domain::replication::{JobState, Reason, shown_status};
 use crate::domain::stream::{OnQueueFull, QueueSums, Stream};
 use crate::domain::time::{Millis, Steady};
@@ -67,11 +68,6 @@ pub(crate) fn target_of(destination: BucketId) -> String {
     format!("bucket:{destination}")
 }
 
-/// The name of a remote among targets.
-pub(crate) fn target_of_remote(remote: RemoteId) -> String {
-    format!("remote:{remote}")
-}
-
 fn lane_of(target: &str, source: &str) -> String {
     format!("{target}|{source}")
 }
@@ -83,21 +79,8 @@ pub(crate) fn lane_of_stream(stream: &Stream) -> String {
 
 /// Where a destination bucket is reached: in this server, or through a remote.
 fn target_of_rule(tx: &mut dyn Tx, destination: BucketId) -> Result<String, Error> {
-    let remote = find_remote_of_bucket(tx, destination)?;
+    let remote = remotes::find_remote_bucket(tx, destination)?;
     Ok(remote.map_or_else(|| target_of(destination), target_of_remote))
-}
-
-/// The remote through which a bucket that is not here is reached.
-pub(crate) fn find_remote_of_bucket(
-    tx: &mut dyn Tx,
-    bucket: BucketId,
-) -> Result<Option<RemoteId>, Error> {
-    find(
-        tx,
-        "SELECT remote_no FROM remote_buckets WHERE bucket_id = ?1",
-        &[Value::Text(&bucket.to_string())],
-        |row| Ok(RemoteId(row.int(0)?)),
-    )
 }
 
 /// The columns of a new job that differ.
@@ -291,6 +274,12 @@ impl Job {
             Route::Rule(_) => None,
             Route::Stream(stream) => Some(stream),
         }
+    }
+
+    /// The route of a job that is known to be one of a rule.
+    #[cfg(test)]
+    pub(crate) fn of_rule(&self) -> &RuleRoute {
+        self.rule().expect("a job of a rule")
     }
 
     fn sums(&self) -> QueueSums {
@@ -618,23 +607,37 @@ fn follow(tx: &mut dyn Tx, before: &Job, after: &Job, now: Steady) -> Result<(),
     if after.state.is_queued() { Ok(()) } else { promote_spilled(tx, stream, now) }
 }
 
+/// How far a file that is sent in parts has got.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun<'a> {
+    /// What the remote calls it.
+    pub(crate) session: &'a str,
+    /// Bytes that the remote has acknowledged.
+    pub(crate) confirmed: u64,
+    pub(crate) parts_done: usize,
+    pub(crate) parts_total: usize,
+}
+
 /// Notes how much of a claimed job a remote has, and what was begun there; false when the lease was
 /// lost.
 pub(crate) fn note_session(
     tx: &mut dyn Tx,
     job: &Job,
     owner: &str,
-    session: Option<&str>,
-    confirmed: u64,
+    begun: &Begun<'_>,
 ) -> Result<bool, Error> {
     let Some(before) = find_leased(tx, job, owner)? else { return Ok(false) };
-    let confirmed = confirmed.min(before.size);
+    let confirmed = begun.confirmed.min(before.size);
     tx.execute(
-        "UPDATE replication_jobs SET session = ?2, confirmed = ?3 WHERE job_id = ?1",
+        "UPDATE replication_jobs
+            SET session = ?2, confirmed = ?3, parts_done = ?4, parts_total = ?5
+          WHERE job_id = ?1",
         &[
             Value::Int(job.id),
-            Value::opt_text(session),
+            Value::Text(begun.session),
             Value::Int(i64::try_from(confirmed).unwrap_or(i64::MAX)),
+            Value::Int(i64::try_from(begun.parts_done).unwrap_or_default()),
+            Value::Int(i64::try_from(begun.parts_total).unwrap_or_default()),
         ],
     )?;
     if let Some(stream) = before.stream() {
@@ -692,7 +695,7 @@ pub(crate) fn promote_spilled(
     stream: StreamId,
     now: Steady,
 ) -> Result<(), Error> {
-    let Some(stream) = streams::find(tx, stream)? else { return Ok(()) };
+    let Some(stream) = streams::find_stream(tx, stream)? else { return Ok(()) };
     if !stream.sums.takes_spilled(stream.max_queue_bytes) {
         return Ok(());
     }
@@ -779,9 +782,14 @@ fn end(
 /// Remembers what a job has begun at a remote, so that it is given up there.
 fn orphan(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), Error> {
     let (Some(stream), Some(session)) = (job.stream(), &job.session) else { return Ok(()) };
-    let Some(stream) = streams::find(tx, stream)? else { return Ok(()) };
-    let name = format!("{}{}", stream.options.destination_prefix, job.file_name);
-    remotes::insert_orphan(tx, stream.remote, &stream.remote_bucket(), &name, session, now)
+    let Some(stream) = streams::find_stream(tx, stream)? else { return Ok(()) };
+    let orphan = NewOrphan {
+        remote: stream.remote,
+        bucket: &stream.remote_bucket(),
+        file_name: &stream.remote_name(&job.file_name),
+        session,
+    };
+    remotes::insert_orphan(tx, &orphan, now)
 }
 
 /// Ends all unfinished jobs of a stream, up to `limit` at a time; answers how many were ended.

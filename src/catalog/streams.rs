@@ -397,3 +397,8 @@ pub(crate) fn advance_scan(
     )?;
     Ok(advanced > 0)
 }
+
+/// Streams that are paused.
+pub(crate) fn list_paused(tx: &mut dyn Tx) -> Result<Vec<Stream>, Error> {
+    collect(tx, stream_columns!("WHERE is_paused = 1 ORDER BY stream_no"), &[], stream)
+}

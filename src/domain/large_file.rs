@@ -87,6 +87,12 @@ impl SizesOfParts {
         text.split(' ').map(run).collect::<Option<_>>().map(Self)
     }
 
+    /// The size of each part, in order.
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        let each = |&(size, count): &(u64, u32)| std::iter::repeat_n(size, count as usize);
+        self.0.iter().flat_map(each).collect()
+    }
+
     /// The bytes of a part, counted from 1.
     pub(crate) fn range_of(&self, number: u32) -> Option<ByteRange> {
         let mut before = number.checked_sub(1)?;

@@ -254,6 +254,17 @@ pub(crate) fn download_cap_exceeded() -> Refusal {
     )
 }
 
+/// A stream wants uploads to fail while its queue is full.
+pub(crate) fn queue_full() -> Refusal {
+    Refusal {
+        retry_after_s: Some(5),
+        ..refuse(
+            Code::ServiceUnavailable,
+            "a replication queue of this bucket is full, try again later",
+        )
+    }
+}
+
 /// A reset waits for calls that do not end.
 pub(crate) fn calls_in_flight() -> Refusal {
     Refusal {

@@ -382,11 +382,49 @@ pub(crate) enum Consequence {
     Fail,
     /// There is nothing left to copy.
     Cancel,
+    /// The job of a stream is given up, which is counted.
+    Drop,
     /// Try again later; the status stays pending.
     Retry,
 }
 
 impl Reason {
+    const ALL: [Self; 33] = [
+        Self::SourceKeyDeleted,
+        Self::SourceKeyExpired,
+        Self::SourceKeyNoRight,
+        Self::SourceKeyScope,
+        Self::DestBucketMissing,
+        Self::MappingMissing,
+        Self::DestKeyDeleted,
+        Self::DestKeyExpired,
+        Self::DestKeyAccount,
+        Self::DestKeyNoRight,
+        Self::DestKeyScope,
+        Self::DestLockDisabled,
+        Self::SourceCorrupt,
+        Self::InternalPoison,
+        Self::SourceDeleted,
+        Self::MappingAwaited,
+        Self::DestCapExceeded,
+        Self::Timeout,
+        Self::DiskFull,
+        Self::IoError,
+        Self::RemoteUnreachable,
+        Self::RemoteUnauthorized,
+        Self::RemoteCapExceeded,
+        Self::RemoteBucketMissing,
+        Self::RemoteBusy,
+        Self::RemoteSessionLost,
+        Self::ChecksumMismatch,
+        Self::RemoteRejected,
+        Self::ReplicationLoop,
+        Self::NameAwaited,
+        Self::Expired,
+        Self::RemoteMissing,
+        Self::Purged,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::SourceKeyDeleted => "source_key_deleted",
@@ -425,6 +463,12 @@ impl Reason {
         }
     }
 
+    /// Reads what [`Reason::as_str`] writes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
+    /// What follows for the job of a rule.
     pub(crate) fn consequence(self) -> Consequence {
         match self {
             Self::SourceDeleted => Consequence::Cancel,
@@ -445,12 +489,29 @@ impl Reason {
         }
     }
 
+    /// What follows for the job of a stream. `drops` says whether the stream gives up what the remote
+    /// will never take; else it stays in the queue and is tried again now and then (B6).
+    pub(crate) fn consequence_for_stream(self, drops: bool) -> Consequence {
+        match self {
+            Self::SourceDeleted | Self::Purged => Consequence::Cancel,
+            Self::Expired | Self::ReplicationLoop => Consequence::Drop,
+            Self::RemoteRejected | Self::SourceCorrupt if drops => Consequence::Drop,
+            _ => Consequence::Retry,
+        }
+    }
+
+    /// Whether the remote will not take the file even with help from outside.
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, Self::RemoteRejected | Self::SourceCorrupt | Self::ReplicationLoop)
+    }
+
     /// The least wait before another attempt, in milliseconds: a cap is not raised in a second.
     pub(crate) fn wait_ms_min(self) -> i64 {
         match self {
             Self::DestCapExceeded | Self::RemoteCapExceeded => 300_000,
             Self::RemoteBucketMissing => 60_000,
-            Self::RemoteRejected | Self::ReplicationLoop => BACKOFF_MS_MAX,
+            Self::RemoteRejected | Self::SourceCorrupt => BACKOFF_MS_MAX,
+            Self::NameAwaited => 30_000,
             _ => 0,
         }
     }

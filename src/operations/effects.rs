@@ -3,15 +3,17 @@
 //! what a bucket holds. What it stores is counted here, and held to the cap of its account.
 
 use crate::catalog::files::{self, Newest};
-use crate::catalog::replication::JobOrigin;
-use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replication, usage};
+use crate::catalog::replication::{JobOrigin, StreamEnqueued};
+use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replication, streams, usage};
 use crate::domain::bucket::Bucket;
 use crate::domain::event::EventType;
 use crate::domain::file::{Action, FileVersion};
 use crate::domain::large_file::Part;
 use crate::domain::lock::LockTimes;
-use crate::domain::refusal::access_denied;
+use crate::domain::refusal::{access_denied, queue_full};
+use crate::domain::remote::StreamId;
 use crate::domain::replication::{Ineligible, ReplicationStatus};
+use crate::domain::stream::NotTaken;
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::notifications::{self, Noted};
@@ -74,11 +76,21 @@ impl Moment {
     }
 }
 
+/// What became of a version in the eyes of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streamed {
+    To(StreamId, StreamEnqueued, u64),
+    /// It is encrypted with a key that only the customer has.
+    CustomerKey,
+}
+
 /// What a change left behind for the workers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "announce it after the commit"]
 pub(crate) struct Aftermath {
     enqueued: Enqueued,
+    /// Empty, and so without a place in memory, where no stream takes anything.
+    streamed: Vec<Streamed>,
     noted: Noted,
 }
 
@@ -114,8 +126,8 @@ fn note(
 
 /// Stores a version with all that follows from it. `newest` is what [`files::newest`] answered in
 /// this transaction. The version's replication status is settled here, and so is the retention
-/// that the bucket gives to files that come without one. Refuses
-/// `storage_cap_exceeded`.
+/// that the bucket gives to files that come without one. Refuses `storage_cap_exceeded`, and
+/// `service_unavailable` for a stream whose queue is full and that wants it so.
 pub(crate) fn add(
     tx: &mut dyn Tx,
     bucket: &Bucket,
@@ -140,6 +152,7 @@ pub(crate) fn add(
         | Cause::Cancel => version.lock,
     };
     let enqueued = plan(tx, bucket, version, cause, moment)?;
+    let streamed = plan_streams(tx, bucket, version, cause, moment)?;
     if cause == Cause::Finish {
         // Its parts were counted one by one, and so was the version when it was begun.
         files::finish_version(tx, bucket.number, version, newest)?;
@@ -148,7 +161,7 @@ pub(crate) fn add(
         count_stored(tx, bucket, (1, signed(version.size)), moment)?;
     }
     let noted = note(tx, bucket, version, cause, moment)?;
-    Ok(Aftermath { enqueued, noted })
+    Ok(Aftermath { enqueued, streamed, noted })
 }
 
 /// Stores a part of an unfinished large file. Refuses `storage_cap_exceeded`.
@@ -225,6 +238,47 @@ fn plan(
     Ok(enqueued)
 }
 
+fn plan_streams(
+    tx: &mut dyn Tx,
+    bucket: &Bucket,
+    version: &FileVersion,
+    cause: Cause,
+    moment: Moment,
+) -> Result<Vec<Streamed>, Abort> {
+    let mut streamed = Vec::new();
+    match cause {
+        Cause::Upload | Cause::Copy | Cause::Finish | Cause::Replica => {}
+        Cause::Start
+        | Cause::Hide
+        | Cause::LifecycleHide
+        | Cause::Delete
+        | Cause::LifecycleDelete
+        | Cause::Cancel => return Ok(streamed),
+    }
+    for mut stream in streams::list_of_bucket(tx, bucket.id)? {
+        match stream.takes(version) {
+            Err(NotTaken::Other) => continue,
+            Err(NotTaken::CustomerKey) => {
+                streamed.push(Streamed::CustomerKey);
+                continue;
+            }
+            Ok(()) => {}
+        }
+        let made = replication::insert_stream_job(
+            tx,
+            &mut stream,
+            version,
+            JobOrigin::Upload,
+            moment.steady,
+        )?;
+        if made == StreamEnqueued::Rejected {
+            return Err(queue_full().into());
+        }
+        streamed.push(Streamed::To(stream.id, made, version.size));
+    }
+    Ok(streamed)
+}
+
 /// Removes a version with all that hangs on it. Refused when it is locked, whoever asks: a worker
 /// that wants to pass over locked versions asks [`Moment::may_remove`] first. `bucket` is as this
 /// transaction sees it.
@@ -248,11 +302,11 @@ pub(crate) fn remove(
     if let Some(blob) = version.blob {
         blob_refs::release(tx, blob, moment.now)?;
     }
-    if version.replication.is_some() {
+    if version.action == Action::Upload {
         replication::forget_source(tx, version.number, moment.steady)?;
     }
     let noted = note(tx, bucket, version, cause, moment)?;
-    Ok(Aftermath { enqueued: Enqueued::Nothing, noted })
+    Ok(Aftermath { enqueued: Enqueued::Nothing, streamed: Vec::new(), noted })
 }
 
 /// Tells the workers and the figures of content that came and was committed.
@@ -263,8 +317,19 @@ pub(crate) fn announce_upload(app: &App, version: &FileVersion, aftermath: After
 }
 
 /// Tells the workers and the figures of a change that was committed.
-pub(crate) fn announce(app: &App, Aftermath { enqueued, noted }: Aftermath) {
+pub(crate) fn announce(app: &App, Aftermath { enqueued, streamed, noted }: Aftermath) {
     notifications::follow_up(app, noted);
+    for streamed in streamed {
+        match streamed {
+            Streamed::To(stream, made, size) => {
+                note_stream_job(app, stream, made, size);
+                if made == StreamEnqueued::Queued {
+                    app.wake.replication.notify_one();
+                }
+            }
+            Streamed::CustomerKey => app.metrics.replication_skipped_customer_key.one(),
+        }
+    }
     match enqueued {
         Enqueued::Jobs(made) => {
             app.metrics.replication_jobs.add(made as u64);
@@ -277,5 +342,29 @@ pub(crate) fn announce(app: &App, Aftermath { enqueued, noted }: Aftermath) {
             app.metrics.replication_skipped_customer_key.one();
         }
         Enqueued::Nothing | Enqueued::Skipped(Ineligible::IsReplica | Ineligible::NotUpload) => {}
+    }
+}
+
+/// Counts what became of a version in the eyes of a stream.
+pub(crate) fn note_stream_job(app: &App, stream: StreamId, made: StreamEnqueued, size: u64) {
+    if made == StreamEnqueued::Known {
+        return;
+    }
+    let figures = app.metrics.stream(stream);
+    match made {
+        StreamEnqueued::Queued => {
+            figures.files_queued.one();
+            figures.bytes_queued.add(size);
+        }
+        StreamEnqueued::Spilled => {
+            figures.files_queued.one();
+            figures.bytes_queued.add(size);
+            figures.spilled.one();
+        }
+        StreamEnqueued::Dropped | StreamEnqueued::Rejected => {
+            figures.files_failed_to_queue.one();
+            figures.bytes_failed_to_queue.add(size);
+        }
+        StreamEnqueued::Known => {}
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod list;
 pub(crate) mod lock_clock;
 pub(crate) mod locks;
 pub(crate) mod notifications;
+pub(crate) mod remote_tokens;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
 pub(crate) mod reset;

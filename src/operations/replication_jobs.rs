@@ -57,13 +57,16 @@ pub(crate) fn list_jobs(
         state,
         source_bucket: source_bucket.map(|bucket| bucket.id),
         reason: None,
+        stream: None,
         after: query.after.unwrap_or(0),
     };
     let (mut jobs, bucket_names) = app.catalog.read(|tx| {
         let wanted = i64::try_from(limit).unwrap_or(100) + 1;
         let jobs = replication::list_jobs(tx, &filter, wanted)?;
         let mut names = BTreeMap::new();
-        for id in jobs.iter().flat_map(|job| [job.source_bucket, job.destination]) {
+        let destination = |job: &Job| job.rule().map(|rule| rule.destination);
+        for id in jobs.iter().flat_map(|job| [Some(job.source_bucket), destination(job)]).flatten()
+        {
             if let std::collections::btree_map::Entry::Vacant(place) = names.entry(id)
                 && let Some(bucket) = buckets::find_by_id(tx, id)?
             {
@@ -124,11 +127,12 @@ pub(crate) struct RetryQuery {
 /// Makes a failed job ready again. It goes by the bucket's rule and source key of today when there is
 /// still a rule that leads to its destination: the key it began with cannot be mended, only replaced.
 fn reopen(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<bool, Abort> {
+    let Some(route) = job.rule() else { return Ok(replication::retry_stream_job(tx, job, now)?) };
     let bucket = buckets::find_by_id(tx, job.source_bucket)?;
     let source = bucket.and_then(|bucket| bucket.settings.replication.as_replication_source);
     let anew = source.as_ref().and_then(|source| {
         let rules = &source.replication_rules;
-        let rule = rule_of_retry(rules, &job.rule_name, job.destination, &job.file_name)?;
+        let rule = rule_of_retry(rules, &route.rule_name, route.destination, &job.file_name)?;
         Some((source.source_application_key_id.as_str(), rule.name.as_str()))
     });
     Ok(replication::retry(tx, job, anew, now)?)
@@ -165,6 +169,7 @@ pub(crate) async fn retry_jobs(
         state: Some(JobState::Failed),
         source_bucket: source_bucket.map(|bucket| bucket.id),
         reason: query.reason,
+        stream: None,
         after: 0,
     };
     let mut retried = 0;

@@ -5,8 +5,9 @@
 //! replica, so that a key deleted in between still stops it.
 
 use crate::catalog::blob_refs::{self, StoredBlob};
-use crate::catalog::replication::Job;
-use crate::catalog::{Abort, Tx, buckets, files, keys};
+use crate::catalog::remotes::StoredRemote;
+use crate::catalog::replication::{Job, Route, RuleRoute};
+use crate::catalog::{Abort, Tx, buckets, files, keys, remotes, streams};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::file::FileVersion;
@@ -14,6 +15,7 @@ use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
 use crate::domain::lock::Retention;
 use crate::domain::replication::{Reason, mapped_key};
+use crate::domain::stream::Stream;
 use crate::domain::time::{Millis, Steady};
 use crate::operations::usage::{require_room, signed};
 
@@ -23,6 +25,18 @@ pub(crate) struct Passed {
     pub(crate) source: FileVersion,
     pub(crate) blob: StoredBlob,
     pub(crate) destination: Bucket,
+}
+
+/// What a job works with that goes to a remote.
+#[derive(Clone, Debug)]
+pub(crate) struct Outward {
+    /// None for the job of a rule whose destination is at a peer.
+    pub(crate) stream: Option<Stream>,
+    pub(crate) remote: StoredRemote,
+    pub(crate) source: FileVersion,
+    pub(crate) blob: StoredBlob,
+    /// Empty for a file of one piece.
+    pub(crate) part_sizes: Vec<u64>,
 }
 
 /// When a job is checked.
@@ -94,12 +108,11 @@ fn key(tx: &mut dyn Tx, id: &KeyId) -> Result<Option<Key>, Abort> {
     Ok(keys::find_key(tx, id)?.map(|stored| stored.key))
 }
 
-/// Checks a job; the inner error is why it must not go on. The order is that of the gate numbers.
-pub(crate) fn check(
+/// The version that a job is about, with its blob.
+fn source_of(
     tx: &mut dyn Tx,
     job: &Job,
-    at: Checked,
-) -> Result<Result<Passed, Reason>, Abort> {
+) -> Result<Result<(Bucket, FileVersion, StoredBlob), Reason>, Abort> {
     let Some(bucket) = buckets::find_by_id(tx, job.source_bucket)? else {
         return Ok(Err(Reason::SourceDeleted));
     };
@@ -109,27 +122,102 @@ pub(crate) fn check(
     // A lock that cannot be read is kept here, but must not be made to last for ever elsewhere.
     let blob = blob.filter(|_| source.lock.retention != Some(Retention::UNREADABLE));
     let Some(blob) = blob else { return Ok(Err(Reason::SourceCorrupt)) };
-    let name = source.name.as_str().to_owned();
-    let mut needed = Needed {
-        account: bucket.account,
-        bucket: bucket.id,
-        name: &name,
-        rights: &SOURCE_RIGHTS,
-        now: at.now,
+    Ok(Ok((bucket, source, blob)))
+}
+
+/// Checks the key in whose name a rule reads.
+fn check_source_key(
+    tx: &mut dyn Tx,
+    rule: &RuleRoute,
+    bucket: &Bucket,
+    name: &str,
+    now: Millis,
+) -> Result<Result<(), Reason>, Abort> {
+    let needed =
+        Needed { account: bucket.account, bucket: bucket.id, name, rights: &SOURCE_RIGHTS, now };
+    Ok(check_key(key(tx, &rule.source_key)?, &needed, &SOURCE_KEY))
+}
+
+/// Checks a job that goes to a remote; the inner error is why it must not go on. None when it stays
+/// in this server.
+pub(crate) fn check_outward(
+    tx: &mut dyn Tx,
+    job: &Job,
+    at: Checked,
+    now: Steady,
+) -> Result<Option<Result<Outward, Reason>>, Abort> {
+    let (stream, remote) = match &job.route {
+        Route::Stream(id) => {
+            let Some(stream) = streams::find_stream(tx, *id)? else {
+                return Ok(Some(Err(Reason::Purged)));
+            };
+            let age_ms = stream.max_age_s.saturating_mul(1000);
+            if age_ms > 0 && job.enqueued_at.plus(age_ms) < now {
+                return Ok(Some(Err(Reason::Expired)));
+            }
+            let remote = stream.remote;
+            (Some(stream), remote)
+        }
+        Route::Rule(rule) => {
+            if buckets::find_by_id(tx, rule.destination)?.is_some() {
+                return Ok(None);
+            }
+            match remotes::find_remote_bucket(tx, rule.destination)? {
+                Some(remote) => (None, remote),
+                None => return Ok(None),
+            }
+        }
     };
-    if let Err(reason) = check_key(key(tx, &job.source_key)?, &needed, &SOURCE_KEY) {
+    let (bucket, source, blob) = match source_of(tx, job)? {
+        Ok(found) => found,
+        Err(reason) => return Ok(Some(Err(reason))),
+    };
+    if let Route::Rule(rule) = &job.route
+        && let Err(reason) = check_source_key(tx, rule, &bucket, source.name.as_str(), at.now)?
+    {
+        return Ok(Some(Err(reason)));
+    }
+    let Some(remote) = remotes::find_remote(tx, remote)? else {
+        return Ok(Some(Err(Reason::RemoteMissing)));
+    };
+    let part_sizes = match source.parts {
+        Some(_) => files::find_part_sizes(tx, source.number)?,
+        None => None,
+    };
+    let part_sizes = part_sizes.map(|sizes| sizes.sizes()).unwrap_or_default();
+    Ok(Some(Ok(Outward { stream, remote, source, blob, part_sizes })))
+}
+
+/// Checks a job whose destination is in this server; the inner error is why it must not go on. The
+/// order is that of the gate numbers.
+pub(crate) fn check(
+    tx: &mut dyn Tx,
+    job: &Job,
+    at: Checked,
+) -> Result<Result<Passed, Reason>, Abort> {
+    let Some(rule) = job.rule() else { return Ok(Err(Reason::Purged)) };
+    let (bucket, source, blob) = match source_of(tx, job)? {
+        Ok(found) => found,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let name = source.name.as_str().to_owned();
+    if let Err(reason) = check_source_key(tx, rule, &bucket, &name, at.now)? {
         return Ok(Err(reason));
     }
-    let Some(destination) = buckets::find_by_id(tx, job.destination)? else {
+    let Some(destination) = buckets::find_by_id(tx, rule.destination)? else {
         return Ok(Err(Reason::DestBucketMissing));
     };
-    let Some(mapped) = mapped_key(&destination.settings.replication, &job.source_key) else {
+    let Some(mapped) = mapped_key(&destination.settings.replication, &rule.source_key) else {
         let young = job.enqueued_at > at.mapping_awaited_since;
         return Ok(Err(if young { Reason::MappingAwaited } else { Reason::MappingMissing }));
     };
-    needed.account = destination.account;
-    needed.bucket = destination.id;
-    needed.rights = &DESTINATION_RIGHTS;
+    let needed = Needed {
+        account: destination.account,
+        bucket: destination.id,
+        name: &name,
+        rights: &DESTINATION_RIGHTS,
+        now: at.now,
+    };
     if let Err(reason) = check_key(key(tx, &mapped)?, &needed, &DESTINATION_KEY) {
         return Ok(Err(reason));
     }

@@ -10,10 +10,12 @@
 //! an epoch; for a destination in this server the replica, its origin and the outcome of the job
 //! are one transaction.
 
+pub(crate) mod carry;
 pub(crate) mod destination;
 pub(crate) mod gate;
 pub(crate) mod scan;
 pub(crate) mod schedule;
+pub(crate) mod tend;
 #[cfg(test)]
 mod tests;
 pub(crate) mod worker;

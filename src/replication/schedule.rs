@@ -4,7 +4,7 @@
 //! is, and answers what to claim. So one bucket with a million jobs cannot keep others waiting,
 //! and a dead target costs a healthy one nothing (replication.md C6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::replication::{Breaker, DueHead, JobOrigin};
 use crate::domain::time::Steady;
@@ -34,8 +34,12 @@ pub(crate) struct Room {
     pub(crate) slots: usize,
     /// Large files that may start in all.
     pub(crate) large_slots: usize,
-    /// Jobs one target may have in flight.
+    /// Jobs one target may have in flight that has no limit of its own.
     pub(crate) target_max: usize,
+    /// Targets with limits of their own.
+    pub(crate) limits: BTreeMap<String, usize>,
+    /// Lanes that may not start anything.
+    pub(crate) paused_lanes: BTreeSet<String>,
     /// Jobs in flight by target.
     pub(crate) in_flight: BTreeMap<String, usize>,
     pub(crate) breakers: Vec<Breaker>,
@@ -43,14 +47,21 @@ pub(crate) struct Room {
 }
 
 impl Room {
+    /// Jobs that a target may have in flight when all is well.
+    fn max_of_target(&self, target: &str) -> usize {
+        self.limits.get(target).copied().unwrap_or(self.target_max)
+    }
+
     fn of_target(&self, target: &str) -> usize {
         let busy = self.in_flight.get(target).copied().unwrap_or_default();
         let breaker = self.breakers.iter().find(|breaker| breaker.target == target);
         let limit = match breaker {
             Some(breaker) if breaker.open_until > self.now => 0,
             // Half open: one real job finds out.
-            Some(breaker) if breaker.failures >= BREAKER_FAILURES => 1,
-            _ => self.target_max,
+            Some(breaker) if breaker.failures >= BREAKER_FAILURES => {
+                self.max_of_target(target).min(1)
+            }
+            _ => self.max_of_target(target),
         };
         limit.saturating_sub(busy)
     }
@@ -58,8 +69,9 @@ impl Room {
     fn admits(&self, head: &DueHead) -> bool {
         let large = head.size >= LARGE_BYTES;
         let room = self.of_target(&head.target);
-        let kept_free = usize::from(large && self.target_max > 1);
-        self.slots > 0 && room > kept_free && (!large || self.large_slots > 0)
+        let kept_free = usize::from(large && self.max_of_target(&head.target) > 1);
+        let may_start = self.slots > 0 && !self.paused_lanes.contains(&head.lane);
+        may_start && room > kept_free && (!large || self.large_slots > 0)
     }
 
     fn take(&mut self, head: &DueHead) {

@@ -12,12 +12,15 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::catalog::blob_refs::{self, NewBlob};
-use crate::catalog::replication::{self, Breaker, DueHead, Job, Lease, LostJob, Outcome};
-use crate::catalog::{Abort, Tx, files};
+use crate::catalog::replication::{
+    self, Breaker, DueHead, Job, Lease, LostJob, Outcome, Route, RuleRoute,
+};
+use crate::catalog::{Abort, Tx, files, remotes, streams};
 use crate::domain::blob::Piece;
 use crate::domain::encryption::Encryption;
 use crate::domain::file::FileVersion;
 use crate::domain::ids::{BlobId, FileNumber};
+use crate::domain::remote::RemoteId;
 use crate::domain::replication::{
     CRASHES_MAX, Consequence, JobState, LATE_MS, Reason, ReplicationStatus, backoff_ms,
     crash_wait_ms,
@@ -29,10 +32,12 @@ use crate::operations::controls::EngineControls;
 use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::error::Error;
 use crate::operations::upload::remove_unshown;
+use crate::replication::carry::{Arrived, Carrier, Missed};
 use crate::replication::destination::local::failure;
+use crate::replication::destination::store::Remotes;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
-use crate::replication::scan;
+use crate::replication::{scan, tend};
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
 
 /// How the engine is run.
@@ -55,6 +60,9 @@ impl Default for EngineOptions {
 const LEASE_MS: i64 = 60_000;
 /// An attempt that gets nothing done for this long is given up.
 const STALL_MS: i64 = 60_000;
+/// The same of one that goes to a remote. The connection has limits of its own that end sooner; the
+/// longest of them is that a large file is finished within a quarter of an hour.
+const REMOTE_STALL_MS: i64 = 1_200_000;
 /// The engine looks at least this often, in case a wake-up was lost.
 const POLL: Duration = Duration::from_millis(500);
 /// Lanes looked at for due work at a time.
@@ -62,13 +70,38 @@ const LANES_LOOKED_AT: usize = 64;
 /// Lost jobs taken back in one transaction.
 const RECLAIM_BATCH: i64 = 256;
 
+/// What an attempt has brought about.
+enum Carriage {
+    /// The bytes of a replica in this server.
+    Here(Carried),
+    /// A version at a remote.
+    There(Arrived),
+}
+
 struct InFlight {
     target: String,
     size: u64,
+    stall_ms: i64,
     progress: Progress,
     renew_at: Millis,
     job: Job,
     abort: Option<AbortHandle>,
+}
+
+/// What is known of targets when jobs are chosen.
+struct Targets {
+    breakers: Vec<Breaker>,
+    /// Of each remote, how many jobs it takes at a time; none while it is paused.
+    remote_limits: Vec<(RemoteId, usize)>,
+    /// Of streams that are paused.
+    paused_lanes: Vec<String>,
+}
+
+impl Targets {
+    fn limits(&self) -> BTreeMap<String, usize> {
+        let limits = self.remote_limits.iter();
+        limits.map(|(remote, limit)| (remotes::target_of_remote(*remote), *limit)).collect()
+    }
 }
 
 #[derive(Default)]
@@ -77,6 +110,11 @@ struct State {
     in_flight: BTreeMap<i64, InFlight>,
     /// The day whose scans are started, as far as this process knows.
     scanned_day: Option<i64>,
+    /// When the queues of streams are looked through next; None before the first time.
+    tend_at: Option<Steady>,
+    /// The same for what takes looking at every job.
+    look_at: Option<Steady>,
+    is_tending: bool,
 }
 
 /// The engine.
@@ -84,6 +122,7 @@ pub(crate) struct Engine {
     app: Arc<App>,
     options: EngineOptions,
     destination: Arc<dyn Destination>,
+    remotes: Arc<dyn Remotes>,
     /// Names this run of the process in leases; those of other runs are lost.
     owner: String,
     state: Mutex<State>,
@@ -98,12 +137,14 @@ impl Engine {
         app: Arc<App>,
         options: EngineOptions,
         destination: Arc<dyn Destination>,
+        remotes: Arc<dyn Remotes>,
     ) -> Arc<Self> {
         let owner = hex::encode(entropy::bytes::<8>(&*app.entropy));
         Arc::new(Self {
             app,
             options,
             destination,
+            remotes,
             owner,
             state: Mutex::default(),
             held: AtomicBool::new(false),
@@ -175,6 +216,7 @@ impl Engine {
         self.give_up_stalled().await?;
         self.reclaim().await?;
         self.start_daily_scans().await?;
+        self.start_tending();
         let scanned = scan::advance_all(&self.app).await?;
         let slots = self.options.workers.saturating_sub(self.state().in_flight.len());
         let claimed = self.claim(slots).await?;
@@ -219,6 +261,46 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> usize {
         self.state().in_flight.len()
+    }
+
+    /// Looks after the queues of streams when it is time, beside the carrying: what is given up at a
+    /// remote may take as long as the remote likes.
+    fn start_tending(self: &Arc<Self>) {
+        let now = self.app.waits.now();
+        {
+            let mut state = self.state();
+            if state.is_tending || state.tend_at.is_some_and(|at| at > now) {
+                return;
+            }
+            state.is_tending = true;
+            state.tend_at = Some(now.plus(tend::ORPHANS_EVERY_MS));
+        }
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = engine.tend().await {
+                tracing::warn!(%error, "the queues of streams cannot be looked after");
+            }
+            engine.state().is_tending = false;
+        });
+    }
+
+    /// Looks after the queues of streams once.
+    pub(super) async fn tend(&self) -> Result<(), Error> {
+        let now = self.app.waits.now();
+        let looks = {
+            let mut state = self.state();
+            let looks = state.look_at.is_none_or(|at| at <= now);
+            if looks {
+                state.look_at = Some(now.plus(tend::LOOK_EVERY_MS));
+            }
+            looks
+        };
+        if looks {
+            tend::look(&self.app).await?;
+        }
+        let jitter = self.jitter_per_mille();
+        while tend::cancel_orphans(&self.app, &*self.remotes, jitter).await? {}
+        Ok(())
     }
 
     fn is_idle(&self) -> Result<bool, Error> {
@@ -297,15 +379,20 @@ impl Engine {
         let mut seen = BTreeSet::new();
         while picks.is_empty() {
             let from = self.state().scheduler.next_lane().to_owned();
-            let (heads, breakers) = self.app.catalog.read(|tx| {
+            let (heads, targets) = self.app.catalog.read(|tx| {
                 let heads = replication::due_heads(tx, now, &from, LANES_LOOKED_AT)?;
-                Ok((heads, replication::list_breakers(tx)?))
+                let remote_limits = remotes::list_limits(tx)?;
+                let paused = streams::list_paused(tx)?;
+                let paused_lanes = paused.iter().map(replication::lane_of_stream).collect();
+                let targets =
+                    Targets { breakers: replication::list_breakers(tx)?, remote_limits, paused_lanes };
+                Ok((heads, targets))
             })?;
             let fresh = heads.iter().filter(|head| seen.insert(head.lane.clone())).count();
             if fresh == 0 {
                 return Ok(Vec::new());
             }
-            picks = self.pick(&heads, slots, breakers, now);
+            picks = self.pick(&heads, slots, targets, now);
         }
         let lease =
             Lease { owner: self.owner.clone(), until: self.app.clock.monotonic().plus(LEASE_MS) };
@@ -335,7 +422,7 @@ impl Engine {
         &self,
         heads: &[DueHead],
         slots: usize,
-        breakers: Vec<Breaker>,
+        targets: Targets,
         now: Steady,
     ) -> Vec<Pick> {
         let mut state = self.state();
@@ -349,7 +436,9 @@ impl Engine {
             large_slots: (self.options.workers / 2).max(1).saturating_sub(large),
             target_max: self.options.target_max_inflight,
             in_flight,
-            breakers,
+            limits: targets.limits(),
+            paused_lanes: targets.paused_lanes.into_iter().collect(),
+            breakers: targets.breakers,
             now,
         };
         state.scheduler.pick(heads, room)
@@ -361,6 +450,7 @@ impl Engine {
         let flight = InFlight {
             target: job.target.clone(),
             size: job.size,
+            stall_ms: if is_outward(job) { REMOTE_STALL_MS } else { STALL_MS },
             progress: progress.clone(),
             renew_at: monotonic.plus(LEASE_MS / 3),
             job: job.clone(),
@@ -387,7 +477,7 @@ impl Engine {
             let ids: Vec<i64> = state
                 .in_flight
                 .iter()
-                .filter(|(_, flight)| flight.progress.noted_at().plus(STALL_MS) <= monotonic)
+                .filter(|(_, flight)| flight.progress.noted_at().plus(flight.stall_ms) <= monotonic)
                 .map(|(id, _)| *id)
                 .collect();
             let stalled: Vec<InFlight> =
@@ -403,8 +493,10 @@ impl Engine {
             if let Some(abort) = flight.abort {
                 abort.abort();
             }
-            let text = format!("nothing got done for {} s", STALL_MS / 1000);
-            self.end(&flight.job, Err(Failure { reason: Reason::Timeout, text })).await?;
+            let text = format!("nothing got done for {} s", flight.stall_ms / 1000);
+            let missed = Missed::from(Failure { reason: Reason::Timeout, text });
+            let answered = is_outward(&flight.job).then_some(0);
+            self.end(&flight.job, Err(Missed { answered, ..missed })).await?;
         }
         if !renewing.is_empty() {
             let lease = Lease { owner: self.owner.clone(), until: monotonic.plus(LEASE_MS) };
@@ -438,13 +530,21 @@ impl Engine {
         self.changed.notify_one();
     }
 
-    async fn carry(&self, job: &Job, progress: &Progress) -> Result<Carried, Failure> {
-        let at = self.checked_now();
+    async fn carry(&self, job: &Job, progress: &Progress) -> Result<Carriage, Missed> {
+        let (at, now) = (self.checked_now(), self.app.waits.now());
+        let unreadable = |abort| failure(&Error::from(abort));
+        let refused = |reason| Failure { reason, text: String::new() };
+        if is_outward(job) {
+            let outward = self.app.catalog.read(|tx| gate::check_outward(tx, job, at, now));
+            if let Some(outward) = outward.map_err(unreadable)? {
+                let (remotes, owner) = (&*self.remotes, self.owner.as_str());
+                let carrier = Carrier { app: &self.app, remotes, owner, job, progress };
+                return carrier.carry(outward.map_err(refused)?).await.map(Carriage::There);
+            }
+        }
         let checked = self.app.catalog.read(|tx| gate::check(tx, job, at));
-        let passed = checked
-            .map_err(|abort| failure(&Error::from(abort)))?
-            .map_err(|reason| Failure { reason, text: String::new() })?;
-        self.destination.carry(&self.app, &passed, progress).await
+        let passed = checked.map_err(unreadable)?.map_err(refused)?;
+        Ok(Carriage::Here(self.destination.carry(&self.app, &passed, progress).await?))
     }
 
     fn checked_now(&self) -> Checked {
@@ -453,63 +553,135 @@ impl Engine {
     }
 
     /// Writes what became of an attempt.
-    async fn end(&self, job: &Job, carried: Result<Carried, Failure>) -> Result<(), Error> {
-        let failed = match carried {
-            Ok(carried) => match self.settle_done(job, carried).await? {
-                Ok(settled) => {
-                    self.count_fenced(settled);
-                    if settled {
-                        self.count_done(job);
-                        self.note_target(job, None).await?;
-                    }
-                    return Ok(());
+    async fn end(&self, job: &Job, carried: Result<Carriage, Missed>) -> Result<(), Error> {
+        let missed = match carried {
+            Ok(Carriage::There(arrived)) => {
+                let done = Outcome::Done { dest_file_id: arrived.version.id };
+                let answered = Some(i64::from(arrived.version.status));
+                if self.settle(job, done, answered).await? {
+                    self.count_done(job);
+                    self.note_target(job, None).await?;
                 }
-                Err(reason) => Failure { reason, text: String::new() },
-            },
-            Err(failure) => failure,
-        };
-        let now = self.app.waits.now();
-        let outcome = match failed.reason.consequence() {
-            Consequence::Fail => Outcome::Ended { state: JobState::Failed, reason: failed.reason },
-            Consequence::Cancel => {
-                Outcome::Ended { state: JobState::Cancelled, reason: failed.reason }
+                return Ok(());
             }
-            Consequence::Retry => Outcome::Again {
-                reason: failed.reason,
-                error: failed.text.clone(),
-                at: now.plus(
-                    backoff_ms(job.attempts + 1, self.jitter_per_mille())
-                        .max(failed.reason.wait_ms_min()),
-                ),
-            },
+            Ok(Carriage::Here(carried)) => {
+                let settled = match job.rule() {
+                    Some(rule) => self.settle_done(job, rule, carried).await?,
+                    None => Err(Reason::Purged),
+                };
+                match settled {
+                    Ok(settled) => {
+                        self.count_fenced(settled);
+                        if settled {
+                            self.count_done(job);
+                            self.note_target(job, None).await?;
+                        }
+                        return Ok(());
+                    }
+                    Err(reason) => Missed::from(Failure { reason, text: String::new() }),
+                }
+            }
+            Err(missed) => missed,
         };
-        match &outcome {
+        let (reason, answered) = (missed.reason, missed.answered);
+        let outcome = self.outcome_of(job, missed)?;
+        self.count_missed(job, &outcome, answered);
+        let settled = self.settle(job, outcome, answered).await?;
+        if settled && reason.blames_target() {
+            self.note_target(job, Some(reason)).await?;
+        }
+        Ok(())
+    }
+
+    /// What follows from an attempt that did not get its version across.
+    fn outcome_of(&self, job: &Job, missed: Missed) -> Result<Outcome, Error> {
+        let reason = missed.reason;
+        let consequence = match job.route {
+            Route::Rule(_) => reason.consequence(),
+            Route::Stream(id) => {
+                let stream = self.app.catalog.read(|tx| Ok(streams::find_stream(tx, id)?))?;
+                reason.consequence_for_stream(stream.is_some_and(|one| one.drop_non_retryable))
+            }
+        };
+        let ended = |state| Outcome::Ended { state, reason, error: missed.text.clone() };
+        Ok(match consequence {
+            Consequence::Fail => ended(JobState::Failed),
+            Consequence::Cancel => ended(JobState::Cancelled),
+            Consequence::Drop => ended(JobState::Dropped),
+            Consequence::Retry => {
+                // Whoever only waits for another has not failed; whoever got on begins anew.
+                let attempts = match (reason, missed.progressed) {
+                    (Reason::NameAwaited, _) => job.attempts,
+                    (_, true) => 1,
+                    (_, false) => job.attempts + 1,
+                };
+                let wait_ms = match reason {
+                    Reason::NameAwaited => 0,
+                    _ => backoff_ms(attempts, self.jitter_per_mille()),
+                };
+                let wait_ms = wait_ms
+                    .max(reason.wait_ms_min())
+                    .max(missed.retry_after_ms.unwrap_or_default());
+                let at = self.app.waits.now().plus(wait_ms);
+                Outcome::Again { reason, error: missed.text, at, attempts }
+            }
+        })
+    }
+
+    fn count_missed(&self, job: &Job, outcome: &Outcome, answered: Option<i64>) {
+        let figures = job.stream().map(|stream| self.app.metrics.stream(stream));
+        if let (Some(figures), Some(status)) = (&figures, answered) {
+            figures.error(status);
+        }
+        match outcome {
+            Outcome::Again { reason: Reason::NameAwaited, .. } | Outcome::Done { .. } => {}
             Outcome::Again { .. } => self.app.metrics.replication_retries.one(),
-            Outcome::Ended { state: JobState::Failed, .. } => {
+            Outcome::Ended { state: JobState::Failed, reason, .. } => {
                 self.app.metrics.replication_failed.one();
                 tracing::warn!(
                     job.id = job.id,
                     file.id = %job.file_id,
-                    rule = %job.rule_name,
-                    reason = failed.reason.as_str(),
+                    rule = job.rule().map(|rule| rule.rule_name.as_str()),
+                    reason = reason.as_str(),
                     "replication failed"
                 );
             }
-            Outcome::Ended { .. } | Outcome::Done { .. } => {}
+            Outcome::Ended { state: JobState::Dropped, reason, .. } => {
+                if let Some(figures) = &figures {
+                    figures.bytes_dropped.add(job.size);
+                    if *reason == Reason::Expired {
+                        figures.expired.one();
+                    }
+                }
+                tracing::warn!(
+                    job.id = job.id,
+                    file.id = %job.file_id,
+                    stream = job.stream().map(tracing::field::display),
+                    reason = reason.as_str(),
+                    "a stream gave a file up"
+                );
+            }
+            Outcome::Ended { .. } => {}
         }
-        let (job_row, owner) = (job.clone(), self.owner.clone());
+    }
+
+    /// Writes an outcome; false when the lease was lost, and nothing was written.
+    async fn settle(
+        &self,
+        job: &Job,
+        outcome: Outcome,
+        answered: Option<i64>,
+    ) -> Result<bool, Error> {
+        let (job, owner, now) = (job.clone(), self.owner.clone(), self.app.waits.now());
         let settled = self
             .app
             .catalog
             .write("replication_settle", move |tx| {
-                Ok(replication::settle(tx, &job_row, &owner, &outcome, now)?)
+                Ok(replication::settle(tx, &job, &owner, &outcome, answered, now)?)
             })
             .await?;
         self.count_fenced(settled);
-        if settled && failed.reason.blames_target() {
-            self.note_target(job, Some(failed.reason)).await?;
-        }
-        Ok(())
+        Ok(settled)
     }
 
     fn count_fenced(&self, settled: bool) {
@@ -522,6 +694,11 @@ impl Engine {
         let metrics = &self.app.metrics;
         let lag_ms = self.app.waits.now().0 - job.enqueued_at.0;
         metrics.replication_done.one();
+        if let Some(stream) = job.stream() {
+            let figures = metrics.stream(stream);
+            figures.files_sent.one();
+            figures.bytes_sent.add(job.size);
+        }
         metrics.replication_lag.observe(u64::try_from(lag_ms).unwrap_or_default());
         if lag_ms >= LATE_MS {
             metrics.replication_late.one();
@@ -539,6 +716,7 @@ impl Engine {
     async fn settle_done(
         &self,
         job: &Job,
+        rule: &RuleRoute,
         carried: Carried,
     ) -> Result<Result<bool, Reason>, Error> {
         let moment = Moment::of(&self.app);
@@ -548,7 +726,7 @@ impl Engine {
         let at = self.checked_now();
         let whole = numbers.blob(now);
         let origin = replication::origin_of(&self.app.instance, &job.file_id);
-        let (job, owner) = (job.clone(), self.owner.clone());
+        let (job, owner, destination) = (job.clone(), self.owner.clone(), rule.destination);
         let in_store = carried.stored_ids();
         let settled = self
             .app
@@ -558,14 +736,14 @@ impl Engine {
                     Ok(passed) => passed,
                     Err(reason) => return Ok(Err(reason)),
                 };
-                let known = replication::find_replica(tx, job.destination, &origin)?;
+                let known = replication::find_replica(tx, destination, &origin)?;
                 let is_new = known.is_none();
                 let number = if passed.source.number.is_large() { large } else { small };
                 let mut replica = replica_of(&passed, number, now);
                 let dest_file_id = known.unwrap_or_else(|| replica.id().to_string());
                 let done = Outcome::Done { dest_file_id: dest_file_id.clone() };
                 // The fence comes first: without the lease nothing may be written.
-                if !replication::settle(tx, &job, &owner, &done, moment.steady)? {
+                if !replication::settle(tx, &job, &owner, &done, None, moment.steady)? {
                     return Ok(Ok((false, None)));
                 }
                 let aftermath = if is_new {
@@ -650,6 +828,11 @@ impl EngineControls for Engine {
     fn drain(self: Arc<Self>, timeout: Duration) -> BoxFuture<'static, Result<bool, Error>> {
         async move { self.run_dry(timeout).await }.boxed()
     }
+}
+
+/// Whether a job goes to a remote, for all that can be seen of the job itself.
+fn is_outward(job: &Job) -> bool {
+    job.stream().is_some() || job.target.starts_with("remote:")
 }
 
 fn failures_of(tx: &mut dyn Tx, target: &str) -> Result<u32, Abort> {

@@ -13,7 +13,8 @@ use crate::blobs::BlobStore;
 use crate::blobs::faulty::{Faults, FaultyStore};
 use crate::catalog::keys::find_key;
 use crate::catalog::replication::{self, Job, JobFilter};
-use crate::catalog::{buckets, files, usage};
+use crate::catalog::remotes::StoredRemote;
+use crate::catalog::{buckets, files, remotes, streams, usage};
 use crate::clock::{Clock, ManualClock};
 pub(crate) use crate::config::{Config, LargeMetadata};
 use crate::domain::bucket::Bucket;
@@ -25,8 +26,12 @@ use crate::domain::key::Key;
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::range::Wanted;
+use crate::domain::remote::{Remote, RemoteOptions, StreamId};
 use crate::domain::replication::{
     AsDestination, AsSource, JobState, ReplicationConfiguration, ReplicationRule,
+};
+use crate::domain::stream::{
+    MAX_AGE_S_DEFAULT, QUEUE_BYTES_DEFAULT, QueueSums, Stream, StreamOptions,
 };
 use crate::domain::time::Millis;
 use crate::entropy::SeededEntropy;
@@ -38,7 +43,9 @@ use crate::operations::buckets::{BucketChange, NewBucket, create_bucket, update_
 use crate::operations::download::{Content, DownloadQuery, find_by_id};
 use crate::operations::error::Error;
 use crate::operations::keys::{NewKey, create_key};
+use crate::operations::remote_tokens::seal_token;
 use crate::operations::upload::{Announced, DeclaredSha1, NewFile, OnlyIf, upload};
+use crate::replication::destination::fake::FakeRemote;
 use crate::replication::destination::faulty::{FaultPlan, Faulty};
 use crate::replication::destination::local::Local;
 use crate::replication::{Engine, EngineOptions};
@@ -59,6 +66,8 @@ pub(crate) struct TestHouse {
     pub(crate) clock: Arc<ManualClock>,
     /// Faults of destinations.
     pub(crate) plan: Arc<FaultPlan>,
+    /// What all remotes are.
+    pub(crate) remote: FakeRemote,
     /// Faults of the blob store.
     pub(crate) blob_faults: Arc<Faults>,
     pub(crate) caller: Caller,
@@ -81,9 +90,14 @@ fn parts(clock: &Arc<ManualClock>, entropy: &Arc<SeededEntropy>, faults: &Arc<Fa
     }
 }
 
-fn engine_of(app: &Arc<App>, options: &EngineOptions, plan: &Arc<FaultPlan>) -> Arc<Engine> {
+fn engine_of(
+    app: &Arc<App>,
+    options: &EngineOptions,
+    plan: &Arc<FaultPlan>,
+    remote: &FakeRemote,
+) -> Arc<Engine> {
     let faulty = Faulty { inner: Arc::new(Local), plan: Arc::clone(plan) };
-    Engine::new(Arc::clone(app), options.clone(), Arc::new(faulty))
+    Engine::new(Arc::clone(app), options.clone(), Arc::new(faulty), Arc::new(remote.clone()))
 }
 
 impl TestHouse {
@@ -128,13 +142,15 @@ impl TestHouse {
             panic!("a new folder has no account");
         };
         let plan = Arc::new(FaultPlan::default());
-        let engine = engine_of(&app, &options, &plan);
+        let remote = FakeRemote::new();
+        let engine = engine_of(&app, &options, &plan, &remote);
         let caller = master_of(&app, account);
         Self {
             app,
             engine,
             clock,
             plan,
+            remote,
             blob_faults,
             caller,
             options,
@@ -155,7 +171,7 @@ impl TestHouse {
         let opened = open_off_runtime(&self.config, parts).await;
         self.app = Arc::clone(&opened.app);
         self.opened = Some(opened);
-        self.engine = engine_of(&self.app, &self.options, &self.plan);
+        self.engine = engine_of(&self.app, &self.options, &self.plan, &self.remote);
         self.caller = master_of(&self.app, account);
     }
 
@@ -249,6 +265,64 @@ impl TestHouse {
     ) -> Result<Bucket, Error> {
         let change = BucketChange { replication: Some(replication), ..BucketChange::default() };
         update_bucket(&self.app, caller, &bucket.to_string(), change).await
+    }
+
+    /// A stream from a bucket to a remote of its own.
+    pub(crate) async fn stream(
+        &self,
+        bucket: BucketId,
+        change: impl FnOnce(&mut Stream),
+    ) -> StreamId {
+        let account = self.caller.account();
+        let now = self.clock.now();
+        let (remote, id) = self
+            .app
+            .catalog
+            .write("test_ids", |tx| Ok((remotes::take_id(tx)?, streams::take_id(tx)?)))
+            .await
+            .unwrap();
+        let remote = Remote {
+            id: remote,
+            account,
+            org_id: account.to_string(),
+            name: format!("remote-{remote}"),
+            description: None,
+            url: "https://remote.example".to_owned(),
+            remote_org_id: None,
+            allow_insecure_tls: false,
+            options: RemoteOptions::default(),
+            created_at: now,
+            updated_at: now,
+        };
+        let mut stream = Stream {
+            id,
+            account,
+            org_id: account.to_string(),
+            name: "stream".to_owned(),
+            description: None,
+            remote: remote.id,
+            local_bucket: bucket,
+            remote_bucket_id: None,
+            remote_bucket_name: "remote-files".to_owned(),
+            max_queue_bytes: QUEUE_BYTES_DEFAULT,
+            max_age_s: MAX_AGE_S_DEFAULT,
+            drop_non_retryable: false,
+            is_paused: false,
+            options: StreamOptions::default(),
+            sums: QueueSums::default(),
+            latest: None,
+            created_at: now,
+            updated_at: now,
+        };
+        change(&mut stream);
+        let sealed_token = seal_token(&self.app, remote.id, "id:secret").unwrap();
+        let stored = StoredRemote { remote, sealed_token };
+        let made = self.app.catalog.write("test_stream", move |tx| {
+            remotes::insert_remote(tx, &stored)?;
+            Ok(streams::insert_stream(tx, &stream)?)
+        });
+        made.await.unwrap();
+        id
     }
 
     /// Two buckets with a rule between them and keys with exactly the rights needed.

@@ -295,8 +295,9 @@ fn render_jobs(page: &JobPage) -> Value {
         .map(|job| {
             json!({
                 "attempts": job.attempts,
-                "destinationBucketId": job.destination,
-                "destinationBucketName": page.bucket_names.get(&job.destination),
+                "destinationBucketId": job.rule().map(|rule| rule.destination),
+                "destinationBucketName":
+                    job.rule().and_then(|rule| page.bucket_names.get(&rule.destination)),
                 "destinationFileId": job.dest_file_id,
                 "enqueuedTimestamp": job.enqueued_at.0,
                 "error": job.last_error,
@@ -306,7 +307,7 @@ fn render_jobs(page: &JobPage) -> Value {
                 "jobId": job.id,
                 "origin": job.origin.as_str(),
                 "reason": job.last_reason,
-                "replicationRuleName": job.rule_name,
+                "replicationRuleName": job.rule().map(|rule| &rule.rule_name),
                 "sourceBucketName": page.bucket_names.get(&job.source_bucket),
                 "state": job.state.as_str(),
             })

@@ -1,6 +1,8 @@
 //! Where replicas go.
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod local;
 pub(crate) mod store;

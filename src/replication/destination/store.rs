@@ -12,6 +12,7 @@ use crate::domain::file::FileInfo;
 use crate::domain::lock::FileLock;
 use crate::domain::range::ByteRange;
 pub(crate) use crate::domain::remote::{Checked, ListedPage, ListedVersion, RemoteBucket};
+use crate::domain::remote::{Remote, RemoteToken};
 use crate::domain::remote_answer::RemoteFault;
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
@@ -83,6 +84,33 @@ pub(crate) struct PartRules {
     pub(crate) smallest: u64,
     pub(crate) usual: u64,
     pub(crate) parts_max: u32,
+}
+
+const MIB: u64 = 1024 * 1024;
+
+impl PartRules {
+    /// How a file is cut: as it is here, where the store takes that, else evenly.
+    pub(crate) fn cut(self, size: u64, part_sizes: &[u64]) -> Vec<PartPlan> {
+        let but_last = part_sizes.get(..part_sizes.len().saturating_sub(1)).unwrap_or_default();
+        let keeps = !part_sizes.is_empty()
+            && part_sizes.len() <= self.parts_max as usize
+            && part_sizes.iter().sum::<u64>() == size
+            && but_last.iter().all(|part| *part >= self.smallest);
+        let even = || {
+            let least = size.div_ceil(u64::from(self.parts_max.max(1)));
+            let part = least.max(self.usual).max(self.smallest).next_multiple_of(MIB);
+            let count = size.div_ceil(part).max(1);
+            (0..count).map(|at| part.min(size - at * part)).collect()
+        };
+        let sizes = if keeps { part_sizes.to_vec() } else { even() };
+        let mut start = 0;
+        let ranges = sizes.into_iter().map(|part| {
+            let range = ByteRange { start, end: start + part };
+            start += part;
+            range
+        });
+        (1..).zip(ranges).map(|(number, range)| PartPlan { number, range }).collect()
+    }
 }
 
 /// A store that is not ours. Every verb may fail with a fault that says what it means; none keeps more
@@ -163,4 +191,54 @@ pub(crate) struct Sending<'a> {
 /// Lets bytes through at the speed that is allowed.
 pub(crate) trait Pace: Send + Sync {
     fn admit(&self, bytes: u64) -> BoxFuture<'static, ()>;
+}
+
+/// Opens remotes.
+pub(crate) trait Remotes: Send + Sync {
+    /// A client for a remote. It is kept for as long as the remote stays as it is.
+    fn open<'a>(
+        &'a self,
+        remote: &'a Remote,
+        token: RemoteToken,
+    ) -> BoxFuture<'a, Result<Arc<dyn RemoteStore>, RemoteFault>>;
+
+    /// Lets bytes to a remote through, at the speed that is allowed.
+    fn pace(&self, remote: &Remote) -> Arc<dyn Pace>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: PartRules =
+        PartRules { threshold: 100 * MIB, smallest: 5 * MIB, usual: 64 * MIB, parts_max: 10_000 };
+
+    fn sizes(plan: &[PartPlan]) -> Vec<u64> {
+        assert!(plan.iter().zip(1..).all(|(part, number)| part.number == number));
+        let ends = plan.iter().map(|part| part.range.end);
+        assert!(plan.iter().skip(1).map(|part| part.range.start).eq(ends.take(plan.len() - 1)));
+        plan.iter().map(|part| part.range.len()).collect()
+    }
+
+    #[test]
+    fn replication_103_parts_stay_as_they_are_where_the_store_takes_them() {
+        let kept = [5 * MIB, 7 * MIB, 1];
+        assert_eq!(sizes(&RULES.cut(12 * MIB + 1, &kept)), kept);
+        assert_eq!(sizes(&RULES.cut(130 * MIB, &[])), [64 * MIB, 64 * MIB, 2 * MIB]);
+        let too_small = [MIB, 129 * MIB];
+        assert_eq!(sizes(&RULES.cut(130 * MIB, &too_small)), [64 * MIB, 64 * MIB, 2 * MIB]);
+        let not_the_file = [5 * MIB, 7 * MIB];
+        assert_eq!(sizes(&RULES.cut(13 * MIB, &not_the_file)), [13 * MIB]);
+    }
+
+    #[test]
+    fn f77_a_file_of_any_size_fits_the_number_of_parts() {
+        let few = PartRules { parts_max: 3, ..RULES };
+        let size = 1000 * MIB + 1;
+        let cut = few.cut(size, &[]);
+        assert_eq!(sizes(&cut), [334 * MIB, 334 * MIB, 332 * MIB + 1]);
+        assert_eq!(sizes(&few.cut(0, &[])), [0]);
+        let many = vec![5 * MIB; 4];
+        assert_eq!(few.cut(20 * MIB, &many).len(), 1);
+    }
 }

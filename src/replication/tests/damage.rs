@@ -31,7 +31,7 @@ fn file_of(house: &TestHouse, blob: BlobId) -> PathBuf {
 }
 
 /// Flips one bit of a stored blob; flipping it again heals it.
-async fn flip(house: &TestHouse, version: &FileVersion, bit: u64) {
+pub(super) async fn flip(house: &TestHouse, version: &FileVersion, bit: u64) {
     let (blob, byte) = (version.blob.unwrap(), usize::try_from(bit / 8).unwrap());
     let inline = house.app.catalog.read(|tx| {
         let data = find(

@@ -135,9 +135,9 @@ async fn measure(options: EngineOptions, dies: bool) -> Measured {
         bench.until_settled().await;
     }
     let jobs = bench.house.jobs();
-    let of_well = || jobs.iter().filter(|job| job.destination == well);
+    let of_well = || jobs.iter().filter(|job| job.of_rule().destination == well);
     assert_eq!(of_well().count(), JOBS);
-    assert!(jobs.iter().all(|job| job.destination == well || job.state != JobState::Done));
+    assert!(jobs.iter().all(|job| job.of_rule().destination == well || job.state != JobState::Done));
     // Lags of those made near the end would be in ticks of a second.
     let mut lags_ms: Vec<i64> = of_well()
         .take(JOBS - 1)

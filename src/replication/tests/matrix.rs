@@ -103,7 +103,7 @@ async fn settles(house: &TestHouse, job: &rows::Job, owner: &'static str) -> boo
     let (job, now) = (job.clone(), house.app.waits.now());
     let done = rows::Outcome::Done { dest_file_id: "wrong".to_owned() };
     let settled =
-        house.app.catalog.write("settle", move |tx| Ok(rows::settle(tx, &job, owner, &done, now)?));
+        house.app.catalog.write("settle", move |tx| Ok(rows::settle(tx, &job, owner, &done, None, now)?));
     settled.await.unwrap()
 }
 
@@ -566,14 +566,14 @@ async fn f47_replication_68_69_70_two_destinations_settle_one_by_one() {
         assert_eq!(jobs.len(), 2, "statement 62");
         jobs.sort_by(|a, b| a.lane.cmp(&b.lane));
         let (fails, works) = if failing_first {
-            (jobs[0].destination, jobs[1].destination)
+            (jobs[0].of_rule().destination, jobs[1].of_rule().destination)
         } else {
-            (jobs[1].destination, jobs[0].destination)
+            (jobs[1].of_rule().destination, jobs[0].of_rule().destination)
         };
         house.configure(fails, ReplicationConfiguration::default()).await.unwrap();
         house.engine.step_once().await.unwrap();
         let first = house.jobs().into_iter().find(|job| !job.state.is_unfinished()).unwrap();
-        assert_eq!(first.destination, if failing_first { fails } else { works });
+        assert_eq!(first.of_rule().destination, if failing_first { fails } else { works });
         assert_eq!(house.status(&version), Some("pending"), "until both are settled");
         house.engine.step_once().await.unwrap();
         assert_eq!(house.status(&version), Some("failed"));
@@ -591,7 +591,7 @@ async fn f48_replication_63_two_rules_with_one_destination_make_one_job() {
     house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
     house.upload(pair.source, "f", b"x").await;
     assert_eq!(house.jobs().len(), 1);
-    assert_eq!(house.jobs()[0].rule_name, "rule-high");
+    assert_eq!(house.jobs()[0].of_rule().rule_name, "rule-high");
     house.settle().await;
     assert_eq!(house.versions(pair.destination).len(), 1);
 }
@@ -785,7 +785,7 @@ async fn f58_a_retry_goes_by_the_source_key_and_the_rule_that_the_bucket_has_now
     retry().await;
     assert_eq!(house.status(&version), Some("completed"));
     let job = house.jobs().remove(0);
-    assert_eq!((&job.source_key, job.rule_name.as_str()), (&fresh, "rule-renamed"));
+    assert_eq!((&job.of_rule().source_key, job.of_rule().rule_name.as_str()), (&fresh, "rule-renamed"));
     assert_eq!(house.versions(pair.destination).len(), 1);
     assert!(house.versions(elsewhere).is_empty());
 }

@@ -12,3 +12,4 @@ mod random;
 mod scans;
 mod shapes;
 mod sharing;
+mod streams;

@@ -668,13 +668,13 @@ async fn replication_62_64_each_destination_has_one_job_of_the_rule_that_wins() 
     let equal = vec![rule("rule-first", second), rule("rule-second", second)];
     house.configure(pair.source, rules(&pair.source_key, equal)).await.unwrap();
     house.upload(pair.source, "f", b"x").await;
-    assert_eq!(house.jobs()[0].rule_name, "rule-first", "equal priorities: the first listed");
+    assert_eq!(house.jobs()[0].of_rule().rule_name, "rule-first", "equal priorities: the first listed");
     let two = vec![rule("rule-first", second), rule("rule-second", pair.destination)];
     house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
     house.upload(pair.source, "g", b"x").await;
     let of_g: Vec<_> = house.jobs().into_iter().filter(|job| job.file_name == "g").collect();
     assert_eq!(of_g.len(), 2);
-    assert_ne!(of_g[0].destination, of_g[1].destination);
+    assert_ne!(of_g[0].of_rule().destination, of_g[1].of_rule().destination);
 }
 
 #[tokio::test]
@@ -752,7 +752,7 @@ async fn replication_219_220_operators_see_the_jobs_that_are_there() {
     assert_eq!(page.jobs.len(), 1);
     let job = &page.jobs[0];
     assert_eq!((job.file_id.clone(), job.file_name.as_str()), (failed.id().to_string(), "failed"));
-    assert_eq!((job.rule_name.as_str(), job.destination), ("rule-one", destination));
+    assert_eq!((job.of_rule().rule_name.as_str(), job.of_rule().destination), ("rule-one", destination));
     assert_eq!(job.last_reason.as_deref(), Some("mapping_missing"));
     assert_eq!(page.bucket_names.get(&destination).map(String::as_str), Some("target"));
     let counted: BTreeMap<_, _> = count_jobs(&house.app)
