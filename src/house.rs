@@ -62,6 +62,7 @@ use crate::operations::{App, Policy, Wake};
 use crate::outbound::{self, AdminRequest, Webhooks};
 use crate::replication::destination::Destination;
 use crate::replication::destination::local::Local;
+use crate::replication::network::Network;
 use crate::replication::{Engine, EngineOptions};
 use crate::tls::{self, Tls, TlsError, TlsFiles};
 
@@ -705,7 +706,7 @@ async fn run(
         mapping_grace_ms: config.replication.mapping_grace_ms,
     };
     let local: Arc<dyn Destination> = Arc::new(Local);
-    let engine = Engine::new(Arc::clone(app), options, local);
+    let engine = Engine::new(Arc::clone(app), options, local, Arc::new(Network));
     let grace_ms = i64::try_from(config.blobs.grace_s).unwrap_or(i64::MAX / 2000) * 1000;
     let sweep = Sweep::new(Arc::clone(app), grace_ms);
     let upkeep = Upkeep::new(Arc::clone(app));

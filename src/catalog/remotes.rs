@@ -14,6 +14,13 @@ pub(crate) struct StoredRemote {
     pub(crate) sealed_token: Vec<u8>,
 }
 
+/// The token is not shown, sealed or not.
+impl std::fmt::Debug for StoredRemote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.remote.fmt(f)
+    }
+}
+
 fn options_text(remote: &Remote) -> Result<String, Error> {
     serde_json::to_string(&remote.options)
         .map_err(|_| Error::Unreadable { what: "options of a remote" })

@@ -4,8 +4,8 @@
 //! when no row answers, the lease was lost and nothing may be done.
 
 use crate::catalog::files::{self, ScanCursor};
-use crate::catalog::server_facts::{self, take_number};
 use crate::catalog::remotes::{self, NewOrphan, target_of_remote};
+use crate::catalog::server_facts::{self, take_number};
 use crate::catalog::streams;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::file::FileVersion;
@@ -524,10 +524,21 @@ pub(crate) fn extend(tx: &mut dyn Tx, job: &Job, lease: &Lease) -> Result<bool, 
 /// How a claimed job ends, or goes on.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    Done { dest_file_id: String },
-    Ended { state: JobState, reason: Reason, error: String },
+    Done {
+        dest_file_id: String,
+    },
+    Ended {
+        state: JobState,
+        reason: Reason,
+        error: String,
+    },
     /// Another attempt at `at`, after so many failed ones in a row.
-    Again { reason: Reason, error: String, at: Steady, attempts: u32 },
+    Again {
+        reason: Reason,
+        error: String,
+        at: Steady,
+        attempts: u32,
+    },
 }
 
 /// Writes the outcome of a claimed job, and the status of its file or the figures of its stream;
@@ -690,11 +701,7 @@ const PROMOTED_MAX: usize = 64;
 
 /// Lets jobs into the queue of a stream that have been waiting outside, the oldest first, as far as
 /// there is room.
-pub(crate) fn promote_spilled(
-    tx: &mut dyn Tx,
-    stream: StreamId,
-    now: Steady,
-) -> Result<(), Error> {
+pub(crate) fn promote_spilled(tx: &mut dyn Tx, stream: StreamId, now: Steady) -> Result<(), Error> {
     let Some(stream) = streams::find_stream(tx, stream)? else { return Ok(()) };
     if !stream.sums.takes_spilled(stream.max_queue_bytes) {
         return Ok(());
@@ -982,10 +989,7 @@ pub(crate) fn forget_source(tx: &mut dyn Tx, file: FileNumber, now: Steady) -> R
         if job.state.is_unfinished() {
             end(tx, job, JobState::Cancelled, Reason::SourceDeleted, now)?;
         } else {
-            tx.execute(
-                "DELETE FROM replication_jobs WHERE job_id = ?1",
-                &[Value::Int(job.id)],
-            )?;
+            tx.execute("DELETE FROM replication_jobs WHERE job_id = ?1", &[Value::Int(job.id)])?;
         }
     }
     Ok(())

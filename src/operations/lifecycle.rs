@@ -238,10 +238,11 @@ pub(crate) async fn carry_out(app: &App, due: &Due) -> Result<bool, Error> {
         }
         outcome => {
             let aftermath = outcome?;
+            let has_acted = aftermath.is_some();
             if let Some(aftermath) = aftermath {
                 effects::announce(app, aftermath);
             }
-            Ok(aftermath.is_some())
+            Ok(has_acted)
         }
     }
 }

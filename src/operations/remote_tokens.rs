@@ -15,7 +15,7 @@ fn owner(remote: RemoteId) -> String {
 
 /// Seals the token of a remote.
 pub(crate) fn seal_token(app: &App, remote: RemoteId, token: &str) -> Result<Vec<u8>, Error> {
-    let sealed = app.sealer.seal(&*app.entropy, &owner(remote), token.as_bytes());
+    let sealed = app.sealer.seal(&owner(remote), token.as_bytes(), &*app.entropy);
     sealed.map_err(|error| unsealable("seal the token of a remote", error).into())
 }
 

@@ -227,8 +227,7 @@ impl Carrier<'_> {
     }
 
     fn has_older(&self) -> Result<bool, Failure> {
-        let older =
-            self.app.catalog.read(|tx| Ok(replication::has_older_of_name(tx, self.job)?));
+        let older = self.app.catalog.read(|tx| Ok(replication::has_older_of_name(tx, self.job)?));
         older.map_err(|abort| failure(&Error::from(abort)))
     }
 
@@ -291,11 +290,7 @@ impl Carrier<'_> {
         Ok(Arrived { version, adopted: false })
     }
 
-    async fn in_parts(
-        &self,
-        errand: &Errand,
-        plan: &[PartPlan],
-    ) -> Result<RemoteVersion, Broken> {
+    async fn in_parts(&self, errand: &Errand, plan: &[PartPlan]) -> Result<RemoteVersion, Broken> {
         let known = self.job.session.clone();
         let was_known = known.is_some();
         match self.run_session(errand, plan, known).await {
@@ -334,9 +329,8 @@ impl Carrier<'_> {
         };
         self.progress.note();
         let planned = |part: &PartPlan| {
-            let same = |one: &&ConfirmedPart| {
-                one.number == part.number && one.size == part.range.len()
-            };
+            let same =
+                |one: &&ConfirmedPart| one.number == part.number && one.size == part.range.len();
             there.iter().find(same).cloned()
         };
         let mut confirmed: Vec<ConfirmedPart> = plan.iter().filter_map(planned).collect();
@@ -374,8 +368,7 @@ impl Carrier<'_> {
         confirmed: u64,
         (parts_done, parts_total): (usize, usize),
     ) -> Result<(), Broken> {
-        let (job, owner, session) =
-            (self.job.clone(), self.owner.to_owned(), session.to_owned());
+        let (job, owner, session) = (self.job.clone(), self.owner.to_owned(), session.to_owned());
         let noted = self
             .app
             .catalog

@@ -13,6 +13,7 @@
 pub(crate) mod carry;
 pub(crate) mod destination;
 pub(crate) mod gate;
+pub(crate) mod network;
 pub(crate) mod scan;
 pub(crate) mod schedule;
 pub(crate) mod tend;

@@ -24,7 +24,8 @@ const ORPHANS: i64 = 16;
 
 /// Looks through the queues of all streams once.
 pub(super) async fn look(app: &App) -> Result<(), Error> {
-    let all = app.catalog.read(|tx| Ok(streams::list_streams(tx, &streams::StreamRows::default())?))?;
+    let all =
+        app.catalog.read(|tx| Ok(streams::list_streams(tx, &streams::StreamRows::default())?))?;
     for stream in all {
         if stream.max_age_s > 0 {
             drop_expired(app, stream.id, stream.max_age_s).await?;

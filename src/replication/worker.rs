@@ -37,8 +37,8 @@ use crate::replication::destination::local::failure;
 use crate::replication::destination::store::Remotes;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
-use crate::replication::{scan, tend};
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
+use crate::replication::{scan, tend};
 
 /// How the engine is run.
 #[derive(Clone, Debug)]
@@ -384,8 +384,11 @@ impl Engine {
                 let remote_limits = remotes::list_limits(tx)?;
                 let paused = streams::list_paused(tx)?;
                 let paused_lanes = paused.iter().map(replication::lane_of_stream).collect();
-                let targets =
-                    Targets { breakers: replication::list_breakers(tx)?, remote_limits, paused_lanes };
+                let targets = Targets {
+                    breakers: replication::list_breakers(tx)?,
+                    remote_limits,
+                    paused_lanes,
+                };
                 Ok((heads, targets))
             })?;
             let fresh = heads.iter().filter(|head| seen.insert(head.lane.clone())).count();
@@ -418,13 +421,7 @@ impl Engine {
         Ok(claimed)
     }
 
-    fn pick(
-        &self,
-        heads: &[DueHead],
-        slots: usize,
-        targets: Targets,
-        now: Steady,
-    ) -> Vec<Pick> {
+    fn pick(&self, heads: &[DueHead], slots: usize, targets: Targets, now: Steady) -> Vec<Pick> {
         let mut state = self.state();
         let mut in_flight = BTreeMap::new();
         for flight in state.in_flight.values() {
@@ -767,10 +764,12 @@ impl Engine {
             remove_unshown(&self.app, in_store).await;
         }
         let settled = settled?;
-        if let Ok((_, Some(aftermath))) = settled {
-            effects::announce(&self.app, aftermath);
-        }
-        Ok(settled.map(|(settled, _)| settled))
+        Ok(settled.map(|(settled, aftermath)| {
+            if let Some(aftermath) = aftermath {
+                effects::announce(&self.app, aftermath);
+            }
+            settled
+        }))
     }
 
     /// A worker vanished with the job: it is taken back at once.

@@ -229,7 +229,10 @@ impl RemoteStore for FakeRemote {
         self.state().keeps_timestamps
     }
 
-    fn check<'a>(&'a self, bucket: &'a RemoteBucket) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
+    fn check<'a>(
+        &'a self,
+        bucket: &'a RemoteBucket,
+    ) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
         let checked = self.act(Verb::Check, &format!("{bucket:?}"), |_| Ok(Checked::default()));
         async { checked }.boxed()
     }
@@ -246,7 +249,10 @@ impl RemoteStore for FakeRemote {
         async { found }.boxed()
     }
 
-    fn put<'a>(&'a self, sending: Sending<'a>) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>> {
+    fn put<'a>(
+        &'a self,
+        sending: Sending<'a>,
+    ) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>> {
         async move {
             let bytes = receive(sending, ByteRange::whole(sending.file.size)).await?;
             self.act(Verb::Put, &sending.file.name, |state| {

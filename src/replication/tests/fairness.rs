@@ -117,7 +117,8 @@ async fn measure(options: EngineOptions, dies: bool) -> Measured {
     house.configure(well_source, to_well).await.unwrap();
     let wires = Arc::new(Wires::default());
     let destination: Arc<dyn Destination> = Arc::<Wires>::clone(&wires);
-    let engine = Engine::new(Arc::clone(&house.app), options, destination);
+    let engine =
+        Engine::new(Arc::clone(&house.app), options, destination, Arc::new(house.remote.clone()));
     let bench = Bench { house, engine, wires };
     let mut uploaded = 0;
     // On after the last upload: 10 minutes more for the dead one to burn attempts in.
@@ -137,7 +138,9 @@ async fn measure(options: EngineOptions, dies: bool) -> Measured {
     let jobs = bench.house.jobs();
     let of_well = || jobs.iter().filter(|job| job.of_rule().destination == well);
     assert_eq!(of_well().count(), JOBS);
-    assert!(jobs.iter().all(|job| job.of_rule().destination == well || job.state != JobState::Done));
+    assert!(
+        jobs.iter().all(|job| job.of_rule().destination == well || job.state != JobState::Done)
+    );
     // Lags of those made near the end would be in ticks of a second.
     let mut lags_ms: Vec<i64> = of_well()
         .take(JOBS - 1)

@@ -102,8 +102,10 @@ async fn claim_by_another(house: &TestHouse) -> rows::Job {
 async fn settles(house: &TestHouse, job: &rows::Job, owner: &'static str) -> bool {
     let (job, now) = (job.clone(), house.app.waits.now());
     let done = rows::Outcome::Done { dest_file_id: "wrong".to_owned() };
-    let settled =
-        house.app.catalog.write("settle", move |tx| Ok(rows::settle(tx, &job, owner, &done, None, now)?));
+    let settled = house
+        .app
+        .catalog
+        .write("settle", move |tx| Ok(rows::settle(tx, &job, owner, &done, None, now)?));
     settled.await.unwrap()
 }
 
@@ -785,7 +787,10 @@ async fn f58_a_retry_goes_by_the_source_key_and_the_rule_that_the_bucket_has_now
     retry().await;
     assert_eq!(house.status(&version), Some("completed"));
     let job = house.jobs().remove(0);
-    assert_eq!((&job.of_rule().source_key, job.of_rule().rule_name.as_str()), (&fresh, "rule-renamed"));
+    assert_eq!(
+        (&job.of_rule().source_key, job.of_rule().rule_name.as_str()),
+        (&fresh, "rule-renamed")
+    );
     assert_eq!(house.versions(pair.destination).len(), 1);
     assert!(house.versions(elsewhere).is_empty());
 }

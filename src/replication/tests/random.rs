@@ -247,7 +247,7 @@ impl Run {
         let jobs = self.house.jobs();
         let to_destination: BTreeSet<FileNumber> = jobs
             .iter()
-            .filter(|job| job.destination == self.pair.destination)
+            .filter(|job| job.of_rule().destination == self.pair.destination)
             .map(|job| job.file_number)
             .collect();
         assert!(to_destination.is_superset(&self.model.uploaded), "seed {seed}: scanned");
@@ -256,7 +256,7 @@ impl Run {
             assert!(has_job, "seed {seed}: no job for {number:x}");
         }
         for job in jobs {
-            let there = self.house.versions(job.destination);
+            let there = self.house.versions(job.of_rule().destination);
             let carried = there.iter().any(|replica| replica.origin == job.file_number);
             match job.state {
                 JobState::Done => assert!(carried, "seed {seed}: done without a replica"),

@@ -228,7 +228,12 @@ async fn f23_replication_206_a_zombie_worker_changes_nothing_and_is_counted() {
     house.upload(pair.source, "f", b"x").await;
     let zombie = hang(&house, pair.destination).await;
     // Another run of the engine takes the job over, as after a restart of the process.
-    let heir = Engine::new(Arc::clone(&house.app), EngineOptions::default(), Arc::new(Local));
+    let heir = Engine::new(
+        Arc::clone(&house.app),
+        EngineOptions::default(),
+        Arc::new(Local),
+        Arc::new(house.remote.clone()),
+    );
     assert!(!heir.step_once().await.unwrap(), "taken back, to be run in two seconds");
     house.clock.advance(2_000);
     assert!(heir.step_once().await.unwrap());
@@ -668,7 +673,11 @@ async fn replication_62_64_each_destination_has_one_job_of_the_rule_that_wins() 
     let equal = vec![rule("rule-first", second), rule("rule-second", second)];
     house.configure(pair.source, rules(&pair.source_key, equal)).await.unwrap();
     house.upload(pair.source, "f", b"x").await;
-    assert_eq!(house.jobs()[0].of_rule().rule_name, "rule-first", "equal priorities: the first listed");
+    assert_eq!(
+        house.jobs()[0].of_rule().rule_name,
+        "rule-first",
+        "equal priorities: the first listed"
+    );
     let two = vec![rule("rule-first", second), rule("rule-second", pair.destination)];
     house.configure(pair.source, rules(&pair.source_key, two)).await.unwrap();
     house.upload(pair.source, "g", b"x").await;
@@ -752,7 +761,10 @@ async fn replication_219_220_operators_see_the_jobs_that_are_there() {
     assert_eq!(page.jobs.len(), 1);
     let job = &page.jobs[0];
     assert_eq!((job.file_id.clone(), job.file_name.as_str()), (failed.id().to_string(), "failed"));
-    assert_eq!((job.of_rule().rule_name.as_str(), job.of_rule().destination), ("rule-one", destination));
+    assert_eq!(
+        (job.of_rule().rule_name.as_str(), job.of_rule().destination),
+        ("rule-one", destination)
+    );
     assert_eq!(job.last_reason.as_deref(), Some("mapping_missing"));
     assert_eq!(page.bucket_names.get(&destination).map(String::as_str), Some("target"));
     let counted: BTreeMap<_, _> = count_jobs(&house.app)
