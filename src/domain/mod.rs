@@ -29,6 +29,7 @@ pub(crate) mod remote;
 pub(crate) mod remote_answer;
 pub(crate) mod replication;
 pub(crate) mod stream;
+pub(crate) mod stream_diff;
 pub(crate) mod test_mode;
 pub(crate) mod time;
 pub(crate) mod usage;

@@ -81,6 +81,8 @@ codes! {
     PreconditionFailed, "precondition_failed", 412;
     PayloadTooLarge, "bad_request", 413;
     RangeNotSatisfiable, "range_not_satisfiable", 416;
+    Clash, "conflict", 422;
+    Unprocessable, "unprocessable_entity", 422;
     InternalError, "internal_error", 500;
     ServiceUnavailable, "service_unavailable", 503;
 }

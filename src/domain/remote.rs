@@ -3,6 +3,9 @@
 //!
 //! Source: replication.md B1 and B3.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::domain::ids::AccountId;
@@ -11,9 +14,10 @@ use crate::domain::refusal::{Refusal, bad_request, shorten};
 use crate::domain::time::Millis;
 
 /// Longest name of a remote or a stream, in bytes.
-pub(crate) const NAME_BYTES_MAX: usize = 200;
+const NAME_BYTES_MAX: usize = 200;
 /// Longest description, in bytes.
-pub(crate) const DESCRIPTION_BYTES_MAX: usize = 2000;
+const DESCRIPTION_BYTES_MAX: usize = 2000;
+const REMOTE_ORG_BYTES_MAX: usize = 200;
 const URL_BYTES_MAX: usize = 2048;
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -145,6 +149,121 @@ impl Default for RemoteOptions {
     }
 }
 
+/// Jobs in flight to one remote at most.
+const CONCURRENCY_MAX: u32 = 1000;
+const BANDWIDTH_WINDOWS_MAX: usize = 48;
+const REGION_BYTES_MAX: usize = 100;
+/// What stores take as a part, in bytes; one of them at least takes none that is smaller or larger.
+const PART_BYTES: std::ops::RangeInclusive<u64> = 5_000_000..=5_000_000_000;
+
+impl RemoteOptions {
+    /// These options with what a caller said about some of them.
+    pub(crate) fn with(&self, fields: &Map<String, Value>) -> Result<Self, Refusal> {
+        overlaid(self, fields)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        if !(1..=CONCURRENCY_MAX).contains(&self.max_concurrency) {
+            let text = format!("maxConcurrency must be between 1 and {CONCURRENCY_MAX}");
+            return Err(bad_request(text));
+        }
+        let region = self.region.as_deref();
+        if region.is_some_and(|region| !is_region(region)) {
+            return Err(bad_request("region must be 1 to 100 letters, digits or '-'"));
+        }
+        if self.bandwidth_bytes_per_second == Some(0) {
+            return Err(bad_request("bandwidthBytesPerSecond must be more than 0"));
+        }
+        if self.bandwidth_windows.len() > BANDWIDTH_WINDOWS_MAX {
+            let text = format!("bandwidthWindows must hold at most {BANDWIDTH_WINDOWS_MAX} windows");
+            return Err(bad_request(text));
+        }
+        for window in &self.bandwidth_windows {
+            if minute_of_day(&window.from).is_none() || minute_of_day(&window.to).is_none() {
+                return Err(bad_request("bandwidthWindows are from HH:MM to HH:MM"));
+            }
+            if window.bytes_per_second == 0 {
+                return Err(bad_request("bytesPerSecond of a window must be more than 0"));
+            }
+        }
+        let sizes = [
+            ("partSizeBytes", self.part_size_bytes),
+            ("multipartThresholdBytes", self.multipart_threshold_bytes),
+        ];
+        for (field, size) in sizes {
+            if size.is_some_and(|size| !PART_BYTES.contains(&size)) {
+                let (least, most) = (PART_BYTES.start(), PART_BYTES.end());
+                return Err(bad_request(format!("{field} must be between {least} and {most}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_region(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    (1..=REGION_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// The minute of the day that `HH:MM` names, from 0 to 1439.
+pub(crate) fn minute_of_day(text: &str) -> Option<u32> {
+    let (hour, minute) = text.split_once(':')?;
+    let number = |digits: &str, end: u32| {
+        let is_plain = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse::<u32>().ok().filter(|number| is_plain && *number < end)
+    };
+    Some(number(hour, 24)? * 60 + number(minute, 60)?)
+}
+
+/// `before` with the values of some of its fields replaced; null stands for what is said when nobody
+/// says anything. Fields are those of the stored form.
+pub(crate) fn overlaid<T: Serialize + DeserializeOwned>(
+    before: &T,
+    fields: &Map<String, Value>,
+) -> Result<T, Refusal> {
+    let stored = |value: &T| match serde_json::to_value(value) {
+        Ok(Value::Object(stored)) => stored,
+        _ => Map::new(),
+    };
+    let (known, mut all) = (stored(before), stored(before));
+    let read = |all: &Map<String, Value>| serde_json::from_value::<T>(Value::Object(all.clone()));
+    for (field, value) in fields {
+        if !known.contains_key(field) {
+            return Err(bad_request(format!("unknown field {}", shorten(field))));
+        }
+        if value.is_null() {
+            all.remove(field);
+        } else {
+            all.insert(field.clone(), value.clone());
+        }
+        if let Err(error) = read(&all) {
+            let why = error.to_string();
+            return Err(bad_request(format!("{field}: {}", shorten(&why))));
+        }
+    }
+    read(&all).map_err(|error| bad_request(error.to_string()))
+}
+
+/// Checks the name of a remote or a stream.
+pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+        return Err(bad_request(format!("name must be between 1 and {NAME_BYTES_MAX} bytes")));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(bad_request("name must not contain control characters"));
+    }
+    Ok(())
+}
+
+/// Checks the description of a remote or a stream.
+pub(crate) fn check_description(description: Option<&str>) -> Result<(), Refusal> {
+    if description.is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
+        let text = format!("description must be at most {DESCRIPTION_BYTES_MAX} bytes");
+        return Err(bad_request(text));
+    }
+    Ok(())
+}
+
 /// A connection to another store. Its token is kept apart, sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remote {
@@ -160,6 +279,34 @@ pub(crate) struct Remote {
     pub(crate) options: RemoteOptions,
     pub(crate) created_at: Millis,
     pub(crate) updated_at: Millis,
+}
+
+impl Remote {
+    /// Checks what callers say about a remote, its token excepted.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        check_name(&self.name)?;
+        check_description(self.description.as_deref())?;
+        let org = self.remote_org_id.as_deref();
+        if org.is_some_and(|org| org.len() > REMOTE_ORG_BYTES_MAX) {
+            let text = format!("remoteOrgID must be at most {REMOTE_ORG_BYTES_MAX} bytes");
+            return Err(bad_request(text));
+        }
+        self.options.check()?;
+        let address = RemoteAddress::parse(&self.url)?;
+        if let (Some(said), Some(meant)) = (self.options.remote_type, address.kind)
+            && said != meant
+        {
+            let (said, meant) = (said.as_str(), meant.as_str());
+            return Err(bad_request(format!("remoteType is {said}, remoteURL says {meant}")));
+        }
+        let region = address.region.as_deref().or(self.options.region.as_deref());
+        if address.kind_with(&self.options) == Some(RemoteKind::S3)
+            && !region.is_some_and(is_region)
+        {
+            return Err(bad_request("an S3 store needs its region: remoteURL with ?region=..."));
+        }
+        Ok(())
+    }
 }
 
 /// The address of a remote, taken apart.
@@ -325,6 +472,8 @@ pub(crate) fn account_of_org(org_id: &str) -> Option<AccountId> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -359,6 +508,99 @@ mod tests {
         ] {
             assert!(RemoteAddress::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    fn remote(url: &str, options: RemoteOptions) -> Remote {
+        Remote {
+            id: RemoteId(1),
+            account: AccountId::from_bytes([1; 6]),
+            org_id: "010101010101".to_owned(),
+            name: "offsite".to_owned(),
+            description: None,
+            url: url.to_owned(),
+            remote_org_id: None,
+            allow_insecure_tls: false,
+            options,
+            created_at: Millis(1),
+            updated_at: Millis(1),
+        }
+    }
+
+    fn fields(json: &Value) -> Map<String, Value> {
+        json.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn an_s3_store_needs_a_region_and_one_type() {
+        let s3 = RemoteOptions { remote_type: Some(RemoteKind::S3), ..RemoteOptions::default() };
+        let plain = RemoteOptions::default();
+        let check = |url: &str, options: &RemoteOptions| remote(url, options.clone()).check();
+        assert!(check("https://any.example", &plain).is_ok());
+        assert!(check("https://any.example", &s3).is_err());
+        assert!(check("s3+https://any.example", &plain).is_err());
+        assert!(check("s3+https://any.example?region=", &plain).is_err());
+        assert!(check("s3+https://any.example?region=eu-central-1", &plain).is_ok());
+        let with_region = RemoteOptions { region: Some("us-west-004".to_owned()), ..s3.clone() };
+        assert!(check("https://any.example", &with_region).is_ok());
+        assert!(check("b2+https://any.example", &with_region).is_err(), "two types");
+    }
+
+    #[test]
+    fn names_and_options_have_limits() {
+        assert!(check_name("n").is_ok() && check_name(&"n".repeat(200)).is_ok());
+        for wrong in ["", "a\nb", &"n".repeat(201)] {
+            assert!(check_name(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(check_description(Some(&"d".repeat(2000))).is_ok());
+        assert!(check_description(Some(&"d".repeat(2001))).is_err());
+        let window = |from: &str, to: &str, bytes_per_second| BandwidthWindow {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            bytes_per_second,
+        };
+        let options = RemoteOptions::default();
+        let wrong = [
+            RemoteOptions { max_concurrency: 0, ..options.clone() },
+            RemoteOptions { max_concurrency: 1001, ..options.clone() },
+            RemoteOptions { region: Some("a b".to_owned()), ..options.clone() },
+            RemoteOptions { bandwidth_bytes_per_second: Some(0), ..options.clone() },
+            RemoteOptions { bandwidth_windows: vec![window("8:00", "10:00", 1)], ..options.clone() },
+            RemoteOptions { bandwidth_windows: vec![window("08:00", "24:00", 1)], ..options.clone() },
+            RemoteOptions { bandwidth_windows: vec![window("08:00", "10:00", 0)], ..options.clone() },
+            RemoteOptions { part_size_bytes: Some(4_999_999), ..options.clone() },
+            RemoteOptions { multipart_threshold_bytes: Some(5_000_000_001), ..options.clone() },
+        ];
+        for wrong in wrong {
+            assert!(wrong.check().is_err(), "{wrong:?}");
+        }
+        let windows = vec![window("22:00", "06:30", 1)];
+        assert!(RemoteOptions { bandwidth_windows: windows, ..options }.check().is_ok());
+        assert_eq!(minute_of_day("23:59"), Some(1439));
+    }
+
+    #[test]
+    fn options_are_replaced_one_by_one_and_null_sets_them_back() {
+        let before = RemoteOptions { max_concurrency: 9, paused: true, ..RemoteOptions::default() };
+        let change = json!({"maxConcurrency": null, "remoteType": "s3", "region": "x"});
+        let after = before.with(&fields(&change)).unwrap();
+        assert_eq!((after.max_concurrency, after.paused), (4, true));
+        assert_eq!(after.remote_type, Some(RemoteKind::S3));
+        let back = after.with(&fields(&json!({"remoteType": null, "region": null}))).unwrap();
+        assert_eq!((back.remote_type, back.region), (None, None));
+        for wrong in [json!({"maxConcurrency": -1}), json!({"no": 1}), json!({"remoteType": "ftp"})] {
+            assert!(before.with(&fields(&wrong)).is_err(), "{wrong}");
+        }
+        let refused = before.with(&fields(&json!({"paused": "yes"}))).unwrap_err();
+        assert!(refused.message.starts_with("paused: "), "{refused}");
+    }
+
+    #[test]
+    fn a_bucket_at_a_remote_is_read_back_as_it_was_stored() {
+        let buckets = [RemoteBucket::Id("4a".to_owned()), RemoteBucket::Name("a:b".to_owned())];
+        for bucket in buckets {
+            assert_eq!(RemoteBucket::from_stored(&bucket.stored()), Some(bucket));
+        }
+        assert_eq!(RemoteBucket::from_stored("else:x"), None);
     }
 
     #[test]

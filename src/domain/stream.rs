@@ -3,10 +3,16 @@
 //!
 //! Source: replication.md B1, B3, B4 and B5.
 
+use serde_json::{Map, Value};
+
 use crate::domain::encryption::Encryption;
 use crate::domain::file::{Action, FileVersion};
 use crate::domain::ids::{AccountId, BucketId};
-use crate::domain::remote::{RemoteBucket, RemoteId, StreamId};
+use crate::domain::names::check_prefix;
+use crate::domain::refusal::{Refusal, bad_request};
+use crate::domain::remote::{
+    RemoteBucket, RemoteId, StreamId, check_description, check_name, overlaid,
+};
 use crate::domain::replication::{JobState, ReplicationStatus};
 use crate::domain::time::Millis;
 
@@ -47,7 +53,28 @@ pub(crate) struct StreamOptions {
     pub(crate) pin_deleted: bool,
 }
 
+/// Prefixes that a stream may leave out.
+const EXCLUDED_MAX: usize = 100;
+
 impl StreamOptions {
+    /// These options with what a caller said about some of them.
+    pub(crate) fn with(&self, fields: &Map<String, Value>) -> Result<Self, Refusal> {
+        overlaid(self, fields)
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        check_prefix("fileNamePrefix", &self.file_name_prefix)?;
+        check_prefix("destinationPrefix", &self.destination_prefix)?;
+        if self.destination_prefix.starts_with('/') || self.destination_prefix.contains("//") {
+            return Err(bad_request("destinationPrefix must begin like a file name"));
+        }
+        if self.exclude_prefixes.len() > EXCLUDED_MAX {
+            let text = format!("excludePrefixes must hold at most {EXCLUDED_MAX} prefixes");
+            return Err(bad_request(text));
+        }
+        self.exclude_prefixes.iter().try_for_each(|one| check_prefix("excludePrefixes", one))
+    }
+
     /// Whether the stream is about a name.
     pub(crate) fn takes_name(&self, name: &str) -> bool {
         name.starts_with(&self.file_name_prefix)
@@ -155,7 +182,67 @@ pub(crate) enum NotTaken {
     CustomerKey,
 }
 
+/// Longest id or name of a bucket at a remote, in bytes.
+const REMOTE_BUCKET_BYTES_MAX: usize = 255;
+/// Longer would not fit the time line.
+const MAX_AGE_S_MAX: i64 = i64::MAX / 1000;
+
+/// The bucket at the remote, as a caller names it: by its id or its name, and an empty one is none.
+/// None when there is neither.
+pub(crate) fn named_bucket(
+    id: Option<&str>,
+    name: Option<&str>,
+) -> Result<Option<RemoteBucket>, Refusal> {
+    let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let bucket = match (given(id), given(name)) {
+        (Some(_), Some(_)) => {
+            return Err(bad_request("remoteBucketID and remoteBucketName are mutually exclusive"));
+        }
+        (Some(id), None) => RemoteBucket::Id(id),
+        (None, Some(name)) => RemoteBucket::Name(name),
+        (None, None) => return Ok(None),
+    };
+    let (field, text) = match &bucket {
+        RemoteBucket::Id(id) => ("remoteBucketID", id),
+        RemoteBucket::Name(name) => ("remoteBucketName", name),
+    };
+    let unfit = |b: u8| b <= b' ' || b == 127 || b == b'?' || b == b'#';
+    if text.len() > REMOTE_BUCKET_BYTES_MAX || text.bytes().any(unfit) {
+        return Err(bad_request(format!("{field} is not a name of a bucket")));
+    }
+    Ok(Some(bucket))
+}
+
 impl Stream {
+    /// Checks what callers say about a stream.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        check_name(&self.name)?;
+        check_description(self.description.as_deref())?;
+        if self.max_queue_bytes < QUEUE_BYTES_MIN {
+            let text = format!("maxQueueSize too small, must be at least {QUEUE_BYTES_MIN}");
+            return Err(bad_request(text));
+        }
+        if !(0..=MAX_AGE_S_MAX).contains(&self.max_age_s) {
+            return Err(bad_request("maxAgeSeconds must be greater than or equal to 0"));
+        }
+        self.options.check()
+    }
+
+    /// Points the stream to a bucket at its remote.
+    pub(crate) fn set_remote_bucket(&mut self, bucket: RemoteBucket) {
+        (self.remote_bucket_id, self.remote_bucket_name) = match bucket {
+            RemoteBucket::Id(id) => (Some(id), String::new()),
+            RemoteBucket::Name(name) => (None, name),
+        };
+    }
+
+    /// Whether another stream puts the same names into another place, or under other names.
+    pub(crate) fn leads_elsewhere(&self, other: &Self) -> bool {
+        self.remote != other.remote
+            || self.remote_bucket() != other.remote_bucket()
+            || self.options.destination_prefix != other.options.destination_prefix
+    }
+
     /// Where the versions go.
     pub(crate) fn remote_bucket(&self) -> RemoteBucket {
         match &self.remote_bucket_id {
@@ -239,5 +326,18 @@ mod tests {
         assert!(options.takes_name("photos/a"));
         assert!(!options.takes_name("photos/raw/a"));
         assert!(!options.takes_name("a"));
+    }
+
+    #[test]
+    fn a_bucket_at_a_remote_has_an_id_or_a_name() {
+        let id = || Some(RemoteBucket::Id("4a48fe88".to_owned()));
+        let name = || Some(RemoteBucket::Name("offsite".to_owned()));
+        assert_eq!(named_bucket(Some("4a48fe88"), None), Ok(id()));
+        assert_eq!(named_bucket(Some("4a48fe88"), Some("")), Ok(id()));
+        assert_eq!(named_bucket(Some(""), Some("offsite")), Ok(name()));
+        assert_eq!(named_bucket(None, Some("")), Ok(None));
+        for (id, name) in [(Some("a"), Some("b")), (Some("a b"), None), (None, Some("a?b"))] {
+            assert!(named_bucket(id, name).is_err());
+        }
     }
 }

@@ -244,7 +244,9 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
         | Code::EventTypesEmpty
         | Code::EventTypeInvalid
         | Code::EventTypeCategories
-        | Code::EventTypeOverlap => invalid_argument(text()),
+        | Code::EventTypeOverlap
+        | Code::Clash
+        | Code::Unprocessable => invalid_argument(text()),
     }
 }
 
