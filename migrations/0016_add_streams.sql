@@ -4,7 +4,7 @@ INSERT INTO counters (name, next) VALUES ('stream', 864691128455135233);
 
 -- Connections to other stores. sealed_token is encrypted with the sealing key. options is the JSON of
 -- what is optional. org_id is the organization as its maker wrote it, account_id what it means. The
--- times of being online are wall time; offline_since is null while the remote answers.
+-- times of being online are wall time, offline_since is null while the remote answers.
 CREATE TABLE remotes (
   remote_no BIGINT PRIMARY KEY,
   account_id TEXT NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE remotes (
 
 -- Replication streams: what a bucket holds is carried on to a bucket of a remote. queue_entries,
 -- queue_bytes and remaining_bytes are kept equal to what the unfinished jobs of the stream come to,
--- in the transactions that change those; spilled counts the jobs that wait outside of the queue.
+-- in the transactions that change those, spilled counts the jobs that wait outside of the queue.
 -- latest_code and latest_error are null before the first attempt.
 CREATE TABLE streams (
   stream_no BIGINT PRIMARY KEY,

@@ -189,6 +189,11 @@ pub(crate) fn target_of_remote(id: RemoteId) -> String {
     format!("remote:{id}")
 }
 
+/// The remote that [`target_of_remote`] names.
+pub(crate) fn remote_of_target(target: &str) -> Option<RemoteId> {
+    target.strip_prefix("remote:").and_then(RemoteId::parse)
+}
+
 /// Whether a remote answers, as far as was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Presence {

@@ -587,6 +587,12 @@ pub(crate) fn settle(
             Value::opt_text(session),
         ],
     )?;
+    if let (Some(stream), Some(answered)) = (before.stream(), answered) {
+        streams::set_latest(tx, stream, answered, error.map_or("", String::as_str))?;
+    }
+    if has_ended && state != JobState::Done {
+        orphan(tx, &before, now)?;
+    }
     let after = Job { state, ..before.clone() };
     follow(tx, &before, &after, now)?;
     Ok(true)

@@ -670,11 +670,18 @@ impl Engine {
         answered: Option<i64>,
     ) -> Result<bool, Error> {
         let (job, owner, now) = (job.clone(), self.owner.clone(), self.app.waits.now());
+        let at = self.app.clock.now();
         let settled = self
             .app
             .catalog
             .write("replication_settle", move |tx| {
-                Ok(replication::settle(tx, &job, &owner, &outcome, answered, now)?)
+                let settled = replication::settle(tx, &job, &owner, &outcome, answered, now)?;
+                match (answered, remotes::remote_of_target(&job.target)) {
+                    (Some(0), Some(remote)) => remotes::note_offline(tx, remote, at)?,
+                    (Some(_), Some(remote)) => remotes::note_online(tx, remote, at)?,
+                    (None, _) | (_, None) => {}
+                }
+                Ok(settled)
             })
             .await?;
         self.count_fenced(settled);
@@ -831,7 +838,7 @@ impl EngineControls for Engine {
 
 /// Whether a job goes to a remote, for all that can be seen of the job itself.
 fn is_outward(job: &Job) -> bool {
-    job.stream().is_some() || job.target.starts_with("remote:")
+    job.stream().is_some() || remotes::remote_of_target(&job.target).is_some()
 }
 
 fn failures_of(tx: &mut dyn Tx, target: &str) -> Result<u32, Abort> {

@@ -98,7 +98,8 @@ impl PartRules {
             && but_last.iter().all(|part| *part >= self.smallest);
         let even = || {
             let least = size.div_ceil(u64::from(self.parts_max.max(1)));
-            let part = least.max(self.usual).max(self.smallest).next_multiple_of(MIB);
+            let part = least.max(self.usual).max(self.smallest);
+            let part = if part < MIB { part } else { part.next_multiple_of(MIB) };
             let count = size.div_ceil(part).max(1);
             (0..count).map(|at| part.min(size - at * part)).collect()
         };
