@@ -652,7 +652,7 @@ settings! {
     config.notifications.queue_max = |text| whole(text, 1..=1_000_000),
     "Events that may wait for one rule before further ones are lost, 1 to 1000000";
 
-    "notifications.workers", Plain("N"), Text("16"),
+    "notifications.workers", Plain("N"), Text("32"),
     config.notifications.workers = |text| whole(text, 1..=256),
     "Deliveries of events under way at a time, 1 to 256";
 }

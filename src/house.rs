@@ -34,7 +34,6 @@ use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
 use crate::config::{Certificate, ChecksumSupport, Config, LargeMetadata, LogFormat, NewBuckets};
 use crate::domain::encryption::DefaultEncryption;
-use crate::domain::event::{PATIENCE_MS, WAIT_MS_MAX};
 use crate::domain::ids::{AccountId, BlobId, Numbers};
 use crate::domain::key::Secret;
 use crate::domain::large_file::PartSizes;
@@ -407,7 +406,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     let waits_begun_by = catalog
         .read(|tx| {
             let jobs = catalog::replication::waits_begun_by(tx, BACKOFF_MS_MAX)?;
-            Ok(jobs.max(catalog::notifications::waits_begun_by(tx, WAIT_MS_MAX, PATIENCE_MS)?))
+            Ok(jobs.max(catalog::notifications::noted_at(tx)?))
         })
         .map_err(|abort| StartError::Operation(abort.into()))?;
     let waits = Waits::starting_at(Arc::clone(&parts.clock), waits_begun_by.unwrap_or_default());
@@ -485,6 +484,7 @@ fn policy(config: &Config) -> Policy {
             allow_private: config.notifications.allow_private_targets,
             allow_http: config.notifications.allow_http,
         },
+        public_url: config.public_url.clone(),
         event_queue_max: config.notifications.queue_max,
     }
 }

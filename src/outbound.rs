@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -157,15 +157,44 @@ struct NoAllowedAddress;
 /// Looks names up and lets through only addresses that may be reached. The client connects to
 /// exactly these, so a name cannot lead elsewhere between the check and the connection.
 #[derive(Clone, Copy)]
-struct CheckedResolver(TargetPolicy);
+struct CheckedResolver(Reachable);
+
+/// Where requests to one port may go.
+#[derive(Clone, Copy)]
+struct Reachable {
+    policy: TargetPolicy,
+    /// Addresses of this machine are left out, public ones too: the port is one of ours.
+    not_here: bool,
+}
+
+impl Reachable {
+    fn allows(self, address: IpAddr) -> bool {
+        self.policy.allows(address) && !(self.not_here && is_of_this_machine(address))
+    }
+}
+
+/// Whether an address is one of this machine: what would be sent there comes from there. Nothing is
+/// sent to find out.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == address)
+}
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let Self(policy) = *self;
+        let Self(reachable) = *self;
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let allowed: Vec<SocketAddr> =
-                found.filter(|address| policy.allows(address.ip())).collect();
+                found.filter(|address| reachable.allows(address.ip())).collect();
             if allowed.is_empty() {
                 return Err(NoAllowedAddress.into());
             }
@@ -185,12 +214,13 @@ pub(crate) struct Webhooks {
     policy: TargetPolicy,
     /// Certificates trusted besides those of the system.
     trusted: Vec<reqwest::Certificate>,
-    /// Ports of our own listeners: behind a private address they are never a webhook.
+    /// Ports of our own listeners: at private addresses and those of this machine they are never a
+    /// webhook.
     own_ports: Vec<u16>,
     timeout: Duration,
     /// Made when first needed, since reading the system's certificates takes a while.
     client: OnceLock<Result<reqwest::Client, String>>,
-    public_client: OnceLock<Result<reqwest::Client, String>>,
+    elsewhere_client: OnceLock<Result<reqwest::Client, String>>,
 }
 
 impl Webhooks {
@@ -213,11 +243,11 @@ impl Webhooks {
             own_ports,
             timeout: HOOK_TIMEOUT,
             client: OnceLock::new(),
-            public_client: OnceLock::new(),
+            elsewhere_client: OnceLock::new(),
         })
     }
 
-    fn build(&self, policy: TargetPolicy) -> Result<reqwest::Client, String> {
+    fn build(&self, reachable: Reachable) -> Result<reqwest::Client, String> {
         let builder = || {
             reqwest::Client::builder()
                 .user_agent(HOOK_USER_AGENT)
@@ -225,11 +255,11 @@ impl Webhooks {
                 .referer(false)
                 // A proxy would connect to addresses that were not checked.
                 .no_proxy()
-                .https_only(!policy.allow_http)
+                .https_only(!reachable.policy.allow_http)
                 .tls_version_min(reqwest::tls::Version::TLS_1_2)
                 .pool_idle_timeout(Duration::from_secs(20))
                 .pool_max_idle_per_host(4)
-                .dns_resolver(CheckedResolver(policy))
+                .dns_resolver(CheckedResolver(reachable))
         };
         builder()
             .tls_certs_merge(self.trusted.clone())
@@ -246,13 +276,14 @@ impl Webhooks {
             allow_private: self.policy.allow_private && !is_own_port,
             ..self.policy
         };
+        let reachable = Reachable { policy, not_here: is_own_port };
         // Nobody looks up a host that is written as an address.
-        if call.url.address().is_some_and(|address| !policy.allows(address)) {
+        if call.url.address().is_some_and(|address| !reachable.allows(address)) {
             return Err(HookError { fault: HookFault::Forbidden, detail: String::new() });
         }
-        let kept = if is_own_port { &self.public_client } else { &self.client };
+        let kept = if is_own_port { &self.elsewhere_client } else { &self.client };
         let client = kept
-            .get_or_init(|| self.build(policy))
+            .get_or_init(|| self.build(reachable))
             .as_ref()
             .map_err(|why| HookError { fault: HookFault::Unreachable, detail: why.clone() })?;
         let answer = match tokio::time::timeout(self.timeout, post(client, call)).await {
@@ -403,6 +434,19 @@ mod tests {
         }
         let error = webhooks(OPEN, vec![1]).send(call("https://host.invalid/")).await.unwrap_err();
         assert_ne!(error.fault, HookFault::Forbidden, "nothing is known about it: {error}");
+    }
+
+    #[test]
+    fn reliability_i9_addresses_of_this_machine_are_known_as_such() {
+        for ours in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            assert!(is_of_this_machine(ours.parse().unwrap()), "{ours}");
+        }
+        for other in ["1.1.1.1", "10.255.255.254", "2606:4700::1111"] {
+            assert!(!is_of_this_machine(other.parse().unwrap()), "{other}");
+        }
+        let open = Reachable { policy: OPEN, not_here: false };
+        assert!(open.allows("127.0.0.1".parse().unwrap()));
+        assert!(!Reachable { not_here: true, ..open }.allows("127.0.0.1".parse().unwrap()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::catalog::server_facts::take_number;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::event::EventType;
-use crate::domain::ids::{BucketId, FileNumber};
+use crate::domain::ids::{AccountId, BucketId, FileNumber};
 use crate::domain::time::{Millis, Steady};
 
 /// The queue of one rule: where its events go and how that goes.
@@ -32,9 +32,11 @@ pub(crate) struct Queue {
 macro_rules! queue_columns {
     ($rest:literal) => {
         concat!(
-            "SELECT queue_no, bucket_id, rule_name, sealed_target, generation, suspension_reason, ",
-            "waiting, delivered, dropped, failures, failing_since_ms, next_attempt_at_ms, ",
-            "delivered_at_ms, last_error FROM notification_queues WHERE is_retired = 0 ",
+            "SELECT q.queue_no, q.bucket_id, q.rule_name, q.sealed_target, q.generation, ",
+            "q.suspension_reason, q.waiting, q.delivered, q.dropped, q.failures, ",
+            "q.failing_since_ms, q.next_attempt_at_ms, q.delivered_at_ms, q.last_error, ",
+            "b.account_id FROM notification_queues q ",
+            "LEFT JOIN buckets b ON b.bucket_id = q.bucket_id WHERE q.is_retired = 0 ",
             $rest
         )
     };
@@ -60,6 +62,20 @@ fn queue(row: &dyn Row) -> Result<Queue, Error> {
     })
 }
 
+/// A queue with work, and whose it is; no account when the bucket is gone.
+#[derive(Clone)]
+pub(crate) struct Due {
+    pub(crate) queue: Queue,
+    pub(crate) account: Option<AccountId>,
+}
+
+fn due(row: &dyn Row) -> Result<Due, Error> {
+    let account = row.opt_text(14)?.map(|id| {
+        AccountId::parse(id).ok_or(Error::Unreadable { what: "account of a notification rule" })
+    });
+    Ok(Due { queue: queue(row)?, account: account.transpose()? })
+}
+
 /// Makes an empty queue and answers its number.
 pub(crate) fn insert_queue(
     tx: &mut dyn Tx,
@@ -72,8 +88,8 @@ pub(crate) fn insert_queue(
     tx.execute(
         "INSERT INTO notification_queues (queue_no, bucket_id, rule_name, sealed_target, generation,
                                           is_retired, suspension_reason, waiting, delivered,
-                                          dropped, failures, next_attempt_at_ms)
-         VALUES (?1, ?2, ?3, ?4, 1, 0, '', 0, 0, 0, 0, ?5)",
+                                          dropped, failures, next_attempt_at_ms, noted_at_ms)
+         VALUES (?1, ?2, ?3, ?4, 1, 0, '', 0, 0, 0, 0, ?5, ?5)",
         &[
             Value::Int(number),
             Value::Text(&bucket.to_string()),
@@ -86,23 +102,30 @@ pub(crate) fn insert_queue(
 }
 
 /// Gives a queue the target of its changed rule and a new start: not suspended, due now. What
-/// waits in it stays.
+/// waits in it stays. A new generation begins unless the target is still that of `same_since`.
 pub(crate) fn renew_queue(
     tx: &mut dyn Tx,
     number: i64,
     sealed_target: &[u8],
+    same_since: Option<i64>,
     now: Steady,
 ) -> Result<(), Error> {
     tx.execute(
         "UPDATE notification_queues
-            SET sealed_target = ?2, generation = generation + 1, suspension_reason = '',
-                failures = 0, failing_since_ms = NULL, next_attempt_at_ms = ?3
+            SET sealed_target = ?2, suspension_reason = '', failures = 0, failing_since_ms = NULL,
+                generation = CASE WHEN generation = CAST(?4 AS BIGINT) THEN generation
+                                  ELSE generation + 1 END,
+                next_attempt_at_ms = ?3, noted_at_ms = ?3
           WHERE queue_no = ?1",
-        &[Value::Int(number), Value::Bytes(sealed_target), Value::Int(now.0)],
+        &[
+            Value::Int(number),
+            Value::Bytes(sealed_target),
+            Value::Int(now.0),
+            Value::opt_int(same_since),
+        ],
     )?;
     tx.execute(
-        "UPDATE notification_events SET failures = 0, failing_since_ms = NULL,
-                                        next_attempt_at_ms = ?2
+        "UPDATE notification_events SET failures = 0, next_attempt_at_ms = ?2
           WHERE queue_no = ?1 AND failures > 0",
         &[Value::Int(number), Value::Int(now.0)],
     )?;
@@ -120,7 +143,7 @@ pub(crate) fn retire_queue(tx: &mut dyn Tx, number: i64) -> Result<(), Error> {
 
 /// A queue that is not retired.
 pub(crate) fn find_queue(tx: &mut dyn Tx, number: i64) -> Result<Option<Queue>, Error> {
-    find(tx, queue_columns!("AND queue_no = ?1"), &[Value::Int(number)], queue)
+    find(tx, queue_columns!("AND q.queue_no = ?1"), &[Value::Int(number)], queue)
 }
 
 /// Queues that are not retired, by their numbers, of one bucket or of all.
@@ -134,32 +157,52 @@ pub(crate) fn list_queues(
     collect(
         tx,
         queue_columns!(
-            "AND queue_no > ?1 AND (CAST(?2 AS TEXT) IS NULL OR bucket_id = ?2)
-             ORDER BY queue_no LIMIT ?3"
+            "AND q.queue_no > ?1 AND (CAST(?2 AS TEXT) IS NULL OR q.bucket_id = ?2)
+             ORDER BY q.queue_no LIMIT ?3"
         ),
         &[Value::Int(after), Value::opt_text(bucket.as_deref()), Value::Int(limit)],
         queue,
     )
 }
 
-/// Numbers of queues with an event that is due, those that have been failing after all others.
-pub(crate) fn list_due(tx: &mut dyn Tx, now: Steady, limit: i64) -> Result<Vec<Due>, Error> {
+/// Where a page of [`list_due`] ends: whether the queue has been failing, when it was due, its
+/// number.
+pub(crate) type DueMark = (i64, i64, i64);
+
+/// Queues with an event that is due, those that have been failing after all others; one page, from
+/// after `mark` on.
+pub(crate) fn list_due(
+    tx: &mut dyn Tx,
+    now: Steady,
+    mark: Option<DueMark>,
+    limit: i64,
+) -> Result<Vec<Due>, Error> {
+    let (is_failing, due_at, number) = mark.unwrap_or((-1, 0, 0));
     collect(
         tx,
-        "SELECT queue_no, failures FROM notification_queues
-          WHERE waiting > 0 AND is_retired = 0 AND suspension_reason = ''
-            AND next_attempt_at_ms <= ?1
-          ORDER BY CASE WHEN failures > 0 THEN 1 ELSE 0 END, next_attempt_at_ms, queue_no LIMIT ?2",
-        &[Value::Int(now.0), Value::Int(limit)],
-        |row| Ok(Due { queue: row.int(0)?, is_failing: row.int(1)? > 0 }),
+        queue_columns!(
+            "AND q.waiting > 0 AND q.suspension_reason = '' AND q.next_attempt_at_ms <= ?1
+             AND (CASE WHEN q.failures > 0 THEN 1 ELSE 0 END, q.next_attempt_at_ms, q.queue_no)
+                 > (CAST(?2 AS BIGINT), CAST(?3 AS BIGINT), CAST(?4 AS BIGINT))
+             ORDER BY CASE WHEN q.failures > 0 THEN 1 ELSE 0 END, q.next_attempt_at_ms, q.queue_no
+             LIMIT ?5"
+        ),
+        &[
+            Value::Int(now.0),
+            Value::Int(is_failing),
+            Value::Int(due_at),
+            Value::Int(number),
+            Value::Int(limit),
+        ],
+        due,
     )
 }
 
-/// A queue with work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
-    pub(crate) queue: i64,
-    pub(crate) is_failing: bool,
+impl Due {
+    /// The mark that the next page begins after.
+    pub(crate) fn mark(&self) -> DueMark {
+        (i64::from(self.queue.failures > 0), self.queue.next_attempt_at.0, self.queue.number)
+    }
 }
 
 /// The file version that an event is about.
@@ -181,17 +224,14 @@ pub(crate) struct Event {
     pub(crate) file: Option<EventFile>,
     /// Attempts that failed.
     pub(crate) failures: i64,
-    pub(crate) failing_since: Option<Steady>,
 }
 
 /// What became of an event that a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enqueued {
     Waits,
-    /// The queue is full; the event is counted there and lost.
+    /// The queue is full or suspended; the event is counted there and lost.
     Dropped,
-    /// The rule is suspended and hears of nothing.
-    Suspended,
 }
 
 /// Puts an event at the end of a queue that holds at most `queue_max`.
@@ -205,19 +245,18 @@ pub(crate) fn enqueue(
 ) -> Result<Enqueued, Error> {
     let room = tx.execute(
         "UPDATE notification_queues
-            SET waiting = waiting + 1,
+            SET waiting = waiting + 1, noted_at_ms = ?3,
                 next_attempt_at_ms = CASE WHEN failures = 0 AND next_attempt_at_ms > ?3
                                           THEN ?3 ELSE next_attempt_at_ms END
           WHERE queue_no = ?1 AND waiting < ?2 AND suspension_reason = ''",
         &[Value::Int(queue), Value::Int(queue_max), Value::Int(now.0)],
     )?;
     if room == 0 {
-        let full = tx.execute(
-            "UPDATE notification_queues SET dropped = dropped + 1
-              WHERE queue_no = ?1 AND suspension_reason = ''",
+        tx.execute(
+            "UPDATE notification_queues SET dropped = dropped + 1 WHERE queue_no = ?1",
             &[Value::Int(queue)],
         )?;
-        return Ok(if full > 0 { Enqueued::Dropped } else { Enqueued::Suspended });
+        return Ok(Enqueued::Dropped);
     }
     let number = take_number(tx, "notification_event")?;
     tx.execute(
@@ -248,8 +287,7 @@ pub(crate) fn list_due_events(
 ) -> Result<Vec<Event>, Error> {
     collect(
         tx,
-        "SELECT event_no, event_type, occurred_at_ms, file_no, file_id, object_name, size, failures,
-                failing_since_ms
+        "SELECT event_no, event_type, occurred_at_ms, file_no, file_id, object_name, size, failures
            FROM notification_events
           WHERE queue_no = ?1 AND next_attempt_at_ms <= ?2
           ORDER BY next_attempt_at_ms, event_no LIMIT ?3",
@@ -271,7 +309,6 @@ pub(crate) fn list_due_events(
                 occurred_at: Millis(row.int(2)?),
                 file,
                 failures: row.int(7)?,
-                failing_since: row.opt_int(8)?.map(Steady),
             })
         },
     )
@@ -294,33 +331,48 @@ fn count_removed(tx: &mut dyn Tx, queue: i64, removed: i64) -> Result<(), Error>
     Ok(())
 }
 
-/// Notes that the target took these events.
+/// Notes that the target took these events; false when the rule has another target by now, which
+/// has yet to be told.
 pub(crate) fn settle_delivered(
     tx: &mut dyn Tx,
-    queue: i64,
+    (queue, generation): (i64, i64),
     events: &[Event],
     (delivered_at, now): (Millis, Steady),
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let settled = tx.execute(
+        "UPDATE notification_queues
+            SET delivered_at_ms = ?3, failures = 0, failing_since_ms = NULL, last_error = NULL,
+                noted_at_ms = ?4
+          WHERE queue_no = ?1 AND generation = ?2",
+        &[Value::Int(queue), Value::Int(generation), Value::Int(delivered_at.0), Value::Int(now.0)],
+    )?;
+    if settled == 0 {
+        return Ok(false);
+    }
     let mut removed = 0;
     for event in events {
         removed += i64::from(remove_event(tx, queue, event.number)?);
     }
     count_removed(tx, queue, removed)?;
     tx.execute(
-        "UPDATE notification_queues
-            SET delivered = delivered + ?2, delivered_at_ms = ?3, failures = 0,
-                failing_since_ms = NULL, last_error = NULL
-          WHERE queue_no = ?1",
-        &[Value::Int(queue), Value::Int(removed), Value::Int(delivered_at.0)],
+        "UPDATE notification_queues SET delivered = delivered + ?2 WHERE queue_no = ?1",
+        &[Value::Int(queue), Value::Int(removed)],
     )?;
-    look_again(tx, queue, now)
+    Ok(true)
+}
+
+/// Notes why a delivery failed while others of the same rule did not.
+pub(crate) fn note_error(tx: &mut dyn Tx, queue: i64, error: &str) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE notification_queues SET last_error = ?2 WHERE queue_no = ?1",
+        &[Value::Int(queue), Value::Text(error)],
+    )?;
+    Ok(())
 }
 
 /// What follows from a failed attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Failed {
-    /// The generation of the queue that was tried.
-    pub(crate) generation: i64,
     pub(crate) error: String,
     /// When the queue is looked at again; when it is suspended, when what waits is given up.
     pub(crate) again_at: Steady,
@@ -328,22 +380,24 @@ pub(crate) struct Failed {
     pub(crate) suspension_reason: String,
 }
 
-/// Notes that an attempt failed; false when the rule was changed meanwhile, and the attempt says
-/// nothing about it.
+/// Notes that an attempt failed, which began when the queue was as in `tried`; false when the rule
+/// was set anew meanwhile, and the attempt says nothing about it.
 pub(crate) fn settle_failed(
     tx: &mut dyn Tx,
-    queue: i64,
+    tried: &Queue,
     failed: &Failed,
     now: Steady,
 ) -> Result<bool, Error> {
     let settled = tx.execute(
         "UPDATE notification_queues
-            SET failures = failures + 1, failing_since_ms = COALESCE(failing_since_ms, ?3),
-                last_error = ?4, next_attempt_at_ms = ?5, suspension_reason = ?6
-          WHERE queue_no = ?1 AND generation = ?2 AND is_retired = 0",
+            SET failures = failures + 1, failing_since_ms = COALESCE(failing_since_ms, ?4),
+                last_error = ?5, next_attempt_at_ms = ?6, suspension_reason = ?7,
+                noted_at_ms = ?4
+          WHERE queue_no = ?1 AND generation = ?2 AND failures = ?3 AND is_retired = 0",
         &[
-            Value::Int(queue),
-            Value::Int(failed.generation),
+            Value::Int(tried.number),
+            Value::Int(tried.generation),
+            Value::Int(tried.failures),
             Value::Int(now.0),
             Value::Text(&failed.error),
             Value::Int(failed.again_at.0),
@@ -359,14 +413,11 @@ pub(crate) fn postpone_event(
     queue: i64,
     event: i64,
     again_at: Steady,
-    now: Steady,
 ) -> Result<(), Error> {
     tx.execute(
-        "UPDATE notification_events
-            SET failures = failures + 1, failing_since_ms = COALESCE(failing_since_ms, ?4),
-                next_attempt_at_ms = ?3
+        "UPDATE notification_events SET failures = failures + 1, next_attempt_at_ms = ?3
           WHERE queue_no = ?1 AND event_no = ?2",
-        &[Value::Int(queue), Value::Int(event), Value::Int(again_at.0), Value::Int(now.0)],
+        &[Value::Int(queue), Value::Int(event), Value::Int(again_at.0)],
     )?;
     Ok(())
 }
@@ -400,16 +451,16 @@ pub(crate) fn look_again(tx: &mut dyn Tx, queue: i64, earliest: Steady) -> Resul
     Ok(())
 }
 
-/// Removes up to `limit` events of retired queues, and queues that have none left; answers
-/// whether anything was removed.
-pub(crate) fn prune_retired(tx: &mut dyn Tx, limit: i64) -> Result<bool, Error> {
+/// Removes up to `limit` events of a retired queue, or the queue when it has none left; answers how
+/// many events.
+pub(crate) fn prune_retired(tx: &mut dyn Tx, limit: i64) -> Result<usize, Error> {
     let retired = find(
         tx,
         "SELECT queue_no FROM notification_queues WHERE is_retired = 1 ORDER BY queue_no LIMIT 1",
         &[],
         |row| row.int(0),
     )?;
-    let Some(queue) = retired else { return Ok(false) };
+    let Some(queue) = retired else { return Ok(0) };
     let removed = tx.execute(
         "DELETE FROM notification_events
           WHERE queue_no = ?1
@@ -420,7 +471,7 @@ pub(crate) fn prune_retired(tx: &mut dyn Tx, limit: i64) -> Result<bool, Error> 
     if removed == 0 {
         tx.execute("DELETE FROM notification_queues WHERE queue_no = ?1", &[Value::Int(queue)])?;
     }
-    Ok(true)
+    Ok(removed)
 }
 
 /// Whether a queue is retired and waits for [`prune_retired`].
@@ -451,21 +502,10 @@ pub(crate) fn list_stale(
     )
 }
 
-/// The moment before which no wait can have begun that is in the catalog: none is longer than
-/// `retry_ms`, and that of a suspended rule is not longer than `kept_ms`.
-pub(crate) fn waits_begun_by(
-    tx: &mut dyn Tx,
-    retry_ms: i64,
-    kept_ms: i64,
-) -> Result<Option<Steady>, Error> {
-    let latest = find(
-        tx,
-        "SELECT MAX(CASE WHEN suspension_reason = '' THEN next_attempt_at_ms - ?1
-                         ELSE next_attempt_at_ms - ?2 END)
-           FROM notification_queues WHERE waiting > 0",
-        &[Value::Int(retry_ms), Value::Int(kept_ms)],
-        |row| row.opt_int(0),
-    )?;
+/// The latest moment on the time line of waits that a queue knows of.
+pub(crate) fn noted_at(tx: &mut dyn Tx) -> Result<Option<Steady>, Error> {
+    let latest =
+        find(tx, "SELECT MAX(noted_at_ms) FROM notification_queues", &[], |row| row.opt_int(0))?;
     Ok(latest.flatten().map(Steady))
 }
 

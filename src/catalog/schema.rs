@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (13, include_str!("../../migrations/0013_create_notifications.sql")),
     (15, include_str!("../../migrations/0015_add_part_sizes_and_checksums.sql")),
     (16, include_str!("../../migrations/0016_add_streams.sql")),
+    (17, include_str!("../../migrations/0017_note_when_queues_changed.sql")),
 ];
 
 /// The newest schema this program knows.

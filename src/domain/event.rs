@@ -353,8 +353,9 @@ fn check_types(names: &[String]) -> Result<Vec<EventPattern>, Refusal> {
     Ok(patterns)
 }
 
-/// Names that the sender of a request sets itself, in lower case.
-const OWN_HEADERS: [&str; 12] = [
+/// Names in lower case that the sender of a request sets itself, or that make a service of a cloud
+/// machine hand out its credentials.
+const OWN_HEADERS: [&str; 14] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -362,12 +363,17 @@ const OWN_HEADERS: [&str; 12] = [
     "expect",
     "host",
     "keep-alive",
+    "metadata",
+    "metadata-flavor",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
     "user-agent",
 ];
+
+/// Beginnings of such names: of the signature, of proxies, of cloud machines.
+const RESERVED_HEADERS: [&str; 4] = ["x-bz-", "proxy-", "x-aws-ec2-", "x-google-"];
 
 fn check_headers(headers: &[(String, String)]) -> Result<(), Refusal> {
     if headers.len() > HEADERS_MAX {
@@ -382,8 +388,8 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), Refusal> {
             return Err(bad_request(format!("Invalid custom header name: {shown}")));
         }
         let folded = name.to_ascii_lowercase();
-        let is_own = OWN_HEADERS.contains(&folded.as_str()) || folded.starts_with("proxy-");
-        if folded.starts_with("x-bz-") || is_own {
+        let is_own = OWN_HEADERS.contains(&folded.as_str());
+        if is_own || RESERVED_HEADERS.iter().any(|start| folded.starts_with(start)) {
             return Err(bad_request(format!("custom header name {shown} is reserved")));
         }
         // A line break would end the header, and other controls have no business in one.
@@ -403,10 +409,15 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How long deliveries may fail before a rule is suspended (ours; Backblaze gives no number).
+/// Failed attempts in a row after which a rule is suspended, or an event given up that others get
+/// past (ours; Backblaze gives no number). The waits between them add up to [`PATIENCE_MS`].
+/// Attempts are counted and not hours, because time in which this server was down, or had no
+/// worker to spare, says nothing about the target.
+pub(crate) const ATTEMPTS_MAX: i64 = 36;
+/// How long a target may fail; so long too a suspended rule keeps what waits.
 pub(crate) const PATIENCE_MS: i64 = 24 * 60 * 60 * 1000;
 /// Longest wait between attempts.
-pub(crate) const WAIT_MS_MAX: i64 = 60 * 60 * 1000;
+const WAIT_MS_MAX: i64 = 60 * 60 * 1000;
 
 /// How long to wait after `failures` failed attempts in a row (at least one), in milliseconds:
 /// one second, then twice as long each time, up to an hour.
@@ -539,7 +550,7 @@ mod tests {
             code(vec![rule])
         };
         assert_eq!(
-            headed(&[("X-One", "a b"), ("Authorization", "Bearer x"), ("x-empty", "")]),
+            headed(&[("X-One", "a b"), ("Authorization", "Bearer x"), ("X-Metadata", "")]),
             None
         );
         for wrong in [
@@ -559,6 +570,11 @@ mod tests {
             ("Connection", "close"),
             ("Content-Type", "x"),
             ("Proxy-Authorization", "x"),
+            ("Metadata-Flavor", "Google"),
+            ("Metadata", "true"),
+            ("X-aws-ec2-metadata-token", "x"),
+            ("X-aws-ec2-metadata-token-ttl-seconds", "60"),
+            ("X-Google-Metadata-Request", "True"),
         ] {
             assert_eq!(headed(&[wrong]), Some(Code::BadRequest), "{wrong:?}");
         }
@@ -626,6 +642,8 @@ mod tests {
         let waits: Vec<i64> = (1..=14).map(|failures| retry_wait_ms(failures) / 1000).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]);
         assert_eq!(retry_wait_ms(i64::MAX), WAIT_MS_MAX);
+        let waited = |attempts: i64| (1..attempts).map(retry_wait_ms).sum::<i64>();
+        assert!(waited(ATTEMPTS_MAX) >= PATIENCE_MS && waited(ATTEMPTS_MAX - 1) < PATIENCE_MS);
     }
 
     #[test]

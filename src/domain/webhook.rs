@@ -189,6 +189,19 @@ impl WebhookUrl {
         self.url.port_or_known_default().unwrap_or(443)
     }
 
+    /// The host in the form that equal hosts have in common.
+    pub(crate) fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default().trim_end_matches('.')
+    }
+
+    /// Whether this is the host and port of a server at `origin`.
+    pub(crate) fn leads_to(&self, origin: &str) -> bool {
+        Url::parse(origin).is_ok_and(|url| {
+            let origin = Self { url };
+            self.host() == origin.host() && self.port() == origin.port()
+        })
+    }
+
     /// For operators: enough to know the target, nothing that could open it.
     pub(crate) fn host_and_port(&self) -> String {
         format!("{}:{}", self.url.host_str().unwrap_or_default(), self.port())
@@ -384,6 +397,23 @@ mod tests {
         let only_http = TargetPolicy { allow_http: true, ..CLOSED };
         assert!(WebhookUrl::parse("http://example.com/", only_http).is_ok());
         assert!(WebhookUrl::parse("http://127.0.0.1/", only_http).is_err());
+    }
+
+    #[test]
+    fn a_server_is_known_by_host_and_port_in_any_spelling() {
+        let leads =
+            |url: &str, origin: &str| WebhookUrl::parse(url, OPEN).unwrap().leads_to(origin);
+        for (url, origin) in [
+            ("https://b2.example.com/hook", "https://b2.example.com"),
+            ("https://B2.Example.com.:443/hook", "https://b2.example.com"),
+            ("http://b2.example.com:9700/", "http://b2.example.com:9700"),
+            ("https://0x01010101/", "https://1.1.1.1"),
+        ] {
+            assert!(leads(url, origin), "{url}");
+        }
+        assert!(!leads("https://b2.example.com:8443/", "https://b2.example.com"));
+        assert!(!leads("https://hooks.example.com/", "https://b2.example.com"));
+        assert!(!leads("https://b2.example.com/", "nonsense"));
     }
 
     #[test]

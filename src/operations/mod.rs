@@ -118,6 +118,8 @@ pub(crate) struct Policy {
     pub(crate) inline_max: u64,
     /// Where event notifications may go.
     pub(crate) webhooks: TargetPolicy,
+    /// Where clients find this server, when the operator says; never a webhook.
+    pub(crate) public_url: Option<String>,
     /// Events that may wait for one notification rule.
     pub(crate) event_queue_max: i64,
 }

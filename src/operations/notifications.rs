@@ -18,8 +18,8 @@ use crate::domain::event::{EventRule, EventType, QueuedRule, Target, WantedRule,
 use crate::domain::file::FileVersion;
 use crate::domain::ids::BucketId;
 use crate::domain::key::Secret;
-use crate::domain::refusal::{bad_request, no_such_bucket};
-use crate::domain::webhook::WebhookUrl;
+use crate::domain::refusal::{Refusal, bad_request, no_such_bucket};
+use crate::domain::webhook::{TargetPolicy, WebhookUrl};
 use crate::operations::App;
 use crate::operations::accounts::Operator;
 use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
@@ -80,8 +80,29 @@ pub(crate) fn open_target(sealer: &Sealer, queue: &Queue) -> Result<Target, Erro
     })
 }
 
+/// Reads the address of a target as far as the operator lets rules reach.
+pub(crate) fn allowed_url(app: &App, text: &str) -> Result<WebhookUrl, Refusal> {
+    let url = WebhookUrl::parse(text, app.policy.webhooks)?;
+    if app.policy.public_url.as_deref().is_some_and(|own| url.leads_to(own)) {
+        return Err(bad_request("url must not name this server"));
+    }
+    Ok(url)
+}
+
+/// Where a queue's events go, allowed or not; None when its target cannot be read.
+pub(crate) fn stored_url(sealer: &Sealer, queue: &Queue) -> Option<WebhookUrl> {
+    let open = TargetPolicy { allow_private: true, allow_http: true };
+    open_target(sealer, queue).ok().and_then(|target| WebhookUrl::parse(&target.url, open).ok())
+}
+
+/// A rule as it is shown, with the generation of its queue.
+struct StoredRule {
+    shown: ShownRule,
+    generation: i64,
+}
+
 /// The rules of a bucket as they are now, with their targets.
-fn read_rules(app: &App, bucket: BucketId) -> Result<Vec<ShownRule>, Error> {
+fn read_rules(app: &App, bucket: BucketId) -> Result<Vec<StoredRule>, Error> {
     let found = app.catalog.read(|tx| {
         let bucket = buckets::find_by_id(tx, bucket)?.ok_or_else(|| no_such_bucket(&bucket))?;
         let mut rules = Vec::with_capacity(bucket.settings.notifications.len());
@@ -96,7 +117,9 @@ fn read_rules(app: &App, bucket: BucketId) -> Result<Vec<ShownRule>, Error> {
         .into_iter()
         .map(|(rule, queue)| {
             let target = open_target(&app.sealer, &queue)?;
-            Ok(ShownRule { rule, target, suspension_reason: queue.suspension_reason })
+            let suspension_reason = queue.suspension_reason;
+            let shown = ShownRule { rule, target, suspension_reason };
+            Ok(StoredRule { shown, generation: queue.generation })
         })
         .collect()
 }
@@ -109,7 +132,8 @@ pub(crate) fn bucket_rules(
 ) -> Result<(BucketId, Vec<ShownRule>), Error> {
     let capability = Capability::ReadBucketNotifications;
     let grant = grant(app, caller, capability, bucket_id)?;
-    Ok((grant.bucket.id, read_rules(app, grant.bucket.id)?))
+    let rules = read_rules(app, grant.bucket.id)?;
+    Ok((grant.bucket.id, rules.into_iter().map(|stored| stored.shown).collect()))
 }
 
 fn grant(
@@ -128,6 +152,8 @@ fn grant(
 struct PreparedRule {
     rule: EventRule,
     sealed_target: Vec<u8>,
+    /// The generation of the queue that has the same target already.
+    same_since: Option<i64>,
     /// New, changed, or suspended until now: its target gets a test event.
     is_news: bool,
 }
@@ -144,15 +170,20 @@ pub(crate) async fn set_bucket_rules(
     let grant = grant(app, caller, Capability::WriteBucketNotifications, bucket_id)?;
     let rules = check_rules(wanted, app.policy.webhooks)?;
     let id = grant.bucket.id;
-    let before: BTreeMap<String, ShownRule> =
-        read_rules(app, id)?.into_iter().map(|old| (old.rule.name.clone(), old)).collect();
+    let before: BTreeMap<String, StoredRule> =
+        read_rules(app, id)?.into_iter().map(|old| (old.shown.rule.name.clone(), old)).collect();
     let mut prepared = Vec::with_capacity(rules.len());
     for (rule, target) in &rules {
-        let is_known = before.get(&rule.name).is_some_and(|old| {
-            old.rule == *rule && old.target == *target && old.suspension_reason.is_empty()
+        allowed_url(app, &target.url)?;
+        let same = before.get(&rule.name).filter(|old| old.shown.target == *target);
+        let is_known = same
+            .is_some_and(|old| old.shown.rule == *rule && old.shown.suspension_reason.is_empty());
+        prepared.push(PreparedRule {
+            rule: rule.clone(),
+            sealed_target: seal_target(app, id, &rule.name, target)?,
+            same_since: same.map(|old| old.generation),
+            is_news: !is_known,
         });
-        let sealed_target = seal_target(app, id, &rule.name, target)?;
-        prepared.push(PreparedRule { rule: rule.clone(), sealed_target, is_news: !is_known });
     }
     let moment = Moment::of(app);
     let tests = app
@@ -180,14 +211,14 @@ fn replace_rules(
 ) -> Result<u64, CatalogError> {
     let mut old = std::mem::take(&mut bucket.settings.notifications);
     let mut tests = 0;
-    for PreparedRule { rule, sealed_target, is_news } in prepared {
+    for PreparedRule { rule, sealed_target, same_since, is_news } in prepared {
         // A rule that is or was switched off has nothing to keep.
         let kept = old.iter().position(|known| {
             known.rule.name == rule.name && known.rule.is_enabled && rule.is_enabled
         });
         let queue = if let Some(at) = kept {
             let queue = old.swap_remove(at).queue;
-            notifications::renew_queue(tx, queue, sealed_target, moment.steady)?;
+            notifications::renew_queue(tx, queue, sealed_target, *same_since, moment.steady)?;
             queue
         } else {
             let (id, name, at) = (bucket.id, &rule.name, moment.steady);
@@ -257,7 +288,7 @@ pub(crate) fn follow_up(app: &App, noted: Noted) {
             app.wake.events.notify_one();
         }
         Some(Enqueued::Dropped) => app.metrics.notification_dropped.one(),
-        Some(Enqueued::Suspended) | None => {}
+        None => {}
     }
 }
 
@@ -319,10 +350,7 @@ pub(crate) fn list_queues(
         .map(|(queue, bucket)| {
             let rules = bucket.iter().flat_map(|bucket| &bucket.settings.notifications);
             let mut own = rules.filter(|known| known.queue == queue.number);
-            let target = open_target(&app.sealer, &queue);
-            let open =
-                crate::domain::webhook::TargetPolicy { allow_private: true, allow_http: true };
-            let url = target.ok().and_then(|target| WebhookUrl::parse(&target.url, open).ok());
+            let url = stored_url(&app.sealer, &queue);
             ShownQueue {
                 is_enabled: own.next().is_some_and(|known| known.rule.is_enabled),
                 bucket_name: bucket.as_ref().map(|bucket| bucket.name.as_str().to_owned()),

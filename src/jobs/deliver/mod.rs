@@ -2,8 +2,11 @@
 //! to the targets of their rules.
 //!
 //! An event leaves the outbox only after its target answered 200, so a crash at any moment sends
-//! it again, with the same event id. Every rule has a queue and a wait of its own, and queues that
-//! have been failing get at most half of the workers, so that a dead target delays nobody else.
+//! it again, with the same event id. Every rule has a queue and a wait of its own. `share.rs` divides
+//! the workers, so that a dead or slow target delays nobody else. A queue gets one worker for each
+//! request under way; what they carried at the same time is noted together.
+
+mod share;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -12,21 +15,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::auth::signature::event_signature;
-use crate::catalog::notifications::{self, Event, Failed, Queue};
-use crate::catalog::{Abort, Tx, buckets};
+use crate::catalog::notifications::{self, Due, Event, Failed, Queue};
+use crate::catalog::{Abort, Error as CatalogError, Tx, buckets};
 use crate::domain::bucket::Bucket;
-use crate::domain::event::{EventRule, PATIENCE_MS, retry_wait_ms};
+use crate::domain::event::{ATTEMPTS_MAX, EventRule, PATIENCE_MS, Target, retry_wait_ms};
 use crate::domain::ids::{AccountId, BucketId};
-use crate::domain::time::Steady;
+use crate::domain::time::{Millis, Steady};
 use crate::domain::webhook::WebhookUrl;
+use crate::jobs::deliver::share::{Claim, Flights};
 use crate::operations::App;
 use crate::operations::error::{Error, Fault};
-use crate::operations::notifications::open_target;
+use crate::operations::notifications::{allowed_url, open_target, stored_url};
 use crate::outbound::{HookCall, HookError, HookFault, Webhooks};
 
 /// The worker looks at least this often, in case a wake-up was lost.
@@ -35,6 +39,8 @@ const POLL: Duration = Duration::from_millis(500);
 const PRUNE_EVERY_MS: i64 = 60_000;
 /// Events removed in one transaction.
 const PRUNE_BATCH: i64 = 1000;
+/// Queues that are read together while workers are free.
+const DUE_PAGE: usize = 100;
 
 /// Carries one delivery to its target; Ok means that the target answered 200.
 pub(crate) trait Courier: Send + Sync {
@@ -85,6 +91,21 @@ struct Load {
     queue: Queue,
     bucket: Bucket,
     rule: EventRule,
+    /// What goes into one request each, at least one; none of them is empty.
+    batches: Vec<Vec<Event>>,
+}
+
+/// Where the requests of an attempt go.
+struct Hook {
+    url: WebhookUrl,
+    target: Target,
+}
+
+/// Events that a target has while the catalog may not know it.
+#[derive(Debug, Default, Clone)]
+struct Sent {
+    /// The generation of the queue whose target it is.
+    generation: i64,
     events: Vec<Event>,
 }
 
@@ -101,10 +122,8 @@ enum Found {
 pub(crate) struct Delivery {
     app: Arc<App>,
     courier: Arc<dyn Courier>,
-    /// Attempts under way at a time.
-    workers: usize,
-    /// Queues being worked on, with whether they have been failing.
-    in_flight: Mutex<BTreeMap<i64, bool>>,
+    /// Queues being worked on.
+    in_flight: Mutex<Flights>,
     /// Queues whose last attempt came to no end that the catalog knows of.
     stuck: Mutex<BTreeMap<i64, Stuck>>,
     next_prune_ms: AtomicI64,
@@ -122,18 +141,20 @@ struct Stuck {
     /// No attempt before.
     until: Steady,
     /// The target has these; only the note of that is missing.
-    sent: Vec<Event>,
+    sent: Sent,
 }
 
 /// Keeps a queue from being worked on twice; ends with the attempt, also when that panics.
 struct Flight {
     delivery: Arc<Delivery>,
     queue: i64,
+    /// Requests it may have under way at a time.
+    workers: usize,
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.delivery.flights().remove(&self.queue);
+        self.delivery.flights().end(self.queue);
         // Both the look for work and whoever stops the worker may be waiting, or about to.
         self.delivery.changed.notify_waiters();
         self.delivery.changed.notify_one();
@@ -145,8 +166,7 @@ impl Delivery {
         Arc::new(Self {
             app,
             courier,
-            workers: workers.max(1),
-            in_flight: Mutex::default(),
+            in_flight: Mutex::new(Flights::of(workers)),
             stuck: Mutex::default(),
             next_prune_ms: AtomicI64::new(0),
             stopping: AtomicBool::new(false),
@@ -154,7 +174,7 @@ impl Delivery {
         })
     }
 
-    fn flights(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, bool>> {
+    fn flights(&self) -> std::sync::MutexGuard<'_, Flights> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,7 +227,7 @@ impl Delivery {
         let started = !picked.is_empty();
         for flight in picked {
             tokio::spawn(async move {
-                if let Err(error) = flight.delivery.attempt(flight.queue).await {
+                if let Err(error) = flight.delivery.attempt(flight.queue, flight.workers).await {
                     // The events are still there; a later look finds them.
                     tracing::warn!(queue = flight.queue, error = chain(&error), "deliver events");
                 }
@@ -224,40 +244,52 @@ impl Delivery {
         let picked = self.pick()?;
         let count = picked.len();
         for flight in picked {
-            self.attempt(flight.queue).await?;
+            self.attempt(flight.queue, flight.workers).await?;
         }
         Ok(count)
     }
 
     /// Takes free workers for queues that are due.
     fn pick(self: &Arc<Self>) -> Result<Vec<Flight>, Error> {
-        let busy = self.flights().len();
-        if busy >= self.workers {
-            return Ok(Vec::new());
-        }
         let now = self.app.waits.now();
-        // Queues in flight are due too, so they may fill a part of the list.
-        let limit = i64::try_from(self.workers + busy).unwrap_or(i64::MAX);
-        let due = self.app.catalog.read(|tx| Ok(notifications::list_due(tx, now, limit)?))?;
-        let stuck = self.stuck();
-        let mut flights = self.flights();
-        let mut failing_room = (self.workers / 2).max(1);
-        failing_room = failing_room.saturating_sub(flights.values().filter(|is| **is).count());
         let mut picked = Vec::new();
-        for one in due {
-            if flights.len() >= self.workers {
+        let mut mark = None;
+        // Queues that may have no further worker stay due and stand first, so one page may hold
+        // nothing else. Nobody but this function adds flights.
+        while self.flights().any_free() {
+            let limit = i64::try_from(DUE_PAGE).unwrap_or(i64::MAX);
+            let page =
+                self.app.catalog.read(|tx| Ok(notifications::list_due(tx, now, mark, limit)?))?;
+            let stuck = self.stuck();
+            let mut flights = self.flights();
+            for Due { queue, account } in &page {
+                if stuck.get(&queue.number).is_some_and(|stuck| stuck.until > now) {
+                    continue;
+                }
+                let url = stored_url(&self.app.sealer, queue);
+                let claim = Claim {
+                    account: *account,
+                    host: url.map(|url| url.host().to_owned()).unwrap_or_default(),
+                    is_failing: queue.failures > 0,
+                    waiting: usize::try_from(queue.waiting).unwrap_or(usize::MAX),
+                };
+                if flights.begin(queue.number, claim) {
+                    picked.push(queue.number);
+                }
+            }
+            mark = page.last().map(Due::mark);
+            if page.len() < DUE_PAGE {
                 break;
             }
-            let is_held = stuck.get(&one.queue).is_some_and(|stuck| stuck.until > now);
-            if is_held || flights.contains_key(&one.queue) || (one.is_failing && failing_room == 0)
-            {
-                continue;
-            }
-            failing_room -= usize::from(one.is_failing);
-            flights.insert(one.queue, one.is_failing);
-            picked.push(Flight { delivery: Arc::clone(self), queue: one.queue });
         }
-        Ok(picked)
+        let mut flights = self.flights();
+        flights.widen(&picked);
+        let flight = |queue| Flight {
+            delivery: Arc::clone(self),
+            queue,
+            workers: flights.workers_of(queue),
+        };
+        Ok(picked.into_iter().map(flight).collect())
     }
 
     /// Removes a batch of events that nobody will be told of any more: those of rules that are gone
@@ -265,12 +297,14 @@ impl Delivery {
     /// more.
     async fn prune(&self) -> Result<bool, Error> {
         if self.app.catalog.read(|tx| Ok(notifications::any_retired(tx)?))? {
-            self.app
+            let dropped = self
+                .app
                 .catalog
                 .write("prune_notifications", |tx| {
                     Ok(notifications::prune_retired(tx, PRUNE_BATCH)?)
                 })
                 .await?;
+            self.app.metrics.notification_dropped.add(dropped as u64);
             return Ok(true);
         }
         let now = self.app.waits.now();
@@ -298,8 +332,8 @@ impl Delivery {
     }
 
     /// One attempt for a queue; one that cannot be noted holds the queue back.
-    async fn attempt(&self, queue: i64) -> Result<(), Error> {
-        let ended = self.attempt_once(queue).await;
+    async fn attempt(&self, queue: i64, workers: usize) -> Result<(), Error> {
+        let ended = self.attempt_once(queue, workers).await;
         let now = self.app.waits.now();
         let mut stuck = self.stuck();
         if ended.is_ok() {
@@ -313,23 +347,26 @@ impl Delivery {
     }
 
     /// Notes what was sent before and not noted, then sends the oldest due events of a queue to the
-    /// rule's target.
-    async fn attempt_once(&self, queue: i64) -> Result<(), Error> {
+    /// rule's target, in up to `workers` requests at the same time.
+    async fn attempt_once(&self, queue: i64, workers: usize) -> Result<(), Error> {
         let sent = self.stuck().get(&queue).map(|stuck| stuck.sent.clone()).unwrap_or_default();
-        if !sent.is_empty() {
-            self.settle_delivered(queue, sent).await?;
+        if !sent.events.is_empty() {
+            // Whatever it answers, there is nothing left to note.
+            self.settle(queue, sent, None).await?;
         }
         let now = self.app.waits.now();
-        match self.app.catalog.read(|tx| find_load(tx, queue, now))? {
+        match self.app.catalog.read(|tx| find_load(tx, queue, now, workers))? {
             Found::Work(load) => {
-                let sent = match self.compose(&load) {
-                    Ok(call) => self.courier.post(call).await,
-                    Err(error) => Err(error),
+                let outcomes = match self.open_hook(&load.queue) {
+                    Ok(hook) => {
+                        let posts = load.batches.iter().map(|events| async {
+                            self.courier.post(self.compose(&hook, &load, events)?).await
+                        });
+                        join_all(posts).await
+                    }
+                    Err(error) => vec![Err(error)],
                 };
-                match sent {
-                    Ok(()) => self.settle_delivered(queue, load.events).await,
-                    Err(error) => self.settle_failed(*load, error).await,
-                }
+                self.settle_attempt(*load, outcomes).await
             }
             Found::Nothing => {
                 let body = move |tx: &mut dyn Tx| Ok(notifications::look_again(tx, queue, now)?);
@@ -342,95 +379,91 @@ impl Delivery {
         }
     }
 
+    fn open_hook(&self, queue: &Queue) -> Result<Hook, HookError> {
+        let target = open_target(&self.app.sealer, queue)
+            .map_err(|error| HookError { fault: HookFault::Target, detail: chain(&error) })?;
+        let url = allowed_url(&self.app, &target.url).map_err(|refusal| HookError {
+            fault: HookFault::Forbidden,
+            detail: refusal.message.into_owned(),
+        })?;
+        Ok(Hook { url, target })
+    }
+
     /// The request for a delivery.
-    fn compose(&self, load: &Load) -> Result<HookCall, HookError> {
-        let broken = |detail: String| HookError { fault: HookFault::Target, detail };
-        let target =
-            open_target(&self.app.sealer, &load.queue).map_err(|error| broken(chain(&error)))?;
-        let url = WebhookUrl::parse(&target.url, self.app.policy.webhooks).map_err(|refusal| {
-            HookError { fault: HookFault::Forbidden, detail: refusal.message.into_owned() }
+    fn compose(&self, hook: &Hook, load: &Load, events: &[Event]) -> Result<HookCall, HookError> {
+        let body = serde_json::to_vec(&render(&self.app.instance, load, events));
+        let body = body.map_err(|error| {
+            let doing = "write events as JSON";
+            let fault = Fault { doing, may_retry: false, source: Box::new(error) };
+            HookError { fault: HookFault::Target, detail: chain(&fault) }
         })?;
-        let body = serde_json::to_vec(&render(&self.app.instance, load)).map_err(|error| {
-            broken(chain(&Fault {
-                doing: "write events as JSON",
-                may_retry: false,
-                source: Box::new(error),
-            }))
-        })?;
-        let mut headers = target.custom_headers.unwrap_or_default();
-        if let Some(secret) = &target.signing_secret {
+        let mut headers = hook.target.custom_headers.clone().unwrap_or_default();
+        if let Some(secret) = &hook.target.signing_secret {
             let signature = event_signature(secret, &body);
             headers.push(("X-Bz-Event-Notification-Signature".to_owned(), signature));
         }
-        Ok(HookCall { url, headers, body: Bytes::from(body) })
+        Ok(HookCall { url: hook.url.clone(), headers, body: Bytes::from(body) })
     }
 
-    async fn settle_delivered(&self, queue: i64, events: Vec<Event>) -> Result<(), Error> {
-        let times = (self.app.clock.now(), self.app.waits.now());
-        let delivered = events.len() as u64;
-        // Until it is noted, and should this attempt end in between.
-        self.stuck().entry(queue).or_default().sent.clone_from(&events);
-        self.app
-            .catalog
-            .write("events_delivered", move |tx| {
-                Ok(notifications::settle_delivered(tx, queue, &events, times)?)
-            })
-            .await?;
-        self.stuck().entry(queue).or_default().sent.clear();
-        self.app.metrics.notification_delivered.add(delivered);
-        Ok(())
-    }
-
-    /// Decides what a failed attempt means for the events in it and for the rule.
-    async fn settle_failed(&self, load: Load, error: HookError) -> Result<(), Error> {
+    /// Decides what an attempt means for its events and for the rule. Only an attempt in which
+    /// nothing got through says something about the target.
+    async fn settle_attempt(
+        &self,
+        load: Load,
+        outcomes: Vec<Result<(), HookError>>,
+    ) -> Result<(), Error> {
         let now = self.app.waits.now();
-        let is_over = |since: Option<Steady>| since.is_some_and(|at| at.plus(PATIENCE_MS) <= now);
-        let Load { queue, bucket, rule, events } = load;
-        let suspended = is_over(queue.failing_since);
+        let Load { queue, bucket, rule, batches } = load;
+        let mut delivered = Vec::new();
+        let mut refused = Vec::new();
+        let mut error = None;
+        let mut requests_failed = 0;
+        for (events, outcome) in batches.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => delivered.extend(events),
+                Err(why) => {
+                    requests_failed += 1;
+                    refused.extend(events);
+                    error = Some(why);
+                }
+            }
+        }
+        let (number, generation) = (queue.number, queue.generation);
+        let sent = Sent { generation, events: delivered };
+        let Some(error) = error else {
+            self.settle(number, sent, None).await?;
+            return Ok(());
+        };
+        let all_failed = sent.events.is_empty();
         let failures = queue.failures + 1;
+        let suspended = all_failed && failures >= ATTEMPTS_MAX;
         let suspension_reason = if suspended {
             format!("Deliveries have failed for 24 hours, the last one because {}", error.fault)
         } else {
             String::new()
         };
         let failed = Failed {
-            generation: queue.generation,
             error: error.to_string(),
             again_at: now.plus(if suspended { PATIENCE_MS } else { retry_wait_ms(failures) }),
             suspension_reason,
         };
-        let number = queue.number;
         // Others were delivered while these could not be: it is the event, not the target.
         let (hopeless, again): (Vec<Event>, Vec<Event>) =
-            events.into_iter().partition(|event| !suspended && is_over(event.failing_since));
-        let hopeless: Vec<i64> = hopeless.iter().map(|event| event.number).collect();
-        let again: Vec<(i64, Steady)> = again
-            .iter()
-            .map(|event| (event.number, now.plus(retry_wait_ms(event.failures + 1))))
-            .collect();
-        let dropped = hopeless.len() as u64;
-        let settled = self
-            .app
-            .catalog
-            .write("events_failed", move |tx| {
-                if !notifications::settle_failed(tx, number, &failed, now)? {
-                    return Ok(false);
-                }
-                for &event in &hopeless {
-                    notifications::drop_event(tx, number, event)?;
-                }
-                for &(event, at) in &again {
-                    notifications::postpone_event(tx, number, event, at, now)?;
-                }
-                notifications::look_again(tx, number, failed.again_at)?;
-                Ok(true)
-            })
-            .await?;
-        self.app.metrics.notification_failures.one();
-        if !settled {
+            refused.into_iter().partition(|event| !suspended && event.failures + 1 >= ATTEMPTS_MAX);
+        let setback = Setback {
+            tried: all_failed.then_some(queue),
+            failed,
+            hopeless: hopeless.iter().map(|event| event.number).collect(),
+            again: again
+                .iter()
+                .map(|event| (event.number, now.plus(retry_wait_ms(event.failures + 1))))
+                .collect(),
+        };
+        self.app.metrics.notification_failures.add(requests_failed);
+        if !self.settle(number, sent, Some(setback)).await? {
             return Ok(());
         }
-        self.app.metrics.notification_dropped.add(dropped);
+        self.app.metrics.notification_dropped.add(hopeless.len() as u64);
         let (bucket, rule) = (bucket.name.as_str(), rule.name);
         if suspended {
             self.app.metrics.notification_suspensions.one();
@@ -440,9 +473,76 @@ impl Delivery {
         }
         Ok(())
     }
+
+    /// Notes in one step what became of an attempt; false when the rule was set anew meanwhile, and
+    /// what was tried says nothing about it.
+    async fn settle(
+        &self,
+        queue: i64,
+        sent: Sent,
+        setback: Option<Setback>,
+    ) -> Result<bool, Error> {
+        let times = (self.app.clock.now(), self.app.waits.now());
+        let delivered = sent.events.len() as u64;
+        // Until it is noted, and should this attempt end in between.
+        self.stuck().entry(queue).or_default().sent.clone_from(&sent);
+        let body = move |tx: &mut dyn Tx| Ok(settle(tx, queue, &sent, setback.as_ref(), times)?);
+        let settled = self.app.catalog.write("settle_events", body).await?;
+        self.stuck().entry(queue).or_default().sent = Sent::default();
+        if settled {
+            self.app.metrics.notification_delivered.add(delivered);
+        }
+        Ok(settled)
+    }
 }
 
-fn find_load(tx: &mut dyn Tx, number: i64, now: Steady) -> Result<Found, Abort> {
+/// What follows from the requests of an attempt that failed.
+struct Setback {
+    /// The queue as it was when nothing got through; None when something did.
+    tried: Option<Queue>,
+    failed: Failed,
+    /// Events to give up.
+    hopeless: Vec<i64>,
+    /// Events with when they are tried again.
+    again: Vec<(i64, Steady)>,
+}
+
+fn settle(
+    tx: &mut dyn Tx,
+    queue: i64,
+    sent: &Sent,
+    setback: Option<&Setback>,
+    times: (Millis, Steady),
+) -> Result<bool, CatalogError> {
+    let now = times.1;
+    let mut earliest = now;
+    if !sent.events.is_empty() {
+        let seen = (queue, sent.generation);
+        if !notifications::settle_delivered(tx, seen, &sent.events, times)? {
+            return Ok(false);
+        }
+    }
+    if let Some(Setback { tried, failed, hopeless, again }) = setback {
+        if let Some(tried) = tried {
+            if !notifications::settle_failed(tx, tried, failed, now)? {
+                return Ok(false);
+            }
+            earliest = failed.again_at;
+        } else {
+            notifications::note_error(tx, queue, &failed.error)?;
+        }
+        for &event in hopeless {
+            notifications::drop_event(tx, queue, event)?;
+        }
+        for &(event, at) in again {
+            notifications::postpone_event(tx, queue, event, at)?;
+        }
+    }
+    notifications::look_again(tx, queue, earliest)?;
+    Ok(true)
+}
+
+fn find_load(tx: &mut dyn Tx, number: i64, now: Steady, workers: usize) -> Result<Found, Abort> {
     let Some(queue) = notifications::find_queue(tx, number)? else { return Ok(Found::Nothing) };
     if !queue.suspension_reason.is_empty() {
         return Ok(Found::Nothing);
@@ -453,18 +553,41 @@ fn find_load(tx: &mut dyn Tx, number: i64, now: Steady) -> Result<Found, Abort> 
     let Some(rule) = known.map(|known| known.rule.clone()).filter(|rule| rule.is_enabled) else {
         return Ok(Found::Unused);
     };
-    let mut events = notifications::list_due_events(tx, number, now, rule.batch_max())?;
-    // An event that failed before goes alone, so that one a target chokes on holds up no other.
-    let together = match events.first() {
-        None => return Ok(Found::Nothing),
-        Some(first) if first.failures > 0 => 1,
-        Some(_) => events.iter().take_while(|event| event.failures == 0).count(),
-    };
-    events.truncate(together);
-    Ok(Found::Work(Box::new(Load { queue, bucket, rule, events })))
+    // One request finds out whether a target is back.
+    let requests_max = if queue.failures > 0 { 1 } else { workers.max(1) };
+    let limit = rule.batch_max() * i64::try_from(requests_max).unwrap_or(i64::MAX);
+    let events = notifications::list_due_events(tx, number, now, limit)?;
+    let batches = batches(events, rule.batch_max(), requests_max);
+    if batches.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    Ok(Found::Work(Box::new(Load { queue, bucket, rule, batches })))
 }
 
-fn render<'a>(instance: &str, load: &'a Load) -> Body<'a> {
+/// Puts events into requests, in order. An event that failed before goes alone, so that one a target
+/// chokes on holds up no other.
+fn batches(events: Vec<Event>, batch_max: i64, requests_max: usize) -> Vec<Vec<Event>> {
+    let batch_max = usize::try_from(batch_max).unwrap_or(1);
+    let mut batches: Vec<Vec<Event>> = Vec::new();
+    let mut takes_more = false;
+    for event in events {
+        let failed_before = event.failures > 0;
+        let made = batches.len();
+        match batches.last_mut() {
+            Some(last) if takes_more && !failed_before && last.len() < batch_max => {
+                last.push(event);
+            }
+            _ if made == requests_max => break,
+            _ => {
+                takes_more = !failed_before;
+                batches.push(vec![event]);
+            }
+        }
+    }
+    batches
+}
+
+fn render<'a>(instance: &str, load: &'a Load, events: &'a [Event]) -> Body<'a> {
     let event = |event: &'a Event| {
         let file = event.file.as_ref();
         EventJson {
@@ -481,7 +604,7 @@ fn render<'a>(instance: &str, load: &'a Load) -> Body<'a> {
             object_version_id: file.map(|file| file.id.as_str()),
         }
     };
-    Body { events: load.events.iter().map(event).collect() }
+    Body { events: events.iter().map(event).collect() }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -46,6 +46,8 @@ struct Script {
     poison: Mutex<Option<String>>,
     /// Never answers.
     hangs: AtomicBool,
+    /// These never answer either.
+    hanging_hosts: Mutex<Vec<String>>,
 }
 
 impl Courier for Script {
@@ -56,6 +58,8 @@ impl Courier for Script {
             body: call.body.clone(),
         };
         let dead = self.dead_hosts.lock().unwrap().contains(&arrived.host);
+        let hangs = self.hangs.load(Ordering::SeqCst)
+            || self.hanging_hosts.lock().unwrap().contains(&arrived.host);
         let text = String::from_utf8_lossy(&arrived.body).into_owned();
         let chokes = self.poison.lock().unwrap().as_ref().is_some_and(|word| text.contains(word));
         self.arrived.lock().unwrap().push(arrived);
@@ -64,7 +68,6 @@ impl Courier for Script {
         } else {
             self.answers.lock().unwrap().pop_front()
         };
-        let hangs = self.hangs.load(Ordering::SeqCst);
         async move {
             if hangs {
                 std::future::pending::<()>().await;
@@ -178,6 +181,12 @@ impl Fixture {
         }
     }
 
+    /// Moves the clock to the moment at which a rule is tried again.
+    fn wait_for(&self, rule: &str) {
+        let wait_ms = self.queue(rule).next_attempt_at.0 - self.house.app.waits.now().0;
+        self.house.clock.advance(wait_ms.max(0));
+    }
+
     async fn hide(&self, name: &str) -> Result<crate::domain::file::FileVersion, Error> {
         let id = self.bucket.to_string();
         hide_file(&self.house.app, self.caller(), &id, name).await
@@ -205,7 +214,7 @@ impl Fixture {
 }
 
 fn delivery_of(house: &TestHouse, script: &Arc<Script>) -> Arc<Delivery> {
-    Delivery::new(Arc::clone(&house.app), Arc::<Script>::clone(script), 4)
+    Delivery::new(Arc::clone(&house.app), Arc::<Script>::clone(script), 8)
 }
 
 fn types(events: &[Value]) -> Vec<&str> {
@@ -375,6 +384,7 @@ async fn native_382_prefix_and_switch_decide_and_what_waits_for_a_rule_goes_with
     fixture.set(vec![]).await;
     assert_eq!((fixture.waiting(), fixture.deliver_all().await), (0, 0));
     assert!(fixture.script.take().is_empty(), "nobody hears of rules that are off or gone");
+    assert_eq!(fixture.house.app.metrics.notification_dropped.value(), 2, "both are counted");
     let rows = "SELECT CAST(COUNT(*) AS BIGINT) FROM notification_events";
     let left = fixture
         .house
@@ -461,9 +471,9 @@ async fn after_a_day_of_failures_a_rule_is_suspended_with_a_reason_and_resumed_b
     fixture.upload("first").await;
     let started = fixture.house.clock.now();
     while fixture.rules()[0].suspension_reason.is_empty() {
+        fixture.wait_for("rule-created");
         fixture.deliver_all().await;
-        fixture.house.clock.advance(HOUR_MS);
-        assert!(fixture.house.clock.now() < started.plus(PATIENCE_MS + 3 * HOUR_MS));
+        assert!(fixture.house.clock.now() < started.plus(PATIENCE_MS + HOUR_MS));
     }
     assert!(fixture.house.clock.now() > started.plus(PATIENCE_MS), "not before a day is over");
     assert_eq!(
@@ -477,10 +487,12 @@ async fn after_a_day_of_failures_a_rule_is_suspended_with_a_reason_and_resumed_b
     fixture.house.clock.advance(PATIENCE_MS - 2 * HOUR_MS);
     assert_eq!(fixture.deliver_all().await, 0, "a suspended rule hears of nothing");
     assert_eq!(fixture.queue("rule-created").waiting, 1, "and keeps what it has");
+    assert_eq!(fixture.queue("rule-created").dropped, 1, "what it does not hear of is counted");
     fixture.house.clock.advance(2 * HOUR_MS);
     assert_eq!(fixture.deliver_all().await, 0);
     assert_eq!(fixture.queue("rule-created").waiting, 0, "what it kept is too old by now");
-    assert_eq!(fixture.queue("rule-created").dropped, 1);
+    assert_eq!(fixture.queue("rule-created").dropped, 2);
+    assert_eq!(fixture.house.app.metrics.notification_dropped.value(), 2);
     fixture.script.set_dead(&[]);
     let shown = fixture.set(everything()).await;
     assert!(shown.iter().all(|rule| rule.suspension_reason.is_empty()));
@@ -499,12 +511,16 @@ async fn a_resumed_rule_still_tells_what_it_kept() {
     fixture.script.set_dead(&["one.example:443"]);
     fixture.upload("old").await;
     fixture.deliver_all().await;
-    fixture.house.clock.advance(PATIENCE_MS - 10);
-    fixture.upload("young").await;
+    let mut attempts = 1;
     while fixture.rules()[0].suspension_reason.is_empty() {
-        fixture.house.clock.advance(10);
-        fixture.deliver_all().await;
+        if attempts == ATTEMPTS_MAX - 1 {
+            fixture.upload("young").await;
+        }
+        fixture.wait_for("rule-created");
+        assert_eq!(fixture.deliver_all().await, 1);
+        attempts += 1;
     }
+    assert_eq!(attempts, ATTEMPTS_MAX);
     fixture.script.set_dead(&[]);
     fixture.script.take();
     fixture.set(everything()).await;
@@ -537,7 +553,7 @@ async fn reliability_i16_a_dead_target_delays_no_other_rule() {
     assert_eq!(
         fixture.delivery.step().await.unwrap(),
         3,
-        "half of four workers, and the healthy one"
+        "two of an account's four workers, and the healthy one"
     );
     let first = fixture.script.take().remove(0);
     assert_eq!(first.host, "host-19.example:443", "the healthy target comes first");
@@ -563,9 +579,9 @@ async fn one_event_that_a_target_chokes_on_holds_up_no_other_and_is_given_up_aft
     while fixture.queue("rule-one").waiting > 0 {
         fixture.upload("good-3").await;
         fixture.deliver_all().await;
-        fixture.house.clock.advance(HOUR_MS);
+        fixture.wait_for("rule-one");
         fixture.deliver_all().await;
-        assert!(fixture.house.clock.now() < started.plus(PATIENCE_MS + 3 * HOUR_MS));
+        assert!(fixture.house.clock.now() < started.plus(PATIENCE_MS + HOUR_MS));
     }
     assert!(fixture.rules()[0].suspension_reason.is_empty());
     assert_eq!(fixture.queue("rule-one").dropped, 1);
@@ -601,7 +617,7 @@ async fn events_are_sent_together_up_to_the_number_a_rule_allows() {
     for at in 0..7 {
         fixture.upload(&format!("f{at}")).await;
     }
-    assert_eq!(fixture.deliver_all().await, 3);
+    assert_eq!(fixture.deliver_all().await, 2, "two requests at a time");
     let sizes: Vec<usize> = fixture.script.take().iter().map(|one| one.events().len()).collect();
     assert_eq!(sizes, [3, 3, 1]);
 }
@@ -617,9 +633,21 @@ async fn a_full_queue_loses_what_comes_next_and_counts_it() {
     let queue = fixture.queue("rule-created");
     assert_eq!((queue.waiting, queue.dropped), (3, 2));
     assert_eq!(fixture.house.app.metrics.notification_dropped.value(), 2);
-    assert_eq!(fixture.deliver_all().await, 3);
+    assert_eq!(fixture.deliver_all().await, 2, "two, then one");
     fixture.upload("after").await;
     assert_eq!(fixture.deliver_all().await, 1);
+}
+
+fn load_of(fixture: &Fixture, rule: &str) -> Load {
+    let (queue, now) = (fixture.queue(rule).number, fixture.house.app.waits.now());
+    match fixture.house.app.catalog.read(|tx| find_load(tx, queue, now, 1)).unwrap() {
+        Found::Work(load) => *load,
+        Found::Nothing | Found::Unused => panic!("an event is due"),
+    }
+}
+
+fn timed_out() -> Vec<Result<(), HookError>> {
+    vec![Err(HookError { fault: HookFault::Timeout, detail: String::new() })]
 }
 
 #[tokio::test]
@@ -627,23 +655,215 @@ async fn a_rule_changed_while_its_old_target_hangs_is_not_blamed_for_it() {
     let fixture = Fixture::open().await;
     fixture.set_quietly(everything()).await;
     fixture.upload("f").await;
-    let found = |fixture: &Fixture| {
-        let queue = fixture.queue("rule-created").number;
-        let now = fixture.house.app.waits.now();
-        match fixture.house.app.catalog.read(|tx| find_load(tx, queue, now)).unwrap() {
-            Found::Work(load) => *load,
-            Found::Nothing | Found::Unused => panic!("an event is due"),
-        }
-    };
-    let load = found(&fixture);
+    let load = load_of(&fixture, "rule-created");
     let mut rules = everything();
     rules[0].target.url = "https://two.example/".to_owned();
     fixture.set(rules).await;
-    let error = HookError { fault: HookFault::Timeout, detail: String::new() };
-    fixture.delivery.settle_failed(load, error).await.unwrap();
+    fixture.delivery.settle_attempt(load, timed_out()).await.unwrap();
     let queue = fixture.queue("rule-created");
     assert_eq!((queue.failures, queue.last_error), (0, None));
-    assert_eq!(fixture.deliver_all().await, 2, "the event and the test event, both at once");
+    assert_eq!(fixture.deliver_all().await, 1);
+    assert_eq!(fixture.script.take().len(), 2, "the event and the test event, both at once");
+}
+
+#[tokio::test]
+async fn what_an_old_target_took_is_still_told_to_the_new_one() {
+    let fixture = Fixture::open().await;
+    fixture.set_quietly(everything()).await;
+    fixture.upload("f").await;
+    let load = load_of(&fixture, "rule-created");
+    let mut rules = everything();
+    rules[0].target.url = "https://two.example/".to_owned();
+    fixture.set_quietly(vec![]).await;
+    fixture.set_quietly(everything()).await;
+    fixture.upload("g").await;
+    fixture.delivery.settle_attempt(load, vec![Ok(())]).await.unwrap();
+    assert_eq!(fixture.waiting(), 1, "a rule of the same name is another rule");
+    let load = load_of(&fixture, "rule-created");
+    fixture.set(rules).await;
+    fixture.delivery.settle_attempt(load, vec![Ok(())]).await.unwrap();
+    let told = async || {
+        fixture.deliver_all().await;
+        let arrived = fixture.script.take();
+        let on = |one: &Arrived| one.host == "two.example:443";
+        arrived.iter().filter(|one| on(one)).flat_map(Arrived::events).collect::<Vec<_>>()
+    };
+    assert_eq!(types(&told().await), ["b2:ObjectCreated:Upload", "b2:TestEvent"]);
+    fixture.upload("h").await;
+    let load = load_of(&fixture, "rule-created");
+    let mut same = everything();
+    same[0].target.url = "https://two.example/".to_owned();
+    fixture.set(same).await;
+    fixture.delivery.settle_attempt(load, vec![Ok(())]).await.unwrap();
+    assert!(told().await.is_empty(), "the same target has it");
+}
+
+#[tokio::test]
+async fn a_rule_that_was_just_resumed_is_not_suspended_by_an_attempt_of_before() {
+    let fixture = Fixture::open().await;
+    fixture.set_quietly(everything()).await;
+    fixture.script.set_dead(&["one.example:443"]);
+    fixture.upload("f").await;
+    for _ in 1..ATTEMPTS_MAX {
+        fixture.wait_for("rule-created");
+        assert_eq!(fixture.deliver_all().await, 1);
+    }
+    fixture.wait_for("rule-created");
+    let load = load_of(&fixture, "rule-created");
+    assert_eq!(load.queue.failures, ATTEMPTS_MAX - 1);
+    fixture.set(everything()).await;
+    fixture.delivery.settle_attempt(load, timed_out()).await.unwrap();
+    assert!(fixture.rules()[0].suspension_reason.is_empty());
+    assert_eq!(fixture.queue("rule-created").failures, 0);
+}
+
+#[tokio::test]
+async fn time_in_which_the_server_is_down_is_not_held_against_a_target() {
+    let mut fixture = Fixture::open().await;
+    fixture.set_quietly(everything()).await;
+    fixture.script.set_dead(&["one.example:443"]);
+    fixture.upload("f").await;
+    for _ in 0..12 {
+        fixture.deliver_all().await;
+        fixture.house.clock.advance(3 * PATIENCE_MS);
+        fixture.crash().await;
+    }
+    assert!(fixture.rules()[0].suspension_reason.is_empty(), "twelve attempts are no day");
+    assert_eq!(fixture.queue("rule-created").waiting, 1);
+    fixture.script.set_dead(&[]);
+    fixture.script.take();
+    fixture.deliver_all().await;
+    assert_eq!(fixture.script.take_events().len(), 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_while_the_server_was_down_holds_no_event_back() {
+    let mut fixture = Fixture::open().await;
+    fixture.set_quietly(everything()).await;
+    fixture.upload("f").await;
+    fixture.house.clock.jump(-30 * PATIENCE_MS);
+    fixture.crash().await;
+    assert_eq!(fixture.deliver_all().await, 1, "at once");
+    fixture.script.fail_next(1);
+    fixture.upload("g").await;
+    fixture.deliver_all().await;
+    fixture.house.clock.jump(-30 * PATIENCE_MS);
+    fixture.crash().await;
+    assert_eq!(fixture.deliver_all().await, 0);
+    fixture.house.clock.advance(1000);
+    assert_eq!(fixture.deliver_all().await, 1, "after the wait it had, not an hour");
+}
+
+/// Looks for work again and again until so many events wait, and a few times more.
+async fn rounds_until(fixture: &Fixture, waiting: i64) {
+    while fixture.waiting() != waiting {
+        fixture.delivery.round().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..10 {
+        fixture.delivery.round().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn targets_that_hang_delay_no_other_host_and_no_other_account() {
+    let fixture = Fixture::open().await;
+    let ruled = |at: usize, host: &str| {
+        let mut rule =
+            wanted(&format!("rule-{at:02}"), &["b2:ObjectCreated:*"], &format!("{at:02}/"));
+        rule.target.url = format!("https://{host}/");
+        rule
+    };
+    let mut rules: Vec<WantedRule> = (0..10).map(|at| ruled(at, "slow.example")).collect();
+    rules.extend((10..20).map(|at| ruled(at, &format!("slow-{at}.example"))));
+    rules.push(ruled(20, "quick.example"));
+    fixture.set_quietly(rules).await;
+    let other = fixture.house.another_account().await;
+    let others_bucket = fixture.house.bucket_of(&other, "others").await;
+    let rule = WantedRule { object_name_prefix: String::new(), ..ruled(30, "others.example") };
+    let id = others_bucket.to_string();
+    set_bucket_rules(&fixture.house.app, &other, &id, vec![rule]).await.unwrap();
+    fixture.deliver_all().await;
+    fixture.script.take();
+    let hosts = |fixture: &Fixture| {
+        let mut hosts: Vec<String> =
+            fixture.script.take().into_iter().map(|one| one.host).collect();
+        hosts.sort();
+        hosts
+    };
+    // One host hangs: it has two of eight workers, and no round gives it more.
+    fixture.script.hanging_hosts.lock().unwrap().push("slow.example:443".to_owned());
+    for at in 0..10 {
+        fixture.upload(&format!("{at:02}/f")).await;
+        fixture.upload(&format!("{at:02}/g")).await;
+    }
+    fixture.upload("20/f").await;
+    rounds_until(&fixture, 20).await;
+    assert_eq!(hosts(&fixture), ["quick.example:443", "slow.example:443", "slow.example:443"]);
+    // Further hosts of the account hang: together they have half of the workers.
+    for at in 10..20 {
+        let host = format!("slow-{at}.example:443");
+        fixture.script.hanging_hosts.lock().unwrap().push(host);
+        fixture.upload(&format!("{at:02}/f")).await;
+    }
+    fixture.house.upload(others_bucket, "f", b"x").await;
+    rounds_until(&fixture, 30).await;
+    let arrived = hosts(&fixture);
+    assert_eq!(arrived.len(), 3, "{arrived:?}");
+    assert_eq!(arrived[0], "others.example:443");
+    assert!(arrived[1..].iter().all(|host| host.starts_with("slow-")), "{arrived:?}");
+}
+
+#[tokio::test]
+async fn a_rule_has_several_requests_under_way_and_one_that_fails_takes_no_other_along() {
+    let fixture = Fixture::open().await;
+    fixture.set_quietly(vec![wanted("rule-one", &["b2:ObjectCreated:*"], "")]).await;
+    for name in ["a", "poison", "b", "c"] {
+        fixture.upload(name).await;
+    }
+    fixture.script.hangs.store(true, Ordering::SeqCst);
+    let delivery = Arc::clone(&fixture.delivery);
+    let sending = tokio::spawn(async move { delivery.step().await });
+    while fixture.script.arrived.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    sending.abort();
+    assert!(sending.await.is_err());
+    fixture.script.hangs.store(false, Ordering::SeqCst);
+    *fixture.script.poison.lock().unwrap() = Some("poison".to_owned());
+    let again = delivery_of(&fixture.house, &fixture.script);
+    fixture.script.take();
+    assert_eq!(again.step().await.unwrap(), 1);
+    let queue = fixture.queue("rule-one");
+    assert_eq!((queue.waiting, queue.delivered, queue.failures), (3, 2, 0));
+    assert_eq!(queue.last_error.as_deref(), Some("the endpoint answered with status 500"));
+    assert_eq!(again.step().await.unwrap(), 1, "the rule does not wait for the one event");
+    let names: Vec<Value> =
+        fixture.script.take_events().iter().map(|event| event["objectName"].clone()).collect();
+    assert_eq!(names, ["a", "poison", "b", "c"]);
+    assert_eq!(fixture.queue("rule-one").waiting, 1);
+}
+
+#[tokio::test]
+async fn a_target_is_never_this_server_itself() {
+    let house = TestHouse::open_configured(|config| {
+        config.public_url = Some("https://b2.example.com".to_owned());
+    });
+    let fixture = Fixture::of(house.await).await;
+    let with = |url: &str| {
+        let mut rule = wanted("rule-one", &["b2:ObjectCreated:*"], "");
+        rule.target.url = url.to_owned();
+        vec![rule]
+    };
+    for own in ["https://b2.example.com/b2api/v4/x", "https://B2.EXAMPLE.com.:443/"] {
+        let refused = fixture.try_set(with(own)).await.map(|_| ());
+        let is_refused =
+            matches!(&refused, Err(Error::Refused(refusal)) if refusal.code == Code::BadRequest);
+        assert!(is_refused, "{own}: {refused:?}");
+    }
+    fixture.set(with("https://b2.example.com:8443/")).await;
+    fixture.set(with("https://hooks.example.com/")).await;
 }
 
 #[tokio::test]
