@@ -69,7 +69,9 @@ pub(crate) struct StreamFigures {
     pub(crate) bytes_queued: Counter,
     /// Jobs that had to wait outside of the queue, because that was full.
     pub(crate) spilled: Counter,
-    /// Uploads that the queue did not take.
+    /// Uploads that were refused, because the queue was full.
+    pub(crate) rejected: Counter,
+    /// Uploads that the queue did not take, refused ones among them.
     pub(crate) files_failed_to_queue: Counter,
     pub(crate) bytes_failed_to_queue: Counter,
     /// Content that arrived at the remote.
@@ -83,6 +85,8 @@ pub(crate) struct StreamFigures {
     /// Parts that did not have to be sent again.
     pub(crate) resumed_parts: Counter,
     pub(crate) restarted_sessions: Counter,
+    /// How far the kept figures of the queue were from the counted ones, when it was counted last.
+    pub(crate) drift_bytes: AtomicU64,
     /// Failed attempts, by what the remote answered; 0 where it gave no answer.
     errors: Mutex<BTreeMap<i64, u64>>,
 }

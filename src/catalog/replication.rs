@@ -1166,6 +1166,39 @@ pub(crate) fn list_pending(tx: &mut dyn Tx, after: i64, limit: i64) -> Result<Ve
     )
 }
 
+/// When the oldest unfinished job of a stream was made; None when none is unfinished.
+pub(crate) fn oldest_of_stream(tx: &mut dyn Tx, stream: StreamId) -> Result<Option<Steady>, Error> {
+    let mut oldest: Option<(i64, Steady)> = None;
+    for state in JobState::ALL.into_iter().filter(|state| state.is_unfinished()) {
+        // Numbers of jobs grow with their age.
+        let first = find(
+            tx,
+            "SELECT job_id, enqueued_at_ms FROM replication_jobs
+              WHERE stream_no = ?1 AND state = ?2 ORDER BY job_id LIMIT 1",
+            &[Value::Int(stream.0), Value::Text(state.as_str())],
+            |row| Ok((row.int(0)?, Steady(row.int(1)?))),
+        )?;
+        if let Some(first) = first
+            && oldest.is_none_or(|(id, _)| first.0 < id)
+        {
+            oldest = Some(first);
+        }
+    }
+    Ok(oldest.map(|(_, at)| at))
+}
+
+/// How many jobs of a stream are under way.
+pub(crate) fn count_leased_of_stream(tx: &mut dyn Tx, stream: StreamId) -> Result<i64, Error> {
+    let count = find(
+        tx,
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM replication_jobs
+          WHERE stream_no = ?1 AND state = 'leased'",
+        &[Value::Int(stream.0)],
+        |row| row.int(0),
+    )?;
+    Ok(count.unwrap_or_default())
+}
+
 /// How many jobs are in each state.
 pub(crate) fn count_by_state(tx: &mut dyn Tx) -> Result<Vec<(JobState, i64)>, Error> {
     collect(
@@ -1214,6 +1247,16 @@ pub(crate) struct Breaker {
     pub(crate) failures: u32,
     /// No job of the target starts before this.
     pub(crate) open_until: Steady,
+}
+
+/// Failures in a row that open the breaker of a target.
+pub(crate) const BREAKER_FAILURES: u32 = 5;
+
+impl Breaker {
+    /// Whether it has opened, and not closed since.
+    pub(crate) fn is_tripped(&self) -> bool {
+        self.failures >= BREAKER_FAILURES
+    }
 }
 
 pub(crate) fn list_breakers(tx: &mut dyn Tx) -> Result<Vec<Breaker>, Error> {

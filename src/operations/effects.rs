@@ -362,6 +362,9 @@ pub(crate) fn note_stream_job(app: &App, stream: StreamId, made: StreamEnqueued,
             figures.spilled.one();
         }
         StreamEnqueued::Dropped | StreamEnqueued::Rejected => {
+            if made == StreamEnqueued::Rejected {
+                figures.rejected.one();
+            }
             figures.files_failed_to_queue.one();
             figures.bytes_failed_to_queue.add(size);
         }

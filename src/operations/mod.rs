@@ -31,6 +31,7 @@ pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
 pub(crate) mod reset;
 pub(crate) mod signatures;
+pub(crate) mod stream_figures;
 pub(crate) mod test_mode;
 pub(crate) mod upload;
 pub(crate) mod upload_slots;

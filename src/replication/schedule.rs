@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalog::replication::{Breaker, DueHead, JobOrigin};
+use crate::catalog::replication::{BREAKER_FAILURES, Breaker, DueHead, JobOrigin};
 use crate::domain::time::Steady;
 
 /// Bytes a lane may carry before the next one has its turn.
@@ -17,8 +17,6 @@ const JOB_COST_BYTES: u64 = 64 * 1024;
 pub(crate) const LARGE_BYTES: u64 = 128 * 1024 * 1024;
 /// Of so many turns of a lane, one prefers jobs born in a scan.
 const TURNS_PER_SCAN: u64 = 4;
-/// Failures in a row that open the breaker of a target.
-pub(crate) const BREAKER_FAILURES: u32 = 5;
 const BREAKER_OPEN_MS_MAX: i64 = 300_000;
 
 /// How long a breaker stays open after so many failures in a row, before jitter.
@@ -58,9 +56,7 @@ impl Room {
         let limit = match breaker {
             Some(breaker) if breaker.open_until > self.now => 0,
             // Half open: one real job finds out.
-            Some(breaker) if breaker.failures >= BREAKER_FAILURES => {
-                self.max_of_target(target).min(1)
-            }
+            Some(breaker) if breaker.is_tripped() => self.max_of_target(target).min(1),
             _ => self.max_of_target(target),
         };
         limit.saturating_sub(busy)

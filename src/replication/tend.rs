@@ -2,12 +2,14 @@
 //! outside of a queue comes in, and what was begun at a remote by jobs that are gone is given up there.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::catalog::remotes::{self, Orphan};
 use crate::catalog::{replication, streams};
 use crate::domain::remote::{RemoteToken, StreamId};
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
 use crate::domain::replication::backoff_ms;
+use crate::domain::stream::QueueSums;
 use crate::operations::App;
 use crate::operations::error::Error;
 use crate::operations::remote_tokens::open_token;
@@ -15,6 +17,8 @@ use crate::replication::destination::store::Remotes;
 
 /// How often queues are looked through.
 pub(crate) const LOOK_EVERY_MS: i64 = 60_000;
+/// How often the figures of queues are compared with what is counted.
+pub(crate) const COMPARE_EVERY_MS: i64 = 3_600_000;
 /// How often it is looked for sessions to give up.
 pub(crate) const ORPHANS_EVERY_MS: i64 = 1_000;
 /// Jobs that are ended in one transaction.
@@ -63,6 +67,32 @@ async fn drop_expired(app: &App, stream: StreamId, max_age_s: i64) -> Result<(),
             return Ok(());
         }
     }
+}
+
+/// Compares what is kept of the queues with what is counted, and exports the difference.
+pub(super) async fn compare(app: &App) -> Result<(), Error> {
+    let differences = app
+        .catalog
+        .scan(|tx| {
+            let mut differences = Vec::new();
+            for stream in streams::list_streams(tx, &streams::StreamRows::default())? {
+                let counted = streams::recount_sums(tx, stream.id)?;
+                differences.push((stream.id, QueueSums::change(stream.sums, counted)));
+            }
+            Ok(differences)
+        })
+        .await?;
+    for (stream, difference) in differences {
+        let bytes = difference.current_bytes.unsigned_abs()
+            + difference.remaining_bytes.unsigned_abs()
+            + difference.entries.unsigned_abs()
+            + difference.spilled.unsigned_abs();
+        if bytes > 0 {
+            tracing::error!(%stream, ?difference, "the figures of a queue are wrong");
+        }
+        app.metrics.stream(stream).drift_bytes.store(bytes, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Gives up at remotes what nobody will finish; true when there was anything to do.

@@ -114,6 +114,7 @@ struct State {
     tend_at: Option<Steady>,
     /// The same for what takes looking at every job.
     look_at: Option<Steady>,
+    compare_at: Option<Steady>,
     is_tending: bool,
 }
 
@@ -287,16 +288,23 @@ impl Engine {
     /// Looks after the queues of streams once.
     pub(super) async fn tend(&self) -> Result<(), Error> {
         let now = self.app.waits.now();
-        let looks = {
+        let (looks, compares) = {
             let mut state = self.state();
             let looks = state.look_at.is_none_or(|at| at <= now);
             if looks {
                 state.look_at = Some(now.plus(tend::LOOK_EVERY_MS));
             }
-            looks
+            let compares = state.compare_at.is_none_or(|at| at <= now);
+            if compares {
+                state.compare_at = Some(now.plus(tend::COMPARE_EVERY_MS));
+            }
+            (looks, compares)
         };
         if looks {
             tend::look(&self.app).await?;
+        }
+        if compares {
+            tend::compare(&self.app).await?;
         }
         let jitter = self.jitter_per_mille();
         while tend::cancel_orphans(&self.app, &*self.remotes, jitter).await? {}

@@ -7,10 +7,12 @@ use actix_web::HttpResponse;
 use actix_web::http::header::CONTENT_TYPE;
 
 use crate::api::Http;
+use crate::api::admin::stream_metrics;
 use crate::metrics::Histogram;
 use crate::operations::accounts::first_account;
 use crate::operations::notifications::count_queues;
 use crate::operations::replication_jobs::{count_jobs, oldest_pending_ms};
+use crate::operations::stream_figures::view_streams;
 
 /// The process answers.
 pub(crate) fn healthz() -> HttpResponse {
@@ -56,6 +58,7 @@ pub(crate) async fn metrics(http: &Http) -> HttpResponse {
         ("kiln_replication_fenced_total", metrics.replication_fenced.value()),
         ("kiln_replication_missed_threshold_total", metrics.replication_missed_threshold.value()),
         ("kiln_replication_late_total", metrics.replication_late.value()),
+        ("kiln_replication_orphans_left_total", metrics.orphan_sessions.value()),
         ("kiln_sweep_blobs_total", metrics.swept_blobs.value()),
         ("kiln_lifecycle_walks_total", metrics.lifecycle_walks.value()),
         ("kiln_lifecycle_hidden_total", metrics.lifecycle_hidden.value()),
@@ -111,6 +114,7 @@ pub(crate) async fn metrics(http: &Http) -> HttpResponse {
     )
     .unwrap_or_default();
     write_lag(&mut text, &metrics.replication_lag);
+    stream_metrics::write(&mut text, &view_streams(app).unwrap_or_default());
     let (waiting, suspended) = count_queues(app).unwrap_or_default();
     writeln!(
         text,
@@ -124,7 +128,7 @@ pub(crate) async fn metrics(http: &Http) -> HttpResponse {
 }
 
 /// Milliseconds as seconds, without loss.
-fn seconds(span_ms: u64) -> String {
+pub(crate) fn seconds(span_ms: u64) -> String {
     format!("{}.{:03}", span_ms / 1000, span_ms % 1000)
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod controls;
 pub(crate) mod health;
 pub(crate) mod manage;
+pub(crate) mod stream_metrics;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
