@@ -180,6 +180,10 @@ pub(crate) struct Replication {
     pub(crate) workers: usize,
     /// Jobs under way to one target at a time.
     pub(crate) target_max_inflight: usize,
+    /// What all remotes together may be sent; 0 without a limit.
+    pub(crate) bandwidth_bytes_per_second: u64,
+    /// Certificates in PEM form that remotes may show besides those the system trusts.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// The delivery of event notifications.
@@ -636,6 +640,14 @@ settings! {
     "replication.target_max_inflight", Plain("N"), Text("4"),
     config.replication.target_max_inflight = |text| whole(text, 1..=256),
     "Replication jobs under way to one target at a time, 1 to 256";
+
+    "replication.bandwidth_bytes_per_second", Plain("N"), Text("0"),
+    config.replication.bandwidth_bytes_per_second = |text| whole(text, 0..=1_000_000_000_000),
+    "Bytes per second that all remotes together may be sent, 0 without a limit";
+
+    "replication.ca_file", Plain("PATH"), Unset("the system's certificates only"),
+    config.replication.ca_file = |text| path(text).map(Some),
+    "PEM file of certificates that remotes may show besides those the system trusts";
 
     "notifications.allow_private_targets", Switch, Text("false"),
     config.notifications.allow_private_targets = switch,
@@ -1419,6 +1431,8 @@ mod tests {
         ("replication.mapping_grace_ms", &["0", "604800000"], &["-1", "604800001"]),
         ("replication.workers", &["1", "256"], &["0", "257"]),
         ("replication.target_max_inflight", &["1", "256"], &["0", "257"]),
+        ("replication.bandwidth_bytes_per_second", &["0", "1000000000000"], &["-1", "1k"]),
+        ("replication.ca_file", &["/etc/ssl/own-ca.pem"], &[""]),
         ("notifications.allow_private_targets", &["true"], &["2"]),
         ("notifications.allow_http", &["true"], &["2"]),
         ("notifications.ca_file", &["/etc/ssl/own-ca.pem"], &[""]),
@@ -1492,6 +1506,7 @@ mod tests {
         assert_eq!(replication.large_metadata, LargeMetadata::Skip);
         assert_eq!(replication.mapping_grace_ms, 0);
         assert_eq!((replication.workers, replication.target_max_inflight), (8, 4));
+        assert_eq!((replication.bandwidth_bytes_per_second, replication.ca_file), (0, None));
     }
 
     #[test]

@@ -61,6 +61,7 @@ use crate::operations::{App, Policy, Wake};
 use crate::outbound::{self, AdminRequest, Webhooks};
 use crate::replication::destination::Destination;
 use crate::replication::destination::local::Local;
+use crate::replication::destination::remote::RemoteLines;
 use crate::replication::network::Network;
 use crate::replication::{Engine, EngineOptions};
 use crate::tls::{self, Tls, TlsError, TlsFiles};
@@ -106,8 +107,8 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
-    #[error("notifications.ca_file {} {problem}", .path.display())]
-    CaFile { path: PathBuf, problem: String },
+    #[error("{setting} {} {problem}", .path.display())]
+    CaFile { setting: &'static str, path: PathBuf, problem: String },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("start the runtime: {0}")]
@@ -706,13 +707,21 @@ async fn run(
         mapping_grace_ms: config.replication.mapping_grace_ms,
     };
     let local: Arc<dyn Destination> = Arc::new(Local);
-    let engine = Engine::new(Arc::clone(app), options, local, Arc::new(Network));
+    let of_remotes =
+        Trusted { setting: "replication.ca_file", path: config.replication.ca_file.as_ref() };
+    let lines = RemoteLines::new(Arc::clone(&app.clock), of_remotes.read()?.as_deref())
+        .map_err(|error| of_remotes.error(error))?;
+    let allowed = Some(config.replication.bandwidth_bytes_per_second).filter(|rate| *rate > 0);
+    let network = Network::new(lines, Arc::clone(&app.clock), allowed);
+    let engine = Engine::new(Arc::clone(app), options, local, Arc::new(network));
     let grace_ms = i64::try_from(config.blobs.grace_s).unwrap_or(i64::MAX / 2000) * 1000;
     let sweep = Sweep::new(Arc::clone(app), grace_ms);
     let upkeep = Upkeep::new(Arc::clone(app));
     let lifecycle = Lifecycle::new(Arc::clone(app));
 
-    let trusted = trusted_certificates(config)?;
+    let of_targets =
+        Trusted { setting: "notifications.ca_file", path: config.notifications.ca_file.as_ref() };
+    let trusted = of_targets.read()?;
 
     let data = std::net::TcpListener::bind(config.listen);
     let data = data.map_err(|source| listen_error(&config.listen, source))?;
@@ -728,8 +737,7 @@ async fn run(
     let own_ports = [&data, &admin_socket].map(|socket| socket.local_addr().map(|at| at.port()));
     let own_ports = own_ports.into_iter().flatten().collect();
     let webhooks = Webhooks::new(app.policy.webhooks, trusted.as_deref(), own_ports);
-    let webhooks: Arc<dyn Courier> =
-        Arc::new(webhooks.map_err(|error| ca_file_error(config, error))?);
+    let webhooks: Arc<dyn Courier> = Arc::new(webhooks.map_err(|error| of_targets.error(error))?);
     let delivery = Delivery::new(Arc::clone(app), webhooks, config.notifications.workers);
     let at = Addresses {
         endpoint: address(scheme, &data, &config.listen),
@@ -848,16 +856,23 @@ fn limit_slow_readers(socket: &std::net::TcpListener, idle_timeout_s: u64) {
     }
 }
 
-fn ca_file_error(config: &Config, problem: impl std::fmt::Display) -> StartError {
-    let path = config.notifications.ca_file.clone().unwrap_or_default();
-    StartError::CaFile { path, problem: problem.to_string() }
+/// A setting that names a file of certificates to trust besides the system's.
+struct Trusted<'c> {
+    setting: &'static str,
+    path: Option<&'c PathBuf>,
 }
 
-/// The certificates that targets of events may show besides the system's.
-fn trusted_certificates(config: &Config) -> Result<Option<Vec<u8>>, StartError> {
-    let Some(path) = &config.notifications.ca_file else { return Ok(None) };
-    let read = std::fs::read(path);
-    read.map(Some).map_err(|error| ca_file_error(config, format_args!("cannot be read: {error}")))
+impl Trusted<'_> {
+    fn error(&self, problem: impl std::fmt::Display) -> StartError {
+        let path = self.path.cloned().unwrap_or_default();
+        StartError::CaFile { setting: self.setting, path, problem: problem.to_string() }
+    }
+
+    fn read(&self) -> Result<Option<Vec<u8>>, StartError> {
+        let Some(path) = self.path else { return Ok(None) };
+        let read = std::fs::read(path);
+        read.map(Some).map_err(|error| self.error(format_args!("cannot be read: {error}")))
+    }
 }
 
 fn listen_error(address: &std::net::SocketAddr, source: io::Error) -> StartError {

@@ -1,4 +1,5 @@
-//! Signatures of S3 requests (AWS Signature Version 4), from the side that checks them.
+//! Signatures of S3 requests (AWS Signature Version 4): of those that come in, which are checked, and
+//! of our own to other stores, which a [`Signer`] signs.
 //!
 //! A request is taken apart into a [`Claim`]: who says to have signed it, when, and what of it.
 //! Then the claim is verified with the secret of that key. Keys are derived and signatures computed
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::sealing::secrets_match;
 use crate::domain::digest::{Sha256Digest, sha256_of};
+use crate::domain::key::Secret;
 use crate::domain::time::Millis;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -420,13 +422,7 @@ impl Claim {
         let key = Zeroizing::new(derived.as_ref().to_vec());
         let headers = canonical_headers(request, &self.signed_headers);
         let fits = |form: &[u8]| {
-            let text = format!(
-                "{ALGORITHM}\n{}\n{}\n{}",
-                self.timestamp,
-                self.scope,
-                sha256_of(std::iter::once(form))
-            );
-            let signature = calculate_signature(&*key, text.as_bytes());
+            let signature = signature_of(&key, &self.timestamp, &self.scope, form);
             secrets_match(self.signature.as_bytes(), signature.as_bytes())
         };
         let paths = forms(canonical_path(request.path), raw_path(request.path));
@@ -456,6 +452,77 @@ impl Claim {
         });
         Ok(Verified { chunks })
     }
+}
+
+/// The signature of a request in its canonical form.
+fn signature_of(key: &[u8], timestamp: &str, scope: &str, form: &[u8]) -> String {
+    let hash = sha256_of(std::iter::once(form));
+    calculate_signature(key, format!("{ALGORITHM}\n{timestamp}\n{scope}\n{hash}").as_bytes())
+}
+
+/// Who signs a request of ours, and for which region.
+#[derive(Clone, Copy)]
+pub(crate) struct Signer<'s> {
+    pub(crate) key_id: &'s str,
+    pub(crate) secret: &'s Secret,
+    /// Comes with credentials that are good for a while only.
+    pub(crate) session: Option<&'s Secret>,
+    pub(crate) region: &'s str,
+}
+
+impl Signer<'_> {
+    /// The headers that are to be added to a request, `authorization` among them. `request` must have
+    /// the header `host`, and must name no header twice; all that it has are signed. `payload` is the
+    /// SHA-256 of the body in hex digits, or says that the body is not signed.
+    pub(crate) fn sign(
+        &self,
+        request: &Request<'_>,
+        payload: &str,
+        at: Millis,
+    ) -> Vec<(&'static str, String)> {
+        let timestamp = at.compact();
+        let mut added = vec![(DATE, timestamp.clone()), (PAYLOAD, payload.to_owned())];
+        if let Some(session) = self.session {
+            added.push((TOKEN, session.expose().to_owned()));
+        }
+        let with_added: Vec<(&str, &[u8])> = request
+            .headers
+            .iter()
+            .copied()
+            .chain(added.iter().map(|(name, value)| (*name, value.as_bytes())))
+            .collect();
+        let mut names: Vec<&str> = with_added.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        let signed_headers = names.join(";");
+        let request = Request { headers: &with_added, ..*request };
+        let parts: [&[u8]; 6] = [
+            request.method.as_bytes(),
+            &canonical_path(request.path).unwrap_or_else(|| raw_path(request.path)),
+            &canonical_query(request.query).unwrap_or_else(|| raw_query(request.query)),
+            &canonical_headers(&request, &signed_headers),
+            signed_headers.as_bytes(),
+            payload.as_bytes(),
+        ];
+        let scope = format!("{}/{}/{SERVICE}/{TERMINATOR}", at.day_digits(), self.region);
+        let moment = UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or_default());
+        let derived = generate_signing_key(self.secret.expose(), moment, self.region, SERVICE);
+        let key = Zeroizing::new(derived.as_ref().to_vec());
+        let signature = signature_of(&key, &timestamp, &scope, &parts.join(&b'\n'));
+        let proof = format!(
+            "{ALGORITHM} Credential={}/{scope}, SignedHeaders={signed_headers}, \
+             Signature={signature}",
+            self.key_id
+        );
+        added.push(("authorization", proof));
+        added
+    }
+}
+
+/// Encodes a part of an address as signers do, so that it is signed as it is sent.
+pub(crate) fn encode(text: &str, slash_stays: bool) -> String {
+    let mut encoded = Vec::with_capacity(text.len());
+    encode_into(&mut encoded, text.as_bytes(), slash_stays);
+    encoded.into_iter().map(char::from).collect()
 }
 
 /// The forms of a part of the address that may have been signed, each once.
@@ -1268,6 +1335,38 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn what_is_signed_for_other_stores_is_what_the_other_implementation_signs(
+            method in prop_oneof![Just("GET"), Just("PUT"), Just("HEAD"), Just("POST")],
+            key in any::<String>(),
+            value in any::<String>(),
+            session in proptest::option::of("[A-Za-z0-9/+=]{1,40}"),
+        ) {
+            let path = format!("/bucket/{}", encode(&key, true));
+            let query = format!("prefix={}&uploads=", encode(&value, false));
+            let meta = encode(&value, false);
+            let headers = [("content-type", "text/plain"), ("x-amz-meta-a", meta.as_str())];
+            let mut request = Owned::new(method, &path, &query, &headers);
+            let (secret, session) = (Secret::new(SECRET.to_owned()), session.map(Secret::new));
+            let signer =
+                Signer { key_id: KEY, secret: &secret, session: session.as_ref(), region: REGION };
+            request.headers.retain(|(name, _)| name != DATE && name != PAYLOAD);
+            let added = request.with(|request| signer.sign(request, "UNSIGNED-PAYLOAD", NOW));
+            for (name, value) in &added {
+                request.set(name, value.as_bytes());
+            }
+            let proof = added.iter().find(|(name, _)| *name == "authorization").unwrap().1.clone();
+            let names = proof.split_once("SignedHeaders=").unwrap().1.split_once(',').unwrap().0;
+            let names: Vec<String> = names.split(';').map(str::to_owned).collect();
+            prop_assert_eq!(names.contains(&TOKEN.to_owned()), session.is_some());
+            let right = oracle(&request, &names, "UNSIGNED-PAYLOAD");
+            let ending = format!("Signature={right}");
+            prop_assert!(proof.ends_with(&ending));
+            if session.is_none() {
+                prop_assert_eq!(request.check(), Ok(PayloadHash::Unsigned));
+            }
+        }
 
         #[test]
         fn s3_20_no_request_makes_the_checker_panic(

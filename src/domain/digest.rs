@@ -156,6 +156,34 @@ impl Sha256Hasher {
     }
 }
 
+/// Computes SHA-1 while content flows by.
+#[derive(Clone, Default)]
+pub(crate) struct Sha1Hasher(Sha1);
+
+impl Sha1Hasher {
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
+        self.0.update(chunk);
+    }
+
+    pub(crate) fn finish(self) -> Sha1Digest {
+        Sha1Digest(self.0.finalize().into())
+    }
+}
+
+/// Computes MD5 while content flows by.
+#[derive(Default)]
+pub(crate) struct Md5Hasher(Md5);
+
+impl Md5Hasher {
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
+        self.0.update(chunk);
+    }
+
+    pub(crate) fn finish(self) -> Md5Digest {
+        Md5Digest(self.0.finalize().into())
+    }
+}
+
 /// Computes the checks of blocks while bytes flow by.
 struct BlockChecker {
     size: u64,

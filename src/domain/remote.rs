@@ -370,7 +370,7 @@ impl RemoteAddress {
 }
 
 /// What opens a remote: `id:secret`, for S3 perhaps with `:session token`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct RemoteToken {
     pub(crate) key_id: String,
     pub(crate) secret: Secret,

@@ -125,23 +125,6 @@ impl Content for BlobContent {
     }
 }
 
-/// Tells the attempt of each step that bytes make, at the speed the remote is allowed.
-struct NotedPace {
-    inner: Arc<dyn Pace>,
-    progress: Progress,
-}
-
-impl Pace for NotedPace {
-    fn admit(&self, bytes: u64) -> BoxFuture<'static, ()> {
-        let (admitted, progress) = (self.inner.admit(bytes), self.progress.clone());
-        async move {
-            admitted.await;
-            progress.note();
-        }
-        .boxed()
-    }
-}
-
 /// One attempt at getting a version to a remote.
 pub(super) struct Carrier<'a> {
     pub(super) app: &'a Arc<App>,
@@ -201,7 +184,7 @@ impl Carrier<'_> {
             return Err(Failure { reason: Reason::NameAwaited, text }.into());
         }
         let broken = Arc::new(Mutex::new(None));
-        let pace = self.remotes.pace(&outward.remote.remote);
+        let pace = self.remotes.pace(&outward.remote.remote, self.progress);
         let errand = Errand {
             store,
             file: self.outgoing(&outward)?,
@@ -210,7 +193,7 @@ impl Carrier<'_> {
                 blob: outward.blob,
                 broken: Arc::clone(&broken),
             }),
-            pace: Arc::new(NotedPace { inner: pace, progress: self.progress.clone() }),
+            pace,
             figures: self.job.stream().map(|stream| self.app.metrics.stream(stream)),
             progressed: AtomicBool::new(false),
         };

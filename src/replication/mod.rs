@@ -14,6 +14,7 @@ pub(crate) mod carry;
 pub(crate) mod destination;
 pub(crate) mod gate;
 pub(crate) mod network;
+pub(crate) mod pace;
 pub(crate) mod scan;
 pub(crate) mod schedule;
 pub(crate) mod tend;

@@ -39,8 +39,8 @@ const ABOVE: [&str; 10] =
 const SENDER: &str = "house";
 
 /// Outside crates and the only places that may name them.
-const CRATES: [(&str, &[&str]); 25] = [
-    ("quick_xml", &["api/s3/xml.rs"]),
+const CRATES: [(&str, &[&str]); 26] = [
+    ("quick_xml", &["api/s3/xml.rs", "replication/destination/remote/xml.rs"]),
     ("actix_web", &["api/", "house.rs"]),
     ("actix_http", &["api/", "house.rs"]),
     ("rusqlite", &["catalog/"]),
@@ -56,7 +56,8 @@ const CRATES: [(&str, &[&str]); 25] = [
     ("zeroize", &["auth/", "domain/encryption.rs", "domain/key.rs", "operations/signatures.rs"]),
     ("rustls", &["tls.rs"]),
     ("rcgen", &["tls.rs"]),
-    ("reqwest", &["outbound.rs"]),
+    ("reqwest", &["outbound/"]),
+    ("http_body", &["outbound/"]),
     ("url", &["domain/remote.rs", "domain/webhook.rs"]),
     ("clap", &["cli.rs", "config.rs"]),
     ("clap_complete", &["cli.rs"]),
@@ -74,7 +75,7 @@ const CRATES: [(&str, &[&str]); 25] = [
             "jobs/",
             "api/",
             "house.rs",
-            "outbound.rs",
+            "outbound/",
         ],
     ),
 ];

@@ -7,9 +7,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 
 use crate::domain::range::ByteRange;
-use crate::domain::remote::{Remote, RemoteBucket, RemoteToken};
+use crate::domain::remote::{Remote, RemoteBucket, RemoteId, RemoteToken};
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
 use crate::domain::time::Millis;
+use crate::replication::destination::Progress;
 use crate::replication::destination::store::{
     Checked, ConfirmedPart, ListedPage, ListedVersion, OutgoingFile, Pace, PartPlan, PartRules,
     RemoteStore, RemoteVersion, Remotes, Sending,
@@ -373,10 +374,11 @@ impl RemoteStore for FakeRemote {
 }
 
 /// Bytes go as fast as they come.
-struct NoPace;
+struct NoPace(Progress);
 
 impl Pace for NoPace {
     fn admit(&self, _bytes: u64) -> BoxFuture<'static, ()> {
+        self.0.note();
         async {}.boxed()
     }
 }
@@ -395,7 +397,9 @@ impl Remotes for FakeRemote {
         async move { opened.map(|()| store) }.boxed()
     }
 
-    fn pace(&self, _remote: &Remote) -> Arc<dyn Pace> {
-        Arc::new(NoPace)
+    fn pace(&self, _remote: &Remote, progress: &Progress) -> Arc<dyn Pace> {
+        Arc::new(NoPace(progress.clone()))
     }
+
+    fn forget(&self, _remote: RemoteId) {}
 }

@@ -5,6 +5,7 @@ pub(crate) mod fake;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod local;
+pub(crate) mod remote;
 pub(crate) mod store;
 
 use std::sync::Arc;

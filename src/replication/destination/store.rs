@@ -12,10 +12,11 @@ use crate::domain::file::FileInfo;
 use crate::domain::lock::FileLock;
 use crate::domain::range::ByteRange;
 pub(crate) use crate::domain::remote::{Checked, ListedPage, ListedVersion, RemoteBucket};
-use crate::domain::remote::{Remote, RemoteToken};
+use crate::domain::remote::{Remote, RemoteId, RemoteToken};
 use crate::domain::remote_answer::RemoteFault;
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
+use crate::replication::destination::Progress;
 
 /// A version on its way out, as it is to be at the other side.
 #[derive(Clone, Debug)]
@@ -203,8 +204,11 @@ pub(crate) trait Remotes: Send + Sync {
         token: RemoteToken,
     ) -> BoxFuture<'a, Result<Arc<dyn RemoteStore>, RemoteFault>>;
 
-    /// Lets bytes to a remote through, at the speed that is allowed.
-    fn pace(&self, remote: &Remote) -> Arc<dyn Pace>;
+    /// Lets the bytes of one attempt through, at the speed that is allowed, and notes that it gets on.
+    fn pace(&self, remote: &Remote, progress: &Progress) -> Arc<dyn Pace>;
+
+    /// Lets go of what is kept of a remote that is gone.
+    fn forget(&self, remote: RemoteId);
 }
 
 #[cfg(test)]

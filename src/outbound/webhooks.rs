@@ -1,99 +1,19 @@
-//! Every outgoing HTTP request of the program: those of administration commands to the server that
-//! runs on the same data folder, and those to webhooks, whose addresses strangers choose.
+//! Requests to webhooks, whose addresses strangers choose.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use serde_json::{Map, Value};
 
-use crate::domain::key::Secret;
 use crate::domain::webhook::{TargetPolicy, WebhookUrl};
-
-/// Longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Why a request did not bring an answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("the server at {endpoint} does not answer: {source}")]
-    Unreachable {
-        endpoint: String,
-        #[source]
-        source: reqwest::Error,
-    },
-    /// The server said no.
-    #[error("{message}")]
-    Refused { status: u16, message: String },
-    #[error("the server at {endpoint} gave an answer that cannot be read")]
-    Unreadable { endpoint: String },
-}
-
-/// A request to the admin listener.
-pub(crate) struct AdminRequest {
-    pub(crate) endpoint: String,
-    pub(crate) method: &'static str,
-    pub(crate) path: String,
-    pub(crate) fields: Map<String, Value>,
-    pub(crate) key_id: String,
-    pub(crate) secret: Secret,
-}
-
-/// Sends a request to the admin listener of a running server and reads its JSON answer.
-pub(crate) async fn ask_admin(request: AdminRequest) -> Result<Value, Error> {
-    let AdminRequest { endpoint, method, path, fields, key_id, secret } = request;
-    let unreachable = |source| Error::Unreachable { endpoint: endpoint.clone(), source };
-    let client = reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(5))
-        .redirect(reqwest::redirect::Policy::none())
-        // The address is the server's own word; a proxy between the two would see the secret.
-        .no_proxy()
-        .build()
-        .map_err(unreachable)?;
-    let mut url = format!("{endpoint}{path}");
-    if method == "GET" && !fields.is_empty() {
-        let pairs: Vec<String> =
-            fields.iter().map(|(name, value)| query_pair(name, value)).collect();
-        url = format!("{url}?{}", pairs.join("&"));
-    }
-    let verb = reqwest::Method::from_bytes(method.as_bytes()).unwrap_or(reqwest::Method::POST);
-    let mut call = client.request(verb, url).basic_auth(key_id, Some(secret.expose()));
-    if method != "GET" {
-        call = call.json(&fields);
-    }
-    let answer = call.send().await.map_err(unreachable)?;
-    let status = answer.status().as_u16();
-    let body = answer.bytes().await.map_err(unreachable)?;
-    let unreadable = || Error::Unreadable { endpoint: endpoint.clone() };
-    if body.len() > ANSWER_BYTES_MAX {
-        return Err(unreadable());
-    }
-    let value: Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-    if status == 200 {
-        return Ok(value);
-    }
-    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
-    let message = match (text("code"), text("message")) {
-        ("", "") => format!("the server answered with status {status}"),
-        (code, "") => code.to_owned(),
-        (_, message) => message.to_owned(),
-    };
-    Err(Error::Refused { status, message })
-}
-
-fn query_pair(name: &str, value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    // `encode` leaves a few letters alone that mean something in a query.
-    let encoded = crate::domain::percent::encode(&text).replace('=', "%3D").replace(';', "%3B");
-    format!("{name}={encoded}")
-}
+use crate::outbound::{
+    Cause, CheckedResolver, NoAllowedAddress, NoCertificates, Reachable, causes, innermost,
+    read_certificates,
+};
 
 /// How long a webhook may take from the look-up of its name to its status (documented: 3 s).
-pub(crate) const HOOK_TIMEOUT: Duration = Duration::from_secs(3);
+const HOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are read so that its connection can be used again; more than these
 /// cost the webhook its connection, not us our memory.
 const HOOK_ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -149,66 +69,6 @@ impl fmt::Display for HookError {
     }
 }
 
-/// A name leads to no address that may be reached.
-#[derive(Debug, thiserror::Error)]
-#[error("the name leads only to private or reserved addresses")]
-struct NoAllowedAddress;
-
-/// Looks names up and lets through only addresses that may be reached. The client connects to
-/// exactly these, so a name cannot lead elsewhere between the check and the connection.
-#[derive(Clone, Copy)]
-struct CheckedResolver(Reachable);
-
-/// Where requests to one port may go.
-#[derive(Clone, Copy)]
-struct Reachable {
-    policy: TargetPolicy,
-    /// Addresses of this machine are left out, public ones too: the port is one of ours.
-    not_here: bool,
-}
-
-impl Reachable {
-    fn allows(self, address: IpAddr) -> bool {
-        self.policy.allows(address) && !(self.not_here && is_of_this_machine(address))
-    }
-}
-
-/// Whether an address is one of this machine: what would be sent there comes from there. Nothing is
-/// sent to find out.
-fn is_of_this_machine(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect((address, 9))?;
-        socket.local_addr()
-    });
-    source.is_ok_and(|source| source.ip() == address)
-}
-
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let Self(reachable) = *self;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> =
-                found.filter(|address| reachable.allows(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(NoAllowedAddress.into());
-            }
-            let allowed: Addrs = Box::new(allowed.into_iter());
-            Ok(allowed)
-        })
-    }
-}
-
-/// Trusted certificates that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("holds no certificates in PEM form")]
-pub(crate) struct NoCertificates;
-
 /// The sender of webhooks.
 pub(crate) struct Webhooks {
     policy: TargetPolicy,
@@ -230,16 +90,9 @@ impl Webhooks {
         trusted_pem: Option<&[u8]>,
         own_ports: Vec<u16>,
     ) -> Result<Self, NoCertificates> {
-        let trusted = match trusted_pem {
-            None => Vec::new(),
-            Some(pem) => {
-                let read = reqwest::Certificate::from_pem_bundle(pem);
-                read.ok().filter(|read| !read.is_empty()).ok_or(NoCertificates)?
-            }
-        };
         Ok(Self {
             policy,
-            trusted,
+            trusted: read_certificates(trusted_pem)?,
             own_ports,
             timeout: HOOK_TIMEOUT,
             client: OnceLock::new(),
@@ -331,23 +184,13 @@ async fn drain(mut answer: reqwest::Response) {
     }
 }
 
-type Cause = dyn StdError + 'static;
-
-fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-/// The cause of all causes; the outer ones only say that a request failed.
-fn innermost(error: &Cause) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::outbound::is_of_this_machine;
 
     const OPEN: TargetPolicy = TargetPolicy { allow_private: true, allow_http: true };
 
