@@ -486,10 +486,14 @@ fn administer(
         Ok(config) => config,
         Err(error) => return misconfigured(err, &error),
     };
-    let endpoint = endpoint(&config);
-    let performed = Desk::open(config).and_then(|desk| desk.perform(command.clone()));
+    let by_settings = endpoint(&config);
+    let has_public_url = config.public_url.is_some();
+    let performed = Desk::open(config).and_then(|desk| {
+        let running = desk.endpoint().filter(|_| !has_public_url).map(|at| reachable(&at));
+        Ok((desk.perform(command.clone())?, running.unwrap_or(by_settings)))
+    });
     match performed {
-        Ok(answer) => {
+        Ok((answer, endpoint)) => {
             let text =
                 if form.json { pretty(&answer) } else { render(&command, &answer, &endpoint) };
             let differs = answer["differences"].as_array().is_some_and(|found| !found.is_empty());
@@ -1111,6 +1115,11 @@ fn authorize_hint(answer: &Value, endpoint: &str) -> String {
     format!("To use it:\n  b2 account authorize --environment {endpoint} {id}\n")
 }
 
+/// An address that a server listens at, as clients on the same machine reach it.
+fn reachable(endpoint: &str) -> String {
+    endpoint.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+}
+
 /// Where clients of this server connect, as far as the settings tell.
 fn endpoint(config: &Config) -> String {
     let at = config.listen;
@@ -1520,6 +1529,9 @@ mod tests {
 
     #[test]
     fn the_example_names_the_address_clients_use() {
+        assert_eq!(reachable("http://0.0.0.0:9700"), "http://127.0.0.1:9700");
+        assert_eq!(reachable("https://[::]:9700"), "https://[::1]:9700");
+        assert_eq!(reachable("http://192.0.2.1:9700"), "http://192.0.2.1:9700");
         let mut config = Config::on_free_ports(Path::new("x"), &[]).unwrap();
         assert_eq!(endpoint(&config), "URL");
         config.listen = "0.0.0.0:9800".parse().unwrap();

@@ -118,7 +118,7 @@ fn disposition(bytes: &[u8]) {
             assert!(given.bytes().all(|byte| (32..127).contains(&byte)), "no header is split");
         }
     }
-    if let Ok(kind) = content_type::resolve(Some(&given), "f") {
+    if let Ok(kind) = content_type::resolve("Content-Type", &given, "f") {
         assert!(kind.bytes().all(|byte| (32..127).contains(&byte)), "{kind:?}");
     }
 }

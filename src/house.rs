@@ -1044,6 +1044,11 @@ impl Desk {
         Ok(Self { runtime, config, opened })
     }
 
+    /// Where the running server answers its clients; None when none runs.
+    pub(crate) fn endpoint(&self) -> Option<String> {
+        if self.opened.is_some() { None } else { running_endpoint(&self.config.data_dir) }
+    }
+
     pub(crate) fn perform(&self, command: AdminCommand) -> Result<Value, AdminError> {
         if let Some(opened) = &self.opened {
             let operator = Operator::of_data_folder();

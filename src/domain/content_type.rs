@@ -1,6 +1,6 @@
 //! Content types, and `b2/x-auto`, which asks for one by the file name's extension.
 
-use crate::domain::refusal::{Refusal, bad_request, missing_field, shorten};
+use crate::domain::refusal::{Refusal, bad_request, shorten};
 
 /// Sent by clients that leave the choice to the server.
 const AUTO: &str = "b2/x-auto";
@@ -106,12 +106,14 @@ const BY_EXTENSION: &[(&str, &str)] = &[
     ("zip", "application/zip"),
 ];
 
-/// The type to store for a file that was sent with `given`.
-pub(crate) fn resolve(given: Option<&str>, file_name: &str) -> Result<String, Refusal> {
-    let given = given.map(str::trim).filter(|text| !text.is_empty());
-    let Some(given) = given else { return Err(missing_field("Content-Type")) };
+/// The type to store for a file that was sent with `given` in the header or field of this name.
+pub(crate) fn resolve(field: &str, given: &str, file_name: &str) -> Result<String, Refusal> {
+    let given = given.trim();
+    if given.is_empty() {
+        return Err(bad_request(format!("{field} must not be empty")));
+    }
     if given.len() > 1024 || !given.bytes().all(|b| (32..127).contains(&b)) {
-        return Err(bad_request(format!("Bad Content-Type: '{}'", shorten(given))));
+        return Err(bad_request(format!("Bad {field}: '{}'", shorten(given))));
     }
     if given.eq_ignore_ascii_case(AUTO) {
         Ok(by_extension(file_name))
@@ -138,7 +140,8 @@ mod tests {
 
     #[test]
     fn native_154_auto_goes_by_the_extension() {
-        let auto = |name| resolve(Some("b2/x-auto"), name).expect("auto always finds one");
+        let auto =
+            |name| resolve("Content-Type", "b2/x-auto", name).expect("auto always finds one");
         assert_eq!(auto("a/b.TXT"), "text/plain");
         assert_eq!(auto("b.jpg"), "image/jpeg");
         for unknown in ["b.bin", "none", "dir.txt/none", "x.unheard-of", "trailing."] {
@@ -148,10 +151,12 @@ mod tests {
 
     #[test]
     fn native_151_155_explicit_types_stay_and_missing_ones_are_refused() {
-        assert_eq!(resolve(Some("a/b; c=d"), "x.txt").as_deref(), Ok("a/b; c=d"));
-        assert!(resolve(None, "x").is_err());
-        assert!(resolve(Some(" "), "x").is_err());
-        assert!(resolve(Some("text/\u{1}"), "x").is_err());
+        let of = |given: &str| resolve("contentType", given, "x.txt");
+        assert_eq!(of("a/b; c=d").as_deref(), Ok("a/b; c=d"));
+        for wrong in ["", " ", "text/\u{1}", &"t".repeat(1025)] {
+            let refusal = of(wrong).expect_err("no content type");
+            assert!(refusal.message.contains("contentType"), "{refusal}");
+        }
     }
 
     #[test]

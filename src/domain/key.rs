@@ -56,6 +56,12 @@ impl Key {
         self.buckets.as_ref().is_none_or(|buckets| buckets.contains(&bucket))
     }
 
+    /// Whether answers of a version of the API can show this key: before version 4 keys were for one
+    /// bucket or for all.
+    pub(crate) fn is_known_to(&self, version: u8) -> bool {
+        version >= 4 || self.buckets.as_ref().is_none_or(|buckets| buckets.len() <= 1)
+    }
+
     /// Names are compared byte by byte: prefix `a` covers `ab`.
     pub(crate) fn reaches_name(&self, name: &str) -> bool {
         self.name_prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str()))

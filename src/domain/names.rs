@@ -134,8 +134,11 @@ impl BucketName {
                 "BucketName must not start with 'b2-'. reserved for Backblaze use.",
             ));
         }
-        let numbers: Vec<&str> = name.split('.').collect();
-        if numbers.len() == 4 && numbers.iter().all(|part| part.parse::<u8>().is_ok()) {
+        let parts: Vec<&str> = name.split('.').collect();
+        if parts.contains(&"") {
+            return Err(bad_request("a '.' in bucketName must stand between other characters"));
+        }
+        if parts.len() == 4 && parts.iter().all(|part| part.parse::<u8>().is_ok()) {
             return Err(bad_request("bucketName must not look like an IP address"));
         }
         Ok(Self(name.to_owned()))
@@ -211,6 +214,10 @@ mod tests {
             "B2-bucket",
             "caf\u{e9}bar",
             "1.2.3.4",
+            "......",
+            ".bucket",
+            "bucket.",
+            "buc..ket",
         ] {
             assert!(BucketName::parse(wrong).is_err(), "{wrong}");
         }

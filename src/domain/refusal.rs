@@ -204,6 +204,14 @@ pub(crate) fn token_in_use(token: &str) -> Refusal {
     refuse(Code::AuthTokenLimit, format!("more than one upload using auth token {token}"))
 }
 
+/// Something that versions of the API before 4 cannot express.
+pub(crate) fn unsupported_version(version: u8) -> Refusal {
+    refuse(
+        Code::UnsupportedVersion,
+        format!("This request is not currently supported on API version number {version}"),
+    )
+}
+
 pub(crate) fn missing_field(field: &str) -> Refusal {
     bad_request(format!("required field {field} is missing"))
 }

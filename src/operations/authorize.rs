@@ -14,8 +14,8 @@ use crate::domain::ids::{BucketId, KeyId};
 use crate::domain::key::Key;
 use crate::domain::names::check_prefix;
 use crate::domain::refusal::{
-    Code, Refusal, bad_auth_token, bad_request, expired_auth_token, no_such_bucket, refuse,
-    shorten, token_in_use, unauthorized,
+    Code, Refusal, bad_auth_token, bad_request, expired_auth_token, no_such_bucket, shorten,
+    token_in_use, unauthorized, unsupported_version,
 };
 use crate::domain::time::Millis;
 use crate::operations::App;
@@ -67,13 +67,9 @@ pub(crate) fn authorize_account(
 }
 
 fn check_version(app: &App, key: &Key, version: u8) -> Result<(), Refusal> {
-    let Some(buckets) = &key.buckets else { return Ok(()) };
-    let strict = app.policy.strict_v4_keys && key.made_by_version >= 4;
-    if version < 4 && (buckets.len() > 1 || strict) {
-        return Err(refuse(
-            Code::UnsupportedVersion,
-            format!("This request is not currently supported on API version number {version}"),
-        ));
+    let strict = app.policy.strict_v4_keys && key.made_by_version >= 4 && key.buckets.is_some();
+    if !key.is_known_to(version) || (version < 4 && strict) {
+        return Err(unsupported_version(version));
     }
     Ok(())
 }
@@ -328,11 +324,9 @@ pub(crate) fn download_authorization(
         .into());
     }
     check_prefix("fileNamePrefix", &wanted.prefix)?;
-    for (parameter, value) in &wanted.overrides {
-        check_override(parameter, value)?;
-        if parameter == "b2ContentDisposition" && value.contains("*=") {
-            return Err(bad_request("b2ContentDisposition must not use '*' parameters").into());
-        }
+    check_overrides(&wanted.overrides)?;
+    if wanted.overrides.get("b2ContentDisposition").is_some_and(|value| value.contains("*=")) {
+        return Err(bad_request("b2ContentDisposition must not use '*' parameters").into());
     }
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_prefix(&caller.key, Capability::ShareFiles, bucket, &wanted.prefix)?;
@@ -349,8 +343,22 @@ pub(crate) fn download_authorization(
     Ok((grant.bucket.id, token))
 }
 
-/// Checks one header override of a download.
-pub(crate) fn check_override(parameter: &str, value: &str) -> Result<(), Refusal> {
+/// Bytes of all header overrides of a download together: as much as the metadata of a file may have
+/// (the service says "over the header limit", without a number).
+const OVERRIDE_BYTES_MAX: usize = 7000;
+
+/// Checks the header overrides of a download.
+pub(crate) fn check_overrides(overrides: &Overrides) -> Result<(), Refusal> {
+    let bytes = overrides.values().map(String::len).sum::<usize>();
+    if bytes > OVERRIDE_BYTES_MAX {
+        return Err(bad_request(format!(
+            "header overrides must have at most {OVERRIDE_BYTES_MAX} bytes: {bytes}"
+        )));
+    }
+    overrides.iter().try_for_each(|(parameter, value)| check_override(parameter, value))
+}
+
+fn check_override(parameter: &str, value: &str) -> Result<(), Refusal> {
     match OVERRIDES.iter().find(|(known, _)| *known == parameter) {
         Some((_, header)) => crate::domain::file::check_header_value(header, value),
         None => Err(bad_request(format!("unknown override {parameter}"))),

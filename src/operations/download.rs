@@ -24,7 +24,7 @@ use crate::domain::refusal::{
 };
 use crate::operations::App;
 use crate::operations::authorize::{
-    DownloadProof, Overrides, bucket_of_name, check_override, download_proof,
+    DownloadProof, Overrides, bucket_of_name, check_overrides, download_proof,
 };
 use crate::operations::encryption::{check_key, data_key};
 use crate::operations::error::Error;
@@ -189,7 +189,7 @@ pub(crate) fn find_by_name(
     if let Some(DownloadProof::Account(_)) = &proof {
         check_account_token(app, &query)?;
     }
-    check_overrides(&query.overrides, proof.is_some())?;
+    admit_overrides(&query.overrides, proof.is_some())?;
     let reader = match &proof {
         Some(DownloadProof::Account(caller)) => Some(caller.clone()),
         Some(DownloadProof::Shared { .. }) | None => None,
@@ -327,7 +327,7 @@ pub(crate) fn find_by_id(
     if caller.is_some() {
         check_account_token(app, &query)?;
     }
-    check_overrides(&query.overrides, caller.is_some())?;
+    admit_overrides(&query.overrides, caller.is_some())?;
     let known = app.facts.bucket(&app.catalog, claimed.bucket)?;
     let public = known.as_ref().is_some_and(|known| known.value.kind == BucketType::AllPublic);
     if !public {
@@ -362,11 +362,11 @@ fn check_account_token(app: &App, query: &DownloadQuery) -> Result<(), Refusal> 
     if query.by_a_page && app.policy.strict_cors_tokens { Err(unauthorized()) } else { Ok(()) }
 }
 
-fn check_overrides(overrides: &Overrides, has_token: bool) -> Result<(), Refusal> {
+fn admit_overrides(overrides: &Overrides, has_token: bool) -> Result<(), Refusal> {
     if !overrides.is_empty() && !has_token {
         return Err(unauthorized());
     }
-    overrides.iter().try_for_each(|(parameter, value)| check_override(parameter, value))
+    check_overrides(overrides)
 }
 
 fn prepare(

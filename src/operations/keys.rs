@@ -11,7 +11,9 @@ use crate::domain::capability::{Capabilities, Capability};
 use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::{KEY_DURATION_S_END, Key, Secret, check_bucket_key};
 use crate::domain::names::{check_key_name, check_prefix};
-use crate::domain::refusal::{Code, Refusal, bad_request, no_such_bucket, refuse, shorten};
+use crate::domain::refusal::{
+    Code, Refusal, bad_request, no_such_bucket, refuse, shorten, unsupported_version,
+};
 use crate::operations::App;
 use crate::operations::accounts::Operator;
 use crate::operations::error::Error;
@@ -187,8 +189,7 @@ fn list_keys_in(
 ) -> Result<KeyPage, Error> {
     let now = app.clock.now();
     let wanted = usize::try_from(limit).unwrap_or(100);
-    let shown =
-        |key: &Key| version >= 4 || key.buckets.as_ref().is_none_or(|buckets| buckets.len() <= 1);
+    let shown = |key: &Key| key.is_known_to(version);
     let mut from = from.to_owned();
     let mut listed: Vec<Key> = Vec::new();
     loop {
@@ -207,10 +208,16 @@ fn list_keys_in(
     Ok(KeyPage { keys: listed, next })
 }
 
-/// Deletes a key of the caller's account; its tokens die with it.
-pub(crate) async fn delete_key(app: &App, caller: &Caller, id: &str) -> Result<Key, Error> {
+/// Deletes a key of the caller's account; its tokens die with it. Versions before 4 have no answer
+/// that shows a key for several buckets, and refuse to delete it.
+pub(crate) async fn delete_key(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    version: u8,
+) -> Result<Key, Error> {
     caller.require(Capability::DeleteKeys)?;
-    delete_key_in(app, Some(caller.account()), id).await
+    delete_key_in(app, Some(caller.account()), id, version).await
 }
 
 /// Deletes a key of any account.
@@ -219,10 +226,15 @@ pub(crate) async fn delete_key_as_operator(
     _operator: &Operator,
     id: &str,
 ) -> Result<Key, Error> {
-    delete_key_in(app, None, id).await
+    delete_key_in(app, None, id, 4).await
 }
 
-async fn delete_key_in(app: &App, account: Option<AccountId>, id: &str) -> Result<Key, Error> {
+async fn delete_key_in(
+    app: &App,
+    account: Option<AccountId>,
+    id: &str,
+    version: u8,
+) -> Result<Key, Error> {
     let id = KeyId::named(id);
     let deleted = app
         .catalog
@@ -236,6 +248,9 @@ async fn delete_key_in(app: &App, account: Option<AccountId>, id: &str) -> Resul
             }
             if stored.key.is_master {
                 return Err(bad_request("the master application key cannot be deleted").into());
+            }
+            if !stored.key.is_known_to(version) {
+                return Err(unsupported_version(version).into());
             }
             keys::delete_key(tx, &id)?;
             Ok(stored.key)

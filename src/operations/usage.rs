@@ -94,6 +94,12 @@ pub(crate) fn admit_transactions(
     admit(app, account, Counts::transactions(class, units))
 }
 
+/// Counts transactions that are done already.
+pub(crate) fn count_transactions(app: &App, account: AccountId, class: Class, units: usize) {
+    let units = i64::try_from(units).unwrap_or(i64::MAX);
+    app.usage.add(Day::of(app.clock.now()), account, Counts::transactions(class, units));
+}
+
 /// Counts the begin of a download, whose refusal has a code of its own.
 pub(crate) fn admit_download(app: &App, account: AccountId) -> Result<(), Error> {
     let admitted = admit(app, account, Counts::transactions(Class::B, 1));

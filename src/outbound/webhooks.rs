@@ -111,7 +111,7 @@ impl Webhooks {
                 .https_only(!reachable.policy.allow_http)
                 .tls_version_min(reqwest::tls::Version::TLS_1_2)
                 .pool_idle_timeout(Duration::from_secs(20))
-                .pool_max_idle_per_host(4)
+                .pool_max_idle_per_host(16)
                 .dns_resolver(CheckedResolver(reachable))
         };
         builder()

@@ -245,7 +245,7 @@ impl TestHouse {
     }
 
     pub(crate) async fn delete_key(&self, id: &KeyId) {
-        let deleted = crate::operations::keys::delete_key(&self.app, &self.caller, id.as_str());
+        let deleted = crate::operations::keys::delete_key(&self.app, &self.caller, id.as_str(), 4);
         deleted.await.unwrap();
     }
 

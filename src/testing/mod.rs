@@ -26,6 +26,13 @@ pub(crate) use house::*;
 /// A running kiln of one test: on free ports of the loopback interface, in a temporary folder, with
 /// a known master application key and test controls. Dropped, it stops and removes its folder.
 ///
+/// ```toml
+/// [dev-dependencies]
+/// kiln = { path = "../kiln" }
+/// reqwest = "0.13"
+/// tokio = { version = "1", features = ["macros", "rt"] }
+/// ```
+///
 /// ```
 /// use std::time::Duration;
 ///

@@ -271,6 +271,13 @@ fn commands_do_the_same_while_the_server_runs_and_when_it_does_not() {
         assert_eq!(account["accountId"], account["applicationKeyId"]);
         assert_eq!(run(&server, &["replication", "jobs", "--state", "failed"])["jobs"], json!([]));
         assert_eq!(run(&server, &["replication", "retry", "--all"])["retried"], 0);
+        let arguments = ["key", "create", "--name", "shown", "--capabilities", "listFiles"];
+        let ended = kiln(server.data_dir(), &arguments, &MASTER);
+        let page = text(&ended.stdout);
+        let hint = format!("b2 account authorize --environment http://{} ", server.address);
+        assert_eq!(page.contains(&hint), running, "the address that it really has: {page}");
+        let made = page.split_once("--environment ").unwrap().1.split_whitespace().nth(1).unwrap();
+        run(&server, &["key", "delete", made]);
         let looked = run(&server, &["lifecycle", "preview", "admin-bucket"]);
         assert_eq!((&looked["acts"], &looked["hasLifecycleRules"]), (&json!([]), &json!(false)));
         let ran = run(&server, &["lifecycle", "run", "admin-bucket"]);

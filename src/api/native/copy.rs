@@ -31,7 +31,7 @@ fn metadata(call: &Call, name: &FileName) -> Result<Metadata, Refusal> {
         "REPLACE" => {
             let given = content_type.ok_or_else(|| missing_field("contentType"))?;
             Ok(Metadata::Replace {
-                content_type: content_type::resolve(Some(given), name.as_str())?,
+                content_type: content_type::resolve("contentType", given, name.as_str())?,
                 info: FileInfo::from_entries(info.unwrap_or_default(), name)?,
             })
         }

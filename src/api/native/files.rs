@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::api::native::{Call, Reply, reply, unwritable};
 use crate::domain::refusal::Refusal;
+use crate::domain::usage::Class;
 use crate::operations::authorize::parse_bucket_id;
 use crate::operations::files;
 use crate::operations::list::{self, ListQuery};
@@ -45,6 +46,7 @@ pub(crate) async fn list_names(call: Call) -> Reply {
     let query = query(&call, false)?;
     let bucket = query.bucket.clone();
     let page = list::list_names(call.app(), &call.caller, query).await?;
+    call.count_entries(Class::C, page.entries.len());
     let bucket = parse_bucket_id(&bucket)?;
     Ok(call.reader().page(&page, bucket, false).map_err(unwritable)?)
 }
@@ -53,6 +55,7 @@ pub(crate) async fn list_versions(call: Call) -> Reply {
     let query = query(&call, true)?;
     let bucket = query.bucket.clone();
     let page = list::list_versions(call.app(), &call.caller, query).await?;
+    call.count_entries(Class::C, page.entries.len());
     let bucket = parse_bucket_id(&bucket)?;
     Ok(call.reader().page(&page, bucket, true).map_err(unwritable)?)
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::api::native::{Call, Reply, reply};
 use crate::domain::refusal::bad_request;
+use crate::domain::usage::Class;
 use crate::operations::keys::{self, NewKey};
 
 pub(crate) async fn create(call: Call) -> Reply {
@@ -36,12 +37,13 @@ pub(crate) async fn list(call: Call) -> Reply {
     let limit = call.fields.opt_int("maxKeyCount")?;
     call.check_account()?;
     let page = keys::list_keys(call.app(), &call.caller, from, limit, call.version.0)?;
+    call.count_entries(Class::C, page.keys.len());
     let shown: Vec<_> = page.keys.iter().map(|key| call.version.key(key, None)).collect();
     reply(&json!({"keys": shown, "nextApplicationKeyId": page.next}))
 }
 
 pub(crate) async fn delete(call: Call) -> Reply {
     let id = call.fields.text("applicationKeyId")?;
-    let key = keys::delete_key(call.app(), &call.caller, id).await?;
+    let key = keys::delete_key(call.app(), &call.caller, id, call.version.0).await?;
     reply(&call.version.key(&key, None))
 }

@@ -28,7 +28,8 @@ pub(crate) async fn start(call: Call) -> Reply {
     let fields = &call.fields;
     let bucket = fields.text("bucketId")?.to_owned();
     let name = FileName::parse(fields.text("fileName")?)?;
-    let content_type = content_type::resolve(Some(fields.text("contentType")?), name.as_str())?;
+    let content_type =
+        content_type::resolve("contentType", fields.text("contentType")?, name.as_str())?;
     let info = fields.opt_text_map("fileInfo")?.unwrap_or_default();
     let info = FileInfo::from_entries(info, &name)?;
     // b2sdk spells it with underscores.

@@ -50,7 +50,7 @@ use crate::domain::test_mode::TestModes;
 use crate::domain::usage::Class;
 use crate::operations::authorize::caller_with_token;
 use crate::operations::error::{Error, Fault};
-use crate::operations::usage::admit_transactions;
+use crate::operations::usage::{admit_transactions, count_transactions};
 use crate::operations::{App, test_mode};
 
 /// What of the account an operation is about; says which restrictions of a key matter.
@@ -108,16 +108,6 @@ impl Operation {
             Door::DownloadById => &["GET", "HEAD", "POST"],
             Door::DownloadByName => &["GET", "HEAD"],
         }
-    }
-
-    /// As how many transactions a call counts: long listings count once per thousand entries.
-    fn units(&self, fields: &Fields) -> Result<i64, Refusal> {
-        let asked = match self.name {
-            "b2_list_file_names" | "b2_list_file_versions" => fields.opt_int("maxFileCount")?,
-            "b2_list_keys" => fields.opt_int("maxKeyCount")?,
-            _ => None,
-        };
-        Ok((asked.unwrap_or_default().clamp(1, ENTRIES_COUNTED_MAX) + 999) / 1000)
     }
 
     /// Whether it takes the bytes of files, at addresses of its own.
@@ -333,8 +323,8 @@ const fn row(
 /// Asks for failures, for clients that try how they deal with them.
 const TEST_MODE: HeaderName = HeaderName::from_static("x-bz-test-mode");
 
-/// More entries than this no listing gives, whatever it is asked for.
-const ENTRIES_COUNTED_MAX: i64 = 10_000;
+/// Entries of a listing that count as one transaction (documented).
+const ENTRIES_OF_A_TRANSACTION: usize = 1000;
 
 /// The versions of the API.
 const VERSIONS: std::ops::RangeInclusive<u8> = 1..=4;
@@ -355,6 +345,14 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn app(&self) -> &App {
         &self.http.app
+    }
+
+    /// Counts a listing once more for each further thousand entries of its answer, as if they had
+    /// been asked for one thousand after the other. An answer that is there is given, so a listing
+    /// may end above a cap; the next one is refused.
+    pub(crate) fn count_entries(&self, class: Class, entries: usize) {
+        let further = entries.saturating_sub(1) / ENTRIES_OF_A_TRANSACTION;
+        count_transactions(self.app(), self.caller.account(), class, further);
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {
@@ -558,7 +556,7 @@ async fn dispatch(
             };
             let caller = caller(request, http)?;
             let fields = fields(request, payload, http).await?;
-            count_call(http, operation, &caller, &fields)?;
+            count_call(http, operation, &caller)?;
             let call = Call {
                 http: http.clone(),
                 caller,
@@ -574,14 +572,8 @@ async fn dispatch(
 
 /// Counts a call among the transactions of its account, and refuses it when there have been too
 /// many. A caller without the right is told of that first.
-fn count_call(
-    http: &Http,
-    operation: &Operation,
-    caller: &Caller,
-    fields: &Fields,
-) -> Result<(), Error> {
-    let units = operation.units(fields)?;
-    let admitted = admit_transactions(&http.app, caller.account(), operation.class, units);
+fn count_call(http: &Http, operation: &Operation, caller: &Caller) -> Result<(), Error> {
+    let admitted = admit_transactions(&http.app, caller.account(), operation.class, 1);
     if admitted.is_err()
         && let Some(capability) = operation.capability
     {

@@ -65,10 +65,8 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
     let name = headers.get("X-Bz-File-Name").ok_or_else(|| missing_header("X-Bz-File-Name"))?;
     let name = FileName::decode(name.as_bytes())?;
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let content_type = match given {
-        None => return Err(missing_header("Content-Type")),
-        given => content_type::resolve(given, name.as_str())?,
-    };
+    let given = given.ok_or_else(|| missing_header("Content-Type"))?;
+    let content_type = content_type::resolve("Content-Type", given, name.as_str())?;
     let body = announced(headers)?;
     let infos = headers.iter().filter_map(|(header, value)| {
         Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))

@@ -322,7 +322,7 @@ const NO_CONTENT_TYPE: &str = "binary/octet-stream";
 pub(crate) fn about(headers: &HeaderMap, name: &FileName) -> Result<About, S3Error> {
     let content_type = match text(headers, CONTENT_TYPE.as_str())? {
         None | Some("") => NO_CONTENT_TYPE.to_owned(),
-        given => content_type::resolve(given, name.as_str())?,
+        Some(given) => content_type::resolve("Content-Type", given, name.as_str())?,
     };
     let mut entries = BTreeMap::new();
     for (info, header) in kept_headers() {

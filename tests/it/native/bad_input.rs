@@ -1,5 +1,7 @@
 //! Input that is wrong on purpose: refused as Backblaze refuses it, nothing stored, nothing told.
 
+use std::io::Read as _;
+
 use serde_json::json;
 
 use crate::support::http::{Connection, call};
@@ -28,6 +30,49 @@ fn reliability_f1_to_f25_ambiguous_framing_is_refused_and_the_connection_closed(
     drop(connection.send_raw(long.as_bytes()));
     assert!(connection.read(false).map_or(true, |answer| answer.status >= 400));
     assert_eq!(server.control("GET", "/healthz").status, 200);
+}
+
+#[test]
+fn requests_that_no_operation_sees_are_answered_whole_and_the_connection_ends() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("header-bucket");
+    let headers = |count: usize, bytes: usize| {
+        (0..count).map(|at| format!("X-{at}: {}\r\n", "v".repeat(bytes))).collect::<String>()
+    };
+    for (request, status) in [
+        ("no HTTP at all\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX y: z\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: \u{1}\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", headers(96, 1)), 431),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", headers(90, 2000)), 431),
+    ] {
+        let mut connection = Connection::open(&server.address).unwrap();
+        connection.send_raw(request.as_bytes()).unwrap();
+        // What is left unread of a long request ends the connection hard, after the answer.
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        while let Ok(read @ 1..) = connection.stream().read(&mut chunk) {
+            answer.extend_from_slice(&chunk[..read]);
+        }
+        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("\r\ncontent-length: 0\r\n"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "nothing follows: {answer}");
+    }
+    // Up to there kiln's own checks answer.
+    let infos: Vec<(String, String)> =
+        (0..85).map(|at| (format!("X-Bz-Info-n{at:02}"), "v".repeat(78))).collect();
+    let mut headers: Vec<(&str, &str)> =
+        infos.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let stored = master.try_upload(&bucket, "f", b"x", &headers);
+    assert_eq!(stored.status, 200);
+    assert_eq!(stored.json()["fileInfo"].as_object().unwrap().len(), 85);
+    let long = "v".repeat(120_000);
+    headers[0].1 = &long;
+    let refused = master.try_upload(&bucket, "g", b"x", &headers);
+    assert_eq!((refused.status, refused.code().as_str()), (400, "metadata_exceeded"));
 }
 
 #[test]

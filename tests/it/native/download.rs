@@ -190,6 +190,18 @@ fn native_284_295_305_306_overrides_need_a_token_and_a_grammar() {
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{wrong}");
         assert!(answer.header("x-injected").is_none());
     }
+    for (bytes, status) in [(7000, 200), (7001, 400)] {
+        // Together, not each.
+        let target = format!(
+            "/file/override-bucket/f?b2ContentLanguage=de&b2CacheControl={}",
+            "c".repeat(bytes - 2)
+        );
+        assert_eq!(call(&server.address, "GET", &target, &auth, b"").status, status, "{bytes}");
+        let body = json!({"bucketId": bucket, "fileNamePrefix": "", "validDurationInSeconds": 60,
+            "b2ContentLanguage": "de", "b2CacheControl": "c".repeat(bytes - 2)});
+        let answer = master.call("b2_get_download_authorization", &body);
+        assert_eq!(answer.status, status, "{bytes}");
+    }
 }
 
 #[test]

@@ -175,6 +175,70 @@ fn native_82_87_90_94_keys_need_their_rights_and_come_a_hundred_at_a_time() {
 }
 
 #[test]
+fn native_89_versions_before_4_neither_show_nor_delete_keys_for_several_buckets() {
+    let server = Server::start();
+    let master = server.master();
+    let buckets = [master.create_bucket("bucket-one"), master.create_bucket("bucket-two")];
+    let (several, _) = master.create_key(&["listFiles"], Some(&[&buckets[0], &buckets[1]]), None);
+    let (one, _) = master.create_key(&["listFiles"], Some(&[&buckets[0]]), None);
+    for version in 1..=3 {
+        let listed = master.call_version(version, "b2_list_keys", &json!({"accountId": MASTER_ID}));
+        let ids: Vec<_> = listed.json()["keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|key| (key["applicationKeyId"].clone(), key["bucketId"].clone()))
+            .collect();
+        assert_eq!(ids, [(json!(one), json!(buckets[0]))]);
+        let body = json!({"applicationKeyId": several});
+        let refused = master.call_version(version, "b2_delete_key", &body);
+        assert_eq!((refused.status, refused.code().as_str()), (400, "unsupported"));
+    }
+    let deleted = master.ok("b2_delete_key", &json!({"applicationKeyId": several}));
+    let mut ids = buckets.clone();
+    ids.sort();
+    assert_eq!(deleted["bucketIds"], json!(ids), "it was still there");
+    let body = json!({"applicationKeyId": one});
+    let deleted = master.call_version(1, "b2_delete_key", &body).json();
+    assert_eq!(deleted["bucketId"], json!(buckets[0]));
+}
+
+#[test]
+fn native_26_a_required_field_that_is_null_is_named() {
+    let server = Server::start();
+    let master = server.master();
+    let bucket = master.create_bucket("null-bucket");
+    for (operation, body, field) in [
+        (
+            "b2_create_key",
+            json!({"accountId": MASTER_ID, "keyName": "k", "capabilities": null}),
+            "capabilities",
+        ),
+        (
+            "b2_create_key",
+            json!({"accountId": MASTER_ID, "keyName": null, "capabilities": ["listFiles"]}),
+            "keyName",
+        ),
+        ("b2_list_file_names", json!({"bucketId": null}), "bucketId"),
+        (
+            "b2_start_large_file",
+            json!({"bucketId": bucket, "fileName": "f", "contentType": null}),
+            "contentType",
+        ),
+    ] {
+        let refused = master.call(operation, &body);
+        assert_eq!((refused.status, refused.code().as_str()), (400, "bad_request"));
+        assert_eq!(refused.message(), format!("required field {field} cannot be null"));
+    }
+    let empty = json!({"bucketId": bucket, "fileName": "f", "contentType": ""});
+    let refused = master.call("b2_start_large_file", &empty);
+    assert_eq!(
+        (refused.status, refused.message().as_str()),
+        (400, "contentType must not be empty")
+    );
+}
+
+#[test]
 fn native_93_every_token_of_a_deleted_key_is_dead_at_once() {
     let server = Server::start();
     let master = server.master();
