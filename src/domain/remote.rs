@@ -175,7 +175,8 @@ impl RemoteOptions {
             return Err(bad_request("bandwidthBytesPerSecond must be more than 0"));
         }
         if self.bandwidth_windows.len() > BANDWIDTH_WINDOWS_MAX {
-            let text = format!("bandwidthWindows must hold at most {BANDWIDTH_WINDOWS_MAX} windows");
+            let text =
+                format!("bandwidthWindows must hold at most {BANDWIDTH_WINDOWS_MAX} windows");
             return Err(bad_request(text));
         }
         for window in &self.bandwidth_windows {
@@ -564,9 +565,18 @@ mod tests {
             RemoteOptions { max_concurrency: 1001, ..options.clone() },
             RemoteOptions { region: Some("a b".to_owned()), ..options.clone() },
             RemoteOptions { bandwidth_bytes_per_second: Some(0), ..options.clone() },
-            RemoteOptions { bandwidth_windows: vec![window("8:00", "10:00", 1)], ..options.clone() },
-            RemoteOptions { bandwidth_windows: vec![window("08:00", "24:00", 1)], ..options.clone() },
-            RemoteOptions { bandwidth_windows: vec![window("08:00", "10:00", 0)], ..options.clone() },
+            RemoteOptions {
+                bandwidth_windows: vec![window("8:00", "10:00", 1)],
+                ..options.clone()
+            },
+            RemoteOptions {
+                bandwidth_windows: vec![window("08:00", "24:00", 1)],
+                ..options.clone()
+            },
+            RemoteOptions {
+                bandwidth_windows: vec![window("08:00", "10:00", 0)],
+                ..options.clone()
+            },
             RemoteOptions { part_size_bytes: Some(4_999_999), ..options.clone() },
             RemoteOptions { multipart_threshold_bytes: Some(5_000_000_001), ..options.clone() },
         ];
@@ -587,7 +597,8 @@ mod tests {
         assert_eq!(after.remote_type, Some(RemoteKind::S3));
         let back = after.with(&fields(&json!({"remoteType": null, "region": null}))).unwrap();
         assert_eq!((back.remote_type, back.region), (None, None));
-        for wrong in [json!({"maxConcurrency": -1}), json!({"no": 1}), json!({"remoteType": "ftp"})] {
+        for wrong in [json!({"maxConcurrency": -1}), json!({"no": 1}), json!({"remoteType": "ftp"})]
+        {
             assert!(before.with(&fields(&wrong)).is_err(), "{wrong}");
         }
         let refused = before.with(&fields(&json!({"paused": "yes"}))).unwrap_err();
