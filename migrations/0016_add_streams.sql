@@ -4,7 +4,7 @@ INSERT INTO counters (name, next) VALUES ('stream', 864691128455135233);
 
 -- Connections to other stores. sealed_token is encrypted with the sealing key. options is the JSON of
 -- what is optional. org_id is the organization as its maker wrote it, account_id what it means. The
--- times of being online are wall time, offline_since is null while the remote answers.
+-- times of being online are wall time, and offline_since is null while the remote answers.
 CREATE TABLE remotes (
   remote_no BIGINT PRIMARY KEY,
   account_id TEXT NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE remotes (
 
 -- Replication streams: what a bucket holds is carried on to a bucket of a remote. queue_entries,
 -- queue_bytes and remaining_bytes are kept equal to what the unfinished jobs of the stream come to,
--- in the transactions that change those, spilled counts the jobs that wait outside of the queue.
+-- in the transactions that change those, and spilled counts the jobs that wait outside of the queue.
 -- latest_code and latest_error are null before the first attempt.
 CREATE TABLE streams (
   stream_no BIGINT PRIMARY KEY,
@@ -82,6 +82,25 @@ CREATE TABLE remote_buckets (
   remote_no BIGINT NOT NULL
 );
 CREATE INDEX remote_buckets_of_remote ON remote_buckets (remote_no);
+
+-- Replicas that a peer has sent, or is sending: which version of which server each is a copy of
+-- ('instance.file id'), and the ids of the servers it has been through, with commas between them.
+CREATE TABLE replica_hops (
+  file_no {row_number} PRIMARY KEY,
+  origin TEXT NOT NULL,
+  hops TEXT NOT NULL
+);
+
+-- Files of one piece that a peer sends bit by bit: each is an unfinished file whose parts are all of
+-- part_bytes, but the last, and become one content of size bytes.
+CREATE TABLE replica_sessions (
+  file_no {row_number} PRIMARY KEY,
+  bucket_id TEXT NOT NULL,
+  size BIGINT NOT NULL CHECK (size >= 0),
+  part_bytes BIGINT NOT NULL CHECK (part_bytes > 0),
+  used_at_ms BIGINT NOT NULL
+);
+CREATE INDEX replica_sessions_idle ON replica_sessions (used_at_ms);
 
 -- Jobs again, now of rules and of streams: a job has either a source key and the name of a rule, or
 -- the number of a stream. A job of a stream that is spilled waits until its queue has room. confirmed

@@ -174,6 +174,8 @@ pub(crate) struct Encryption {
 pub(crate) struct Replication {
     pub(crate) accept_empty_rules: bool,
     pub(crate) accept_priority_zero: bool,
+    /// Take replicas that other servers send.
+    pub(crate) accept_peers: bool,
     pub(crate) large_metadata: LargeMetadata,
     /// How long a missing key mapping is waited for before the job fails.
     pub(crate) mapping_grace_ms: i64,
@@ -625,6 +627,9 @@ settings! {
     "replication.accept_priority_zero", Switch, Text("false"),
     config.replication.accept_priority_zero = switch,
     "Take replication rules of priority 0, which Backblaze refuses";
+
+    "replication.accept_peers", Switch, Text("false"), config.replication.accept_peers = switch,
+    "Take replicas that other kilns send, from callers who may write files";
 
     "replication.large_metadata", Plain("WHAT"), Text("skip"),
     config.replication.large_metadata = choice,
@@ -1427,6 +1432,7 @@ mod tests {
         ("encryption.default", &["none", "sse-b2"], &["", "SSE-B2", "sse-c", "true"]),
         ("replication.accept_empty_rules", &["true"], &["2"]),
         ("replication.accept_priority_zero", &["true"], &["2"]),
+        ("replication.accept_peers", &["true"], &["2"]),
         ("replication.large_metadata", &["skip", "copy"], &["drop"]),
         ("replication.mapping_grace_ms", &["0", "604800000"], &["-1", "604800001"]),
         ("replication.workers", &["1", "256"], &["0", "257"]),
@@ -1503,6 +1509,7 @@ mod tests {
         assert!(!config.auth.strict_v4_keys && !config.uploads.custom_timestamps);
         let replication = config.replication;
         assert!(!replication.accept_empty_rules && !replication.accept_priority_zero);
+        assert!(!replication.accept_peers);
         assert_eq!(replication.large_metadata, LargeMetadata::Skip);
         assert_eq!(replication.mapping_grace_ms, 0);
         assert_eq!((replication.workers, replication.target_max_inflight), (8, 4));

@@ -472,6 +472,7 @@ fn policy(config: &Config) -> Policy {
             accept_empty_rules: replication.accept_empty_rules,
             accept_priority_zero: replication.accept_priority_zero,
         },
+        accept_peers: replication.accept_peers,
         copy_large_metadata: replication.large_metadata == LargeMetadata::Copy,
         default_encryption: match config.encryption.default {
             NewBuckets::None => DefaultEncryption::None,

@@ -118,6 +118,9 @@ pub(crate) struct Metrics {
     pub(crate) replication_retries: Counter,
     /// Outcomes that came too late because the lease had been taken over.
     pub(crate) replication_fenced: Counter,
+    /// Replicas that peers sent and that were stored, and those refused because they go round.
+    pub(crate) replication_received: Counter,
+    pub(crate) replication_loops: Counter,
     /// From the making of a job to its replica.
     pub(crate) replication_lag: Histogram,
     /// Jobs that were not done in time, and those of them that were done after all.

@@ -10,6 +10,7 @@ pub(crate) mod body;
 pub(crate) mod error;
 pub(crate) mod faults;
 pub(crate) mod native;
+pub(crate) mod peer;
 pub(crate) mod request_id;
 pub(crate) mod s3;
 
@@ -75,6 +76,7 @@ pub(crate) async fn serve(
 ) -> HttpResponse {
     match Place::of_request(&request, &http) {
         Some(place) => s3::serve(request, payload, http, place).await,
+        None if peer::is_called(request.uri().path()) => peer::serve(request, payload, http).await,
         None => native::serve(request, payload, http).await,
     }
 }

@@ -134,6 +134,22 @@ fn newest_finished(
     )
 }
 
+/// The number of the version that stands at one place among the versions of a name.
+pub(crate) fn number_at(
+    tx: &mut dyn Tx,
+    bucket: BucketNumber,
+    name: &str,
+    (upload_at, origin): (Millis, FileNumber),
+) -> Result<Option<FileNumber>, Error> {
+    find(
+        tx,
+        "SELECT file_no FROM files
+          WHERE bucket_no = ?1 AND name = ?2 AND sort_upload = ?3 AND sort_origin = ?4",
+        &[Value::Int(bucket.0), Value::Text(name), Value::Int(-upload_at.0), Value::Int(-origin.0)],
+        |row| Ok(FileNumber(row.int(0)?)),
+    )
+}
+
 fn set_head(
     tx: &mut dyn Tx,
     bucket: BucketNumber,
@@ -291,8 +307,8 @@ pub(crate) fn insert_version(
     Ok(())
 }
 
-/// Turns an unfinished large file into the upload that `version` says it is now. `newest` is what
-/// [`newest`] answered in the same transaction.
+/// Turns an unfinished large file into the upload that `version` says it is now, at the place that its
+/// origin has. `newest` is what [`newest`] answered in the same transaction.
 pub(crate) fn finish_version(
     tx: &mut dyn Tx,
     bucket: BucketNumber,
@@ -302,7 +318,7 @@ pub(crate) fn finish_version(
     let is_head = take_head(tx, bucket, version.name.as_str(), Place::of(version), newest)?;
     tx.execute(
         "UPDATE files SET action = ?2, is_head = ?3, size = ?4, blob_id = ?5, replication = ?6,
-                          parts_md5 = ?7, part_count = ?8
+                          parts_md5 = ?7, part_count = ?8, sort_origin = ?9
           WHERE file_no = ?1 AND action = 2",
         &[
             Value::Int(version.number.0),
@@ -313,6 +329,7 @@ pub(crate) fn finish_version(
             Value::Int(status_code(version.replication)),
             bytes_or_null(version.parts.as_ref().map(|parts| &parts.md5.0[..])),
             Value::opt_int(version.parts.map(|parts| i64::from(parts.count))),
+            Value::Int(-version.origin.0),
         ],
     )?;
     Ok(())

@@ -19,6 +19,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod notifications;
 pub(crate) mod parts;
 pub(crate) mod remotes;
+pub(crate) mod replicas;
 pub(crate) mod replication;
 pub(crate) mod reset;
 pub(crate) mod ring_keys;

@@ -6,7 +6,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Millis;
 
 /// Empties the tables that are emptied as a whole, those that refer to others first.
-const EMPTIED: [&str; 20] = [
+const EMPTIED: [&str; 22] = [
     "DELETE FROM replication_jobs",
     "DELETE FROM replication_origins",
     "DELETE FROM replication_targets",
@@ -16,6 +16,8 @@ const EMPTIED: [&str; 20] = [
     "DELETE FROM remote_buckets",
     "DELETE FROM remote_orphans",
     "DELETE FROM remotes",
+    "DELETE FROM replica_hops",
+    "DELETE FROM replica_sessions",
     "DELETE FROM lifecycle_walks",
     "DELETE FROM notification_queues",
     "DELETE FROM notification_events",

@@ -91,6 +91,11 @@ impl Sha1Digest {
 }
 
 impl Md5Digest {
+    /// Reads hex digits of either case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::from_slice(&hex::decode(text).ok()?)
+    }
+
     /// MD5 of no bytes at all; Backblaze shows it on hide markers.
     pub(crate) const OF_NOTHING: Self = Self([
         0xd4, 0x1d, 0x8c, 0xd9, 0x8f, 0x00, 0xb2, 0x04, 0xe9, 0x80, 0x09, 0x98, 0xec, 0xf8, 0x42,

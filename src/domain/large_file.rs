@@ -165,11 +165,12 @@ pub(crate) fn chosen_parts(
 }
 
 /// Checks the parts of a large file that is to be finished against the SHA-1s its uploader names.
-/// `parts` are in the order of their numbers.
+/// `parts` are in the order of their numbers. None for `sizes` takes parts of any size, and a single
+/// one: a replica has those of its source.
 pub(crate) fn check_parts(
     parts: &[Part],
     sha1s: &[String],
-    sizes: PartSizes,
+    sizes: Option<PartSizes>,
 ) -> Result<(), Refusal> {
     let gap = parts.iter().zip(1..).find(|(part, expected)| part.number.get() != *expected);
     if let Some((_, missing)) = gap {
@@ -185,7 +186,7 @@ pub(crate) fn check_parts(
             parts.len()
         )));
     }
-    if parts.len() < 2 {
+    if parts.len() < if sizes.is_some() { 2 } else { 1 } {
         // b2sdk's tests look for this text.
         return Err(bad_request("large files must have at least 2 parts"));
     }
@@ -202,6 +203,7 @@ pub(crate) fn check_parts(
             ));
         }
     }
+    let Some(sizes) = sizes else { return Ok(()) };
     let all_but_last = parts.split_last().map_or(&[][..], |(_, before)| before);
     match all_but_last.iter().find(|part| part.size < sizes.bytes_min) {
         Some(small) => Err(bad_request(format!(
@@ -259,7 +261,7 @@ mod tests {
 
     fn code(parts: &[Part], sha1s: &[String]) -> Option<Code> {
         let sizes = PartSizes { bytes_min: 100, bytes_recommended: 1000 };
-        check_parts(parts, sha1s, sizes).err().map(|refusal| refusal.code)
+        check_parts(parts, sha1s, Some(sizes)).err().map(|refusal| refusal.code)
     }
 
     #[test]
@@ -285,7 +287,10 @@ mod tests {
         assert_eq!(code(&[], &[]), Some(Code::BadRequest));
         let small = [part(1, 99, 1), two];
         assert_eq!(code(&small, &[sha1(1), sha1(2)]), Some(Code::BadRequest));
-        let refusal = check_parts(&[one], &[sha1(1)], PartSizes::default()).expect_err("one part");
+        let sizes = Some(PartSizes::default());
+        let refusal = check_parts(std::slice::from_ref(&one), &[sha1(1)], sizes).expect_err("one");
+        assert_eq!(check_parts(&[one], &[sha1(1)], None), Ok(()), "as its source has it");
+        assert!(check_parts(&[], &[], None).is_err());
         assert!(refusal.message.contains("large files must have at least 2 parts"));
     }
 

@@ -58,6 +58,11 @@ impl Retention {
                 "The retainUntilTimestamp must be in future",
             ));
         }
+        self.check_writable()
+    }
+
+    /// Refuses one that ends later than can be written.
+    fn check_writable(self) -> Result<(), Refusal> {
         if self.until >= END_OF_TIME {
             return Err(bad_request("The retainUntilTimestamp must be before the year 10000"));
         }
@@ -325,6 +330,16 @@ impl BucketLock {
         }
         self.check_enabled()?;
         wanted.retention.map_or(Ok(()), |retention| retention.check_until(now))
+    }
+
+    /// Refuses a lock that a replica cannot have here. One that is over already was the source's, and
+    /// is taken as it is.
+    pub(crate) fn check_replica(self, lock: FileLock) -> Result<(), Refusal> {
+        if lock.is_empty() {
+            return Ok(());
+        }
+        self.check_enabled()?;
+        lock.retention.map_or(Ok(()), Retention::check_writable)
     }
 
     /// The lock of a new file: what was asked for, else the bucket's default counted `from` the

@@ -27,6 +27,7 @@ pub(crate) mod range;
 pub(crate) mod refusal;
 pub(crate) mod remote;
 pub(crate) mod remote_answer;
+pub(crate) mod replica;
 pub(crate) mod replication;
 pub(crate) mod stream;
 pub(crate) mod stream_diff;

@@ -74,10 +74,12 @@ codes! {
     StorageCapExceeded, "storage_cap_exceeded", 403;
     TransactionCapExceeded, "transaction_cap_exceeded", 403;
     DownloadCapExceeded, "download_cap_exceeded", 403;
+    ReplicationRefused, "replication_refused", 403;
     NotFound, "not_found", 404;
     MethodNotAllowed, "method_not_allowed", 405;
     RequestTimeout, "request_timeout", 408;
     Conflict, "conflict", 409;
+    ReplicationLoop, "replication_loop", 409;
     PreconditionFailed, "precondition_failed", 412;
     PayloadTooLarge, "bad_request", 413;
     RangeNotSatisfiable, "range_not_satisfiable", 416;

@@ -54,6 +54,7 @@ async fn start(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
         lock: FileLock::default(),
         encryption: AskedEncryption::Default,
         custom_time: None,
+        replica: None,
     };
     large_files::start(&house.app, &house.caller, wanted).await.unwrap()
 }

@@ -14,6 +14,7 @@ use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
 use crate::operations::lock_clock;
+use crate::operations::replica_sessions::give_up_idle;
 use crate::operations::usage::carry_counts;
 
 /// How often there is a look; a mark of numbers lasts for half a minute.
@@ -127,9 +128,10 @@ impl Upkeep {
         }
     }
 
-    /// Takes out jobs that were cancelled long ago, and the memory of replicas in buckets that are
-    /// gone. Neither can be asked for again: numbers of versions and ids of buckets never come twice.
+    /// Gives up what peers have begun to send and left, takes out jobs that were cancelled long ago, and
+    /// the memory of replicas in buckets that are gone. None of the last two can be asked for again: numbers of versions and ids of buckets never come twice.
     async fn prune(&self) -> Result<(), Error> {
+        while !self.stopping.load(Ordering::SeqCst) && give_up_idle(&self.app).await? > 0 {}
         let until = self.app.waits.now().plus(-CANCELLED_KEPT_MS);
         while !self.stopping.load(Ordering::SeqCst) {
             let pruned = self.app.catalog.write("prune_cancelled_jobs", move |tx| {

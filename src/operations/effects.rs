@@ -4,7 +4,7 @@
 
 use crate::catalog::files::{self, Newest};
 use crate::catalog::replication::{JobOrigin, StreamEnqueued};
-use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replication, streams, usage};
+use crate::catalog::{Abort, Error, Tx, blob_refs, parts, replicas, replication, streams, usage};
 use crate::domain::bucket::Bucket;
 use crate::domain::event::EventType;
 use crate::domain::file::{Action, FileVersion};
@@ -17,6 +17,7 @@ use crate::domain::stream::NotTaken;
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::notifications::{self, Noted};
+use crate::operations::replicas::is_replica;
 use crate::operations::replication_rules::{self, Enqueued};
 use crate::operations::usage::{require_room, signed};
 
@@ -99,10 +100,12 @@ fn event_of(cause: Cause, version: &FileVersion) -> Option<EventType> {
     match cause {
         Cause::Upload => Some(EventType::Upload),
         Cause::Copy => Some(EventType::Copy),
-        Cause::Finish => Some(EventType::MultipartUpload),
+        Cause::Finish if !is_replica(version) => Some(EventType::MultipartUpload),
         Cause::Hide => Some(EventType::Hide),
-        Cause::Replica if version.parts.is_some() => Some(EventType::MultipartReplica),
-        Cause::Replica => Some(EventType::Replica),
+        Cause::Replica | Cause::Finish if version.parts.is_some() => {
+            Some(EventType::MultipartReplica)
+        }
+        Cause::Replica | Cause::Finish => Some(EventType::Replica),
         Cause::Delete => Some(EventType::Delete),
         Cause::LifecycleHide => Some(EventType::LifecycleHide),
         Cause::LifecycleDelete => Some(EventType::LifecycleDelete),
@@ -137,11 +140,11 @@ pub(crate) fn add(
     moment: Moment,
 ) -> Result<Aftermath, Abort> {
     version.lock = match cause {
-        Cause::Upload | Cause::Copy | Cause::Start => {
+        Cause::Upload | Cause::Copy | Cause::Start if !is_replica(version) => {
             bucket.settings.file_lock.of_new(version.lock, moment.locks.begin(version.upload_at))
         }
         // A replica is as old as its source, and kept from now on (A7).
-        Cause::Replica => {
+        Cause::Upload | Cause::Copy | Cause::Start | Cause::Replica => {
             bucket.settings.file_lock.of_new(version.lock, moment.locks.begin(moment.now))
         }
         Cause::Finish
@@ -301,6 +304,9 @@ pub(crate) fn remove(
     count_stored(tx, bucket, (-1, -bytes), moment)?;
     if let Some(blob) = version.blob {
         blob_refs::release(tx, blob, moment.now)?;
+    }
+    if is_replica(version) {
+        replicas::forget_trail(tx, version.number, bucket.id, &version.id().to_string())?;
     }
     if version.action == Action::Upload {
         replication::forget_source(tx, version.number, moment.steady)?;

@@ -27,6 +27,7 @@ use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, invalid_file_id, no_such_bucket, refuse, shorten,
     unauthorized,
 };
+use crate::domain::replica::{Origin, ReplicaMark};
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{
@@ -39,6 +40,7 @@ use crate::operations::error::Error;
 use crate::operations::files::find_claimed;
 use crate::operations::list::{Entry, Page};
 use crate::operations::locks;
+use crate::operations::replicas;
 use crate::operations::upload::{
     Announced, BodyFault, OnlyIf, check_metadata, custom_time, receive, show_new,
 };
@@ -46,7 +48,7 @@ use crate::operations::usage::{check_room, count_uploaded};
 
 /// Said of every id that is not that of an unfinished large file: canceled, finished, never heard
 /// of. Nobody is told which.
-fn not_unfinished(id: &str) -> Refusal {
+pub(crate) fn not_unfinished(id: &str) -> Refusal {
     refuse(Code::NoActiveUpload, format!("No active upload for: {}", shorten(id)))
 }
 
@@ -64,9 +66,33 @@ pub(crate) struct NewLargeFile {
     pub(crate) lock: FileLock,
     /// The one that the parts are to make.
     pub(crate) checksum: Option<KeptChecksum>,
+    /// Of a replica that a peer sends: where it comes from, and its upload time.
+    pub(crate) replica: Option<ReplicaMark>,
 }
 
-/// Begins a large file: a version that no name shows until it is finished.
+impl NewLargeFile {
+    /// Refuses what the bucket does not take. The smaller limit on metadata was the source's to keep.
+    fn check(&self, app: &App, caller: &Caller, bucket: &Bucket) -> Result<(), Refusal> {
+        let Some(mark) = &self.replica else {
+            locks::check_new(app, caller, bucket, self.lock)?;
+            return check_metadata(bucket, &self.encryption, &self.name, &self.info);
+        };
+        replicas::check_mark(app, mark)?;
+        replicas::check_lock(caller, bucket, self.lock)?;
+        if self.custom_time.is_some() {
+            return Err(bad_request("a replica has the upload time of its source and no other"));
+        }
+        match &self.encryption {
+            AskedEncryption::Customer(_) => {
+                Err(bad_request("a replica cannot be encrypted with a customer's key"))
+            }
+            AskedEncryption::Default | AskedEncryption::Managed => Ok(()),
+        }
+    }
+}
+
+/// Begins a large file: a version that no name shows until it is finished. For a replica that is here
+/// already that is the answer, and nothing is begun.
 pub(crate) async fn start(
     app: &App,
     caller: &Caller,
@@ -81,19 +107,24 @@ pub(crate) async fn start(
     let fence = fence(app, caller, id)?.ok_or_else(|| no_such_bucket(&id))?;
     let (bucket, name) = (Arc::clone(&fence.bucket), wanted.name.as_str());
     let grant = Grant::for_name(&caller.key, Capability::WriteFiles, bucket, name)?;
-    locks::check_new(app, caller, &grant.bucket, wanted.lock)?;
-    check_metadata(&grant.bucket, &wanted.encryption, &wanted.name, &wanted.info)?;
+    wanted.check(app, caller, &grant.bucket)?;
     check_room(app, caller.account(), 1)?;
     let custom_time = custom_time(app, wanted.custom_time.as_deref())?;
     let sealing = wanted.encryption.clone().in_bucket(fence.bucket.settings.encryption);
     let encryption = encryption_of(app, &sealing)?;
     let moment = Moment::of(app);
     let number = app.numbers.large_file(moment.now);
+    let instance = Arc::clone(&app.instance);
     let (started, aftermath) = app
         .catalog
         .write("start_large_file", move |tx| {
             let reread = fence.reread(tx, moment.now)?;
             let bucket = reread.as_ref().unwrap_or(&fence.bucket);
+            if let Some(mark) = &wanted.replica
+                && let Some(known) = replicas::find_known(tx, bucket, mark.origin.as_str())?
+            {
+                return Ok((known, None));
+            }
             let newest = files::newest(tx, bucket.number, wanted.name.as_str())?;
             let mut version = FileVersion {
                 bucket: bucket.id,
@@ -114,14 +145,20 @@ pub(crate) async fn start(
                 lock: wanted.lock,
                 encryption: encryption.clone(),
             };
+            if let Some(mark) = &wanted.replica {
+                replicas::mark_version(tx, bucket, &mut version, mark, (&instance, moment))?;
+                replicas::note_trail(tx, &version, mark)?;
+            }
             let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Start, moment)?;
             if wanted.checksum.is_some() {
                 files::set_checksum(tx, version.number, wanted.checksum.as_ref())?;
             }
-            Ok((version, aftermath))
+            Ok((version, Some(aftermath)))
         })
         .await?;
-    effects::announce(app, aftermath);
+    if let Some(aftermath) = aftermath {
+        effects::announce(app, aftermath);
+    }
     Ok(started)
 }
 
@@ -157,8 +194,30 @@ fn find_unfinished(
     Ok(found.filter(|version| version.action == Action::Start))
 }
 
-/// Finds the unfinished large file that `file_id` names, for a caller with `capability`.
+/// Finds the unfinished large file that `file_id` names, for a caller with `capability`. What comes
+/// bit by bit to be a file of one piece is none.
 pub(crate) fn unfinished(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+    capability: Capability,
+) -> Result<Unfinished, Error> {
+    let found = begun(app, caller, file_id, capability)?;
+    if found.version.number.is_large() { Ok(found) } else { Err(not_unfinished(file_id).into()) }
+}
+
+/// Finds the unfinished file of one piece that `file_id` names, for a caller who may write it.
+pub(crate) fn unfinished_session(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+) -> Result<Unfinished, Error> {
+    let found = begun(app, caller, file_id, Capability::WriteFiles)?;
+    if found.version.number.is_large() { Err(not_unfinished(file_id).into()) } else { Ok(found) }
+}
+
+/// Finds the unfinished file that `file_id` names, of whichever kind.
+fn begun(
     app: &App,
     caller: &Caller,
     file_id: &str,
@@ -436,57 +495,156 @@ pub(crate) async fn finish(
     file_id: &str,
     named: NamedParts,
 ) -> Result<FileVersion, Error> {
+    finish_as(app, caller, file_id, named, None).await
+}
+
+/// As [`finish`], of the replica that `mark` is about. One that is here already, by this call or by
+/// another, is answered.
+pub(crate) async fn finish_replica(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+    named: NamedParts,
+    mark: ReplicaMark,
+) -> Result<FileVersion, Error> {
+    replicas::check_mark(app, &mark)?;
+    let origin = mark.origin.clone();
+    match finish_as(app, caller, file_id, named, Some(mark)).await {
+        Err(Error::Refused(refusal)) if refusal.code == Code::NoActiveUpload => {
+            let claimed = ClaimedFileId::parse(file_id).ok_or_else(|| invalid_file_id(file_id))?;
+            let known = replicas::known_to(app, caller, claimed.bucket, &origin)?;
+            known.ok_or_else(|| refusal.into())
+        }
+        outcome => outcome,
+    }
+}
+
+async fn finish_as(
+    app: &App,
+    caller: &Caller,
+    file_id: &str,
+    named: NamedParts,
+    mark: Option<ReplicaMark>,
+) -> Result<FileVersion, Error> {
     let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
+    let completion = Completion {
+        blob: app.numbers.blob(app.clock.now()),
+        sizes: app.policy.part_sizes,
+        instance: Arc::clone(&app.instance),
+        named,
+        mark,
+    };
     let moment = Moment::of(app);
-    let (blob, sizes) = (app.numbers.blob(moment.now), app.policy.part_sizes);
     let (version, aftermath) = app
         .catalog
-        .write("finish_large_file", move |tx| {
-            complete(tx, &unfinished, blob, &named, sizes, moment)
-        })
+        .write("finish_large_file", move |tx| completion.run(tx, &unfinished, moment))
         .await?;
-    effects::announce_upload(app, &version, aftermath);
+    match aftermath {
+        Outcome::Finished(aftermath) => {
+            effects::announce_upload(app, &version, aftermath);
+            if replicas::is_replica(&version) {
+                app.metrics.replication_received.one();
+            }
+        }
+        Outcome::Known(aftermath) => {
+            effects::announce(app, aftermath);
+            app.wake.sweep.notify_one();
+        }
+    }
     Ok(version)
 }
 
-fn complete(
-    tx: &mut dyn Tx,
-    unfinished: &Unfinished,
+/// What became of an unfinished large file.
+enum Outcome {
+    Finished(Aftermath),
+    /// It is a replica that is here already, so it was given up.
+    Known(Aftermath),
+}
+
+/// Everything the finishing transaction needs, prepared before it begins.
+struct Completion {
     blob: BlobId,
-    named: &NamedParts,
     sizes: PartSizes,
-    moment: Moment,
-) -> Result<(FileVersion, Aftermath), Abort> {
-    let (reread, mut version) = unfinished.reread(tx, moment)?;
-    let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
-    let mut all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
-    match named {
-        NamedParts::Sha1s(sha1s) => check_parts(&all, sha1s, sizes)?,
-        NamedParts::Tags(tags, only_if) => {
-            only_if.check(tx, bucket, version.name.as_str())?;
-            let chosen = chosen_parts(&all, tags, sizes)?;
-            effects::drop_parts(tx, bucket, &version, (&all, &chosen), moment)?;
-            all = chosen;
+    /// This server's id.
+    instance: Arc<str>,
+    named: NamedParts,
+    mark: Option<ReplicaMark>,
+}
+
+impl Completion {
+    fn run(
+        &self,
+        tx: &mut dyn Tx,
+        unfinished: &Unfinished,
+        moment: Moment,
+    ) -> Result<(FileVersion, Outcome), Abort> {
+        let (reread, mut version) = unfinished.reread(tx, moment)?;
+        let bucket = reread.as_ref().unwrap_or(&unfinished.fence.bucket);
+        let origin = self.origin_of(tx, bucket, &version, moment)?;
+        if let Some(origin) = &origin
+            && let Some(known) = replicas::find_known(tx, bucket, origin.as_str())?
+        {
+            let given_up = effects::remove(tx, bucket, &version, Cause::Cancel, moment, false)?;
+            return Ok((known, Outcome::Known(given_up)));
         }
+        let mut all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
+        let sizes = origin.is_none().then_some(self.sizes);
+        match &self.named {
+            NamedParts::Sha1s(sha1s) => check_parts(&all, sha1s, sizes)?,
+            NamedParts::Tags(tags, only_if) => {
+                only_if.check(tx, bucket, version.name.as_str())?;
+                let chosen = chosen_parts(&all, tags, self.sizes)?;
+                effects::drop_parts(tx, bucket, &version, (&all, &chosen), moment)?;
+                all = chosen;
+            }
+        }
+        let pieces = take_over(tx, &all, moment.now)?;
+        parts::forget_parts(tx, version.number)?;
+        version.size = blob_refs::insert_pieces(tx, self.blob, &mut pieces.into_iter())?;
+        version.blob = Some(self.blob);
+        version.parts = Some(parts_digest(&all));
+        version.action = Action::Upload;
+        if let Some(origin) = &origin {
+            let own = (version.number, &*self.instance);
+            let at = (origin, version.upload_at);
+            version.origin = replicas::place_of(tx, bucket, version.name.as_str(), at, own)?;
+            replicas::note_known(tx, &version, origin)?;
+        }
+        let newest = files::newest(tx, bucket.number, version.name.as_str())?;
+        let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
+        files::set_part_sizes(tx, version.number, &SizesOfParts::of(&all))?;
+        if let Some(wanted) = files::find_checksum(tx, version.number)? {
+            let parts = all.iter().map(|part| (part.checksum.as_ref(), part.size));
+            files::set_checksum(tx, version.number, wanted.over_parts(parts).as_ref())?;
+        }
+        Ok((version, Outcome::Finished(aftermath)))
     }
-    let pieces = take_over(tx, &all, moment.now)?;
-    parts::forget_parts(tx, version.number)?;
-    version.size = blob_refs::insert_pieces(tx, blob, &mut pieces.into_iter())?;
-    version.blob = Some(blob);
-    version.parts = Some(parts_digest(&all));
-    version.action = Action::Upload;
-    let newest = files::newest(tx, bucket.number, version.name.as_str())?;
-    let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
-    files::set_part_sizes(tx, version.number, &SizesOfParts::of(&all))?;
-    if let Some(wanted) = files::find_checksum(tx, version.number)? {
-        let parts = all.iter().map(|part| (part.checksum.as_ref(), part.size));
-        files::set_checksum(tx, version.number, wanted.over_parts(parts).as_ref())?;
+
+    /// The version elsewhere that this is a replica of; None for what is none. Refused when it was
+    /// not begun as the replica that it is to be finished as, or the bucket takes it no longer.
+    fn origin_of(
+        &self,
+        tx: &mut dyn Tx,
+        bucket: &Bucket,
+        version: &FileVersion,
+        moment: Moment,
+    ) -> Result<Option<Origin>, Abort> {
+        let begun_as = replicas::origin_of(tx, version)?;
+        if let Some(mark) = &self.mark {
+            if begun_as.as_ref() != Some(&mark.origin) {
+                return Err(
+                    bad_request("the file was not begun as a replica of this origin").into()
+                );
+            }
+            let about = (version.name.as_str(), version.lock);
+            replicas::check_rule(tx, bucket, mark, about, moment.now)?;
+        }
+        Ok(begun_as)
     }
-    Ok((version, aftermath))
 }
 
 /// The pieces that the parts are, each counted once for the file they become.
-fn take_over(tx: &mut dyn Tx, all: &[Part], now: Millis) -> Result<Vec<Piece>, Abort> {
+pub(crate) fn take_over(tx: &mut dyn Tx, all: &[Part], now: Millis) -> Result<Vec<Piece>, Abort> {
     let mut pieces = Vec::with_capacity(all.len());
     for part in all {
         let owners = blob_refs::find_owners(tx, part.blob)?;
@@ -510,13 +668,13 @@ fn take_over(tx: &mut dyn Tx, all: &[Part], now: Millis) -> Result<Vec<Piece>, A
     Ok(pieces)
 }
 
-/// Gives up an unfinished large file and forgets its parts.
+/// Gives up an unfinished file and forgets its parts.
 pub(crate) async fn cancel(
     app: &App,
     caller: &Caller,
     file_id: &str,
 ) -> Result<FileVersion, Error> {
-    let unfinished = unfinished(app, caller, file_id, Capability::WriteFiles)?;
+    let unfinished = begun(app, caller, file_id, Capability::WriteFiles)?;
     let moment = Moment::of(app);
     let (canceled, aftermath) = app
         .catalog

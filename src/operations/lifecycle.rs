@@ -14,7 +14,7 @@ pub(crate) use crate::catalog::lifecycle::Counts;
 use crate::catalog::lifecycle::{self as walks, Underway};
 use crate::catalog::{Abort, Error as CatalogError, Tx, buckets, files};
 use crate::domain::bucket::Bucket;
-use crate::domain::file::FileVersion;
+use crate::domain::file::{Action, FileVersion};
 use crate::domain::ids::{BucketId, FileId, FileNumber};
 use crate::domain::lifecycle::{Act, Facts, LifecycleRule, NameLook, Standing, due_one, rule_for};
 use crate::domain::lock::LockTimes;
@@ -71,10 +71,16 @@ impl Due {
     }
 }
 
+/// From when days are counted: of an unfinished file from its beginning here, since its upload time
+/// may be that of a version elsewhere, long ago.
+fn counted_from(action: Action, upload_at: Millis, written_at: Millis) -> Millis {
+    if action == Action::Start { written_at } else { upload_at }
+}
+
 fn facts(seen: &Seen, times: LockTimes) -> Facts {
     Facts {
         action: seen.action,
-        upload_at: seen.upload_at,
+        upload_at: counted_from(seen.action, seen.upload_at, seen.written_at),
         is_locked: !seen.lock.may_delete(times.locks_run_to, false),
     }
 }
@@ -285,7 +291,7 @@ fn due_now(
     let Some(rule) = rule else { return Ok(None) };
     let facts = Facts {
         action: version.action,
-        upload_at: version.upload_at,
+        upload_at: counted_from(version.action, version.upload_at, version.written_at),
         is_locked: !moment.may_remove(version, false),
     };
     let standing = Standing {

@@ -12,6 +12,7 @@ pub(crate) mod controls;
 pub(crate) mod copy;
 pub(crate) mod cors;
 pub(crate) mod dead_tokens;
+pub(crate) mod destination_gate;
 pub(crate) mod download;
 pub(crate) mod effects;
 pub(crate) mod encryption;
@@ -27,6 +28,8 @@ pub(crate) mod lock_clock;
 pub(crate) mod locks;
 pub(crate) mod notifications;
 pub(crate) mod remote_tokens;
+pub(crate) mod replica_sessions;
+pub(crate) mod replicas;
 pub(crate) mod replication_jobs;
 pub(crate) mod replication_rules;
 pub(crate) mod reset;
@@ -109,6 +112,8 @@ pub(crate) struct Policy {
     /// Refuse account tokens in downloads that pages of other origins ask for.
     pub(crate) strict_cors_tokens: bool,
     pub(crate) replication_leniency: Leniency,
+    /// Take replicas that other servers send.
+    pub(crate) accept_peers: bool,
     /// Replicate files whose metadata is too large for Backblaze to replicate.
     pub(crate) copy_large_metadata: bool,
     pub(crate) part_sizes: PartSizes,

@@ -20,6 +20,7 @@ use crate::domain::ids::{BlobId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
 use crate::domain::refusal::{Code, Refusal, bad_request, precondition_failed, refuse, shorten};
+use crate::domain::replica::ReplicaMark;
 use crate::domain::time::Millis;
 use crate::operations::App;
 use crate::operations::authorize::{Fence, UploadTicket};
@@ -27,12 +28,15 @@ use crate::operations::effects::{self, Aftermath, Cause, Moment};
 use crate::operations::encryption::{Intake, encryption_of};
 use crate::operations::error::Error;
 use crate::operations::locks;
+use crate::operations::replicas;
 use crate::operations::usage::{check_room, count_uploaded};
 
 /// What the uploader says about the SHA-1 of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeclaredSha1 {
     Is(Sha1Digest),
+    /// As above, but whoever uploaded the source of a replica had not said so.
+    IsUnverified(Sha1Digest),
     /// The last 40 bytes of the body are the hex digits.
     AtEnd,
     Unknown,
@@ -53,6 +57,8 @@ pub(crate) struct NewFile {
     /// The upload time that the caller wants, as it was written.
     pub(crate) custom_time: Option<String>,
     pub(crate) only_if: OnlyIf,
+    /// Of a replica that a peer sends: where it comes from, and its upload time.
+    pub(crate) replica: Option<ReplicaMark>,
 }
 
 /// What a name must show for a write to happen.
@@ -107,7 +113,9 @@ impl Announced {
                 .body_bytes
                 .checked_sub(TRAILER_BYTES)
                 .ok_or_else(|| bad_request("body is shorter than the SHA-1 at its end"))?,
-            DeclaredSha1::Is(_) | DeclaredSha1::Unknown => self.body_bytes,
+            DeclaredSha1::Is(_) | DeclaredSha1::IsUnverified(_) | DeclaredSha1::Unknown => {
+                self.body_bytes
+            }
         };
         if bytes > UPLOAD_BYTES_MAX {
             return Err(refuse(Code::UploadTooLarge, format!("file size too big: {bytes}")));
@@ -182,13 +190,56 @@ pub(crate) fn check_upload(
     let key = &ticket.caller.key;
     let grant = Grant::for_name(key, Capability::WriteFiles, bucket, file.name.as_str())?;
     file.body.content_bytes()?;
-    custom_time(app, file.custom_time.as_deref())?;
-    locks::check_new(app, &ticket.caller, &grant.bucket, file.lock)?;
-    check_metadata(&grant.bucket, &file.encryption, &file.name, &file.info)?;
+    match &file.replica {
+        Some(mark) => check_replica(app, ticket, file, mark)?,
+        None => {
+            custom_time(app, file.custom_time.as_deref())?;
+            locks::check_new(app, &ticket.caller, &grant.bucket, file.lock)?;
+            check_metadata(&grant.bucket, &file.encryption, &file.name, &file.info)?;
+        }
+    }
     Ok(grant)
 }
 
-/// Stores one file version. The token behind `ticket` is in use until this ends.
+/// As [`check_upload`] of a replica. The smaller limit on metadata was its source's to keep.
+fn check_replica(
+    app: &App,
+    ticket: &UploadTicket,
+    file: &NewFile,
+    mark: &ReplicaMark,
+) -> Result<(), Refusal> {
+    replicas::check_mark(app, mark)?;
+    replicas::check_lock(&ticket.caller, &ticket.fence.bucket, file.lock)?;
+    if file.custom_time.is_some() {
+        return Err(bad_request("a replica has the upload time of its source and no other"));
+    }
+    match &file.encryption {
+        AskedEncryption::Customer(_) => {
+            Err(bad_request("a replica cannot be encrypted with a customer's key"))
+        }
+        AskedEncryption::Default | AskedEncryption::Managed => Ok(()),
+    }
+}
+
+/// What of a replica can be told before its bytes come: that it is here already, or may not come.
+fn known_replica(
+    app: &App,
+    ticket: &UploadTicket,
+    file: &NewFile,
+) -> Result<Option<FileVersion>, Error> {
+    let Some(mark) = &file.replica else { return Ok(None) };
+    let bucket = &ticket.fence.bucket;
+    let now = app.clock.now();
+    Ok(app.catalog.read(|tx| {
+        let known = replicas::find_known(tx, bucket, mark.origin.as_str())?;
+        if known.is_none() {
+            replicas::check_rule(tx, bucket, mark, (file.name.as_str(), file.lock), now)?;
+        }
+        Ok(known)
+    })?)
+}
+
+/// Stores one file version. A replica that is here already is answered and not stored again. The token behind `ticket` is in use until this ends.
 pub(crate) async fn upload<B>(
     app: &App,
     ticket: &UploadTicket,
@@ -213,6 +264,9 @@ where
     B: Stream<Item = Result<Bytes, BodyFault>>,
 {
     check_upload(app, ticket, &file)?;
+    if let Some(known) = known_replica(app, ticket, &file)? {
+        return Ok(known);
+    }
     let _turn = ticket.turn.as_ref().map(|turn| turn.take(app)).transpose()?;
     let account = ticket.fence.bucket.account;
     check_room(app, account, file.body.content_bytes()?)?;
@@ -227,14 +281,23 @@ where
         number: app.numbers.small_file(app.clock.now()),
         moment: Moment::of(app),
         custom_time,
+        instance: Arc::clone(&app.instance),
         encryption,
         received,
         checksum: checksum().map(|checksum| KeptChecksum::of_whole(&checksum)),
         file,
     };
     let (version, aftermath) = show_new(app, "upload", stored, move |tx| commit.run(tx)).await?;
+    let Some(aftermath) = aftermath else {
+        // The same replica came twice at the same time, and the other one was faster.
+        remove_unshown(app, stored).await;
+        return Ok(version);
+    };
     effects::announce_upload(app, &version, aftermath);
     count_uploaded(app, account, version.size);
+    if replicas::is_replica(&version) {
+        app.metrics.replication_received.one();
+    }
     Ok(version)
 }
 
@@ -324,13 +387,13 @@ fn compare_sha1(
 ) -> Result<ContentSha1, Refusal> {
     let wanted = match declared {
         DeclaredSha1::Unknown => return Ok(ContentSha1::Unverified(computed)),
-        DeclaredSha1::Is(wanted) => Some(wanted),
+        DeclaredSha1::Is(wanted) | DeclaredSha1::IsUnverified(wanted) => Some(wanted),
         DeclaredSha1::AtEnd => std::str::from_utf8(trailer).ok().and_then(Sha1Digest::parse),
     };
-    if wanted == Some(computed) {
-        Ok(ContentSha1::Verified(computed))
-    } else {
-        Err(bad_request("Sha1 did not match data received"))
+    match declared {
+        _ if wanted != Some(computed) => Err(bad_request("Sha1 did not match data received")),
+        DeclaredSha1::IsUnverified(_) => Ok(ContentSha1::Unverified(computed)),
+        _ => Ok(ContentSha1::Verified(computed)),
     }
 }
 
@@ -340,6 +403,8 @@ struct Commit {
     number: FileNumber,
     moment: Moment,
     custom_time: Option<Millis>,
+    /// This server's id.
+    instance: Arc<str>,
     encryption: Encryption,
     received: Received,
     checksum: Option<KeptChecksum>,
@@ -347,9 +412,16 @@ struct Commit {
 }
 
 impl Commit {
-    fn run(&self, tx: &mut dyn Tx) -> Result<(FileVersion, Aftermath), Abort> {
+    /// The version, and what follows from it; None for what follows when it was there already.
+    fn run(&self, tx: &mut dyn Tx) -> Result<(FileVersion, Option<Aftermath>), Abort> {
         let reread = self.fence.reread(tx, self.moment.now)?;
         let bucket = reread.as_ref().unwrap_or(&self.fence.bucket);
+        let mark = self.file.replica.as_ref();
+        if let Some(mark) = mark
+            && let Some(known) = replicas::find_known(tx, bucket, mark.origin.as_str())?
+        {
+            return Ok((known, None));
+        }
         self.file.only_if.check(tx, bucket, self.file.name.as_str())?;
         let newest = files::newest(tx, bucket.number, self.file.name.as_str())?;
         let mut version = FileVersion {
@@ -372,10 +444,18 @@ impl Commit {
             encryption: self.encryption.clone(),
         };
         blob_refs::insert_blob(tx, &self.received.blob)?;
-        let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Upload, self.moment)?;
+        let mut cause = Cause::Upload;
+        if let Some(mark) = mark {
+            cause = Cause::Replica;
+            let here = (&*self.instance, self.moment);
+            replicas::mark_version(tx, bucket, &mut version, mark, here)?;
+            replicas::note_trail(tx, &version, mark)?;
+            replicas::note_known(tx, &version, &mark.origin)?;
+        }
+        let aftermath = effects::add(tx, bucket, &mut version, newest, cause, self.moment)?;
         if self.checksum.is_some() {
             files::set_checksum(tx, version.number, self.checksum.as_ref())?;
         }
-        Ok((version, aftermath))
+        Ok((version, Some(aftermath)))
     }
 }

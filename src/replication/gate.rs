@@ -6,17 +6,15 @@
 
 use crate::catalog::blob_refs::{self, StoredBlob};
 use crate::catalog::remotes::StoredRemote;
-use crate::catalog::replication::{Job, Route, RuleRoute};
-use crate::catalog::{Abort, Tx, buckets, files, keys, remotes, streams};
+use crate::catalog::replication::{Job, Route};
+use crate::catalog::{Abort, Tx, buckets, files, remotes, streams};
 use crate::domain::bucket::Bucket;
-use crate::domain::capability::Capability;
 use crate::domain::file::FileVersion;
-use crate::domain::ids::{AccountId, BucketId, KeyId};
-use crate::domain::key::Key;
 use crate::domain::lock::Retention;
-use crate::domain::replication::{Reason, mapped_key};
+use crate::domain::replication::Reason;
 use crate::domain::stream::Stream;
 use crate::domain::time::{Millis, Steady};
+use crate::operations::destination_gate::{Carried, check_destination, check_source};
 use crate::operations::usage::{require_room, signed};
 
 /// What a job that passed works with.
@@ -48,66 +46,6 @@ pub(crate) struct Checked {
     pub(crate) mapping_awaited_since: Steady,
 }
 
-const SOURCE_RIGHTS: [Capability; 3] =
-    [Capability::ReadFiles, Capability::ReadFileLegalHolds, Capability::ReadFileRetentions];
-const DESTINATION_RIGHTS: [Capability; 3] =
-    [Capability::WriteFiles, Capability::WriteFileLegalHolds, Capability::WriteFileRetentions];
-
-/// The reasons a key can stop a job for, by the side it stands on.
-struct KeyReasons {
-    deleted: Reason,
-    expired: Reason,
-    no_right: Reason,
-    scope: Reason,
-    account: Reason,
-}
-
-const SOURCE_KEY: KeyReasons = KeyReasons {
-    deleted: Reason::SourceKeyDeleted,
-    expired: Reason::SourceKeyExpired,
-    no_right: Reason::SourceKeyNoRight,
-    scope: Reason::SourceKeyScope,
-    // A source key of another account cannot be configured; if it is there, it is not the key.
-    account: Reason::SourceKeyDeleted,
-};
-
-const DESTINATION_KEY: KeyReasons = KeyReasons {
-    deleted: Reason::DestKeyDeleted,
-    expired: Reason::DestKeyExpired,
-    no_right: Reason::DestKeyNoRight,
-    scope: Reason::DestKeyScope,
-    account: Reason::DestKeyAccount,
-};
-
-struct Needed<'n> {
-    account: AccountId,
-    bucket: BucketId,
-    name: &'n str,
-    rights: &'n [Capability],
-    now: Millis,
-}
-
-fn check_key(key: Option<Key>, needed: &Needed<'_>, reasons: &KeyReasons) -> Result<(), Reason> {
-    let key = key.ok_or(reasons.deleted)?;
-    if key.is_expired(needed.now) {
-        return Err(reasons.expired);
-    }
-    if key.account != needed.account {
-        return Err(reasons.account);
-    }
-    if !key.capabilities.has_all(needed.rights) {
-        return Err(reasons.no_right);
-    }
-    if !key.reaches_bucket(needed.bucket) || !key.reaches_name(needed.name) {
-        return Err(reasons.scope);
-    }
-    Ok(())
-}
-
-fn key(tx: &mut dyn Tx, id: &KeyId) -> Result<Option<Key>, Abort> {
-    Ok(keys::find_key(tx, id)?.map(|stored| stored.key))
-}
-
 /// The version that a job is about, with its blob.
 fn source_of(
     tx: &mut dyn Tx,
@@ -123,19 +61,6 @@ fn source_of(
     let blob = blob.filter(|_| source.lock.retention != Some(Retention::UNREADABLE));
     let Some(blob) = blob else { return Ok(Err(Reason::SourceCorrupt)) };
     Ok(Ok((bucket, source, blob)))
-}
-
-/// Checks the key in whose name a rule reads.
-fn check_source_key(
-    tx: &mut dyn Tx,
-    rule: &RuleRoute,
-    bucket: &Bucket,
-    name: &str,
-    now: Millis,
-) -> Result<Result<(), Reason>, Abort> {
-    let needed =
-        Needed { account: bucket.account, bucket: bucket.id, name, rights: &SOURCE_RIGHTS, now };
-    Ok(check_key(key(tx, &rule.source_key)?, &needed, &SOURCE_KEY))
 }
 
 /// Checks a job that goes to a remote; the inner error is why it must not go on. None when it stays
@@ -172,10 +97,11 @@ pub(crate) fn check_outward(
         Ok(found) => found,
         Err(reason) => return Ok(Some(Err(reason))),
     };
-    if let Route::Rule(rule) = &job.route
-        && let Err(reason) = check_source_key(tx, rule, &bucket, source.name.as_str(), at.now)?
-    {
-        return Ok(Some(Err(reason)));
+    if let Route::Rule(rule) = &job.route {
+        let carried = Carried { name: source.name.as_str(), lock: source.lock, now: at.now };
+        if let Err(reason) = check_source(tx, &bucket, &rule.source_key, carried)? {
+            return Ok(Some(Err(reason)));
+        }
     }
     let Some(remote) = remotes::find_remote(tx, remote)? else {
         return Ok(Some(Err(Reason::RemoteMissing)));
@@ -200,29 +126,19 @@ pub(crate) fn check(
         Ok(found) => found,
         Err(reason) => return Ok(Err(reason)),
     };
-    let name = source.name.as_str().to_owned();
-    if let Err(reason) = check_source_key(tx, rule, &bucket, &name, at.now)? {
+    let carried = Carried { name: source.name.as_str(), lock: source.lock, now: at.now };
+    if let Err(reason) = check_source(tx, &bucket, &rule.source_key, carried)? {
         return Ok(Err(reason));
     }
     let Some(destination) = buckets::find_by_id(tx, rule.destination)? else {
         return Ok(Err(Reason::DestBucketMissing));
     };
-    let Some(mapped) = mapped_key(&destination.settings.replication, &rule.source_key) else {
-        let young = job.enqueued_at > at.mapping_awaited_since;
-        return Ok(Err(if young { Reason::MappingAwaited } else { Reason::MappingMissing }));
-    };
-    let needed = Needed {
-        account: destination.account,
-        bucket: destination.id,
-        name: &name,
-        rights: &DESTINATION_RIGHTS,
-        now: at.now,
-    };
-    if let Err(reason) = check_key(key(tx, &mapped)?, &needed, &DESTINATION_KEY) {
-        return Ok(Err(reason));
-    }
-    if !source.lock.is_empty() && !destination.settings.file_lock.is_file_lock_enabled {
-        return Ok(Err(Reason::DestLockDisabled));
+    match check_destination(tx, &destination, &rule.source_key, carried)? {
+        Err(Reason::MappingMissing) if job.enqueued_at > at.mapping_awaited_since => {
+            return Ok(Err(Reason::MappingAwaited));
+        }
+        Err(reason) => return Ok(Err(reason)),
+        Ok(()) => {}
     }
     match require_room(tx, destination.account, signed(source.size)) {
         Ok(()) => Ok(Ok(Passed { source, blob, destination })),

@@ -398,6 +398,7 @@ impl TestHouse {
                 md5: None,
             },
             custom_time: None,
+            replica: None,
             only_if: OnlyIf::Anyway,
         };
         let chunk = Bytes::copy_from_slice(body);

@@ -56,6 +56,8 @@ pub(crate) async fn metrics(http: &Http) -> HttpResponse {
         ("kiln_replication_failed_total", metrics.replication_failed.value()),
         ("kiln_replication_retries_total", metrics.replication_retries.value()),
         ("kiln_replication_fenced_total", metrics.replication_fenced.value()),
+        ("kiln_replication_received_total", metrics.replication_received.value()),
+        ("kiln_replication_loops_refused_total", metrics.replication_loops.value()),
         ("kiln_replication_missed_threshold_total", metrics.replication_missed_threshold.value()),
         ("kiln_replication_late_total", metrics.replication_late.value()),
         ("kiln_replication_orphans_left_total", metrics.orphan_sessions.value()),

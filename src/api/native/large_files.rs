@@ -52,6 +52,7 @@ pub(crate) async fn start(call: Call) -> Reply {
         custom_time,
         lock,
         checksum: None,
+        replica: call.replica.clone(),
     };
     let started = large_files::start(call.app(), &call.caller, wanted).await?;
     Ok(call.reader().started(&started, key_md5).json())
@@ -118,7 +119,13 @@ pub(crate) async fn list_unfinished(call: Call) -> Reply {
 pub(crate) async fn finish(call: Call) -> Reply {
     let id = call.fields.text("fileId")?;
     let sha1s = call.fields.texts("partSha1Array")?;
-    let file = large_files::finish(call.app(), &call.caller, id, NamedParts::Sha1s(sha1s)).await?;
+    let (app, named) = (call.app(), NamedParts::Sha1s(sha1s));
+    let file = match &call.replica {
+        None => large_files::finish(app, &call.caller, id, named).await?,
+        Some(mark) => {
+            large_files::finish_replica(app, &call.caller, id, named, mark.clone()).await?
+        }
+    };
     Ok(call.reader().file(&file, false).json())
 }
 

@@ -40,12 +40,14 @@ use crate::api::error::{Asked, render, render_planned};
 use crate::api::faults::{Instead, Planned};
 use crate::api::native::fields::Fields;
 use crate::api::native::wire::{ApiVersion, Reader};
+use crate::api::peer;
 use crate::api::request_id::RequestId;
 use crate::auth::caller::Caller;
 use crate::domain::capability::Capability;
 use crate::domain::refusal::{
     Code, Refusal, bad_auth_token, bad_request, cap_exceeded, refuse, shorten,
 };
+use crate::domain::replica::ReplicaMark;
 use crate::domain::test_mode::TestModes;
 use crate::domain::usage::Class;
 use crate::operations::authorize::caller_with_token;
@@ -340,6 +342,8 @@ pub(crate) struct Call {
     pub(crate) fields: Fields,
     /// Base of the addresses in the answer.
     pub(crate) base_url: String,
+    /// What a peer says of the replica that it begins or finishes; None for all other calls.
+    pub(crate) replica: Option<ReplicaMark>,
 }
 
 impl Call {
@@ -555,6 +559,12 @@ async fn dispatch(
                 None => None,
             };
             let caller = caller(request, http)?;
+            let replica = match operation.name {
+                "b2_start_large_file" | "b2_finish_large_file" => {
+                    peer::replica_mark(request.headers())?
+                }
+                _ => None,
+            };
             let fields = fields(request, payload, http).await?;
             count_call(http, operation, &caller)?;
             let call = Call {
@@ -563,6 +573,7 @@ async fn dispatch(
                 version,
                 fields,
                 base_url: base_url(request, http),
+                replica,
             };
             handler(call).await.map(json_answer)
         }
@@ -629,7 +640,8 @@ pub(crate) fn authorization(request: &HttpRequest) -> Result<Option<&str>, Refus
     first.to_str().map(Some).map_err(|_| bad_auth_token())
 }
 
-fn caller(request: &HttpRequest, http: &Http) -> Result<Caller, Error> {
+/// Who holds the account token of a request.
+pub(crate) fn caller(request: &HttpRequest, http: &Http) -> Result<Caller, Error> {
     let token = authorization(request)?.ok_or_else(bad_auth_token)?;
     caller_with_token(&http.app, token)
 }

@@ -10,6 +10,7 @@ use crate::api::Http;
 use crate::api::body::{Incoming, with_idle_limit};
 use crate::api::native::wire::{ApiVersion, Reader};
 use crate::api::native::{Call, Reply, authorization, encryption, json_answer, locks, reply};
+use crate::api::peer;
 use crate::domain::content_type;
 use crate::domain::digest::Sha1Digest;
 use crate::domain::file::FileInfo;
@@ -67,7 +68,11 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let given = given.ok_or_else(|| missing_header("Content-Type"))?;
     let content_type = content_type::resolve("Content-Type", given, name.as_str())?;
-    let body = announced(headers)?;
+    let replica = peer::replica_mark(headers)?;
+    let mut body = announced(headers)?;
+    if replica.is_some() {
+        body.sha1 = sha1_of_replica(headers, body.sha1);
+    }
     let infos = headers.iter().filter_map(|(header, value)| {
         Some((header.as_str().strip_prefix("x-bz-info-")?, value.as_bytes()))
     });
@@ -77,18 +82,24 @@ fn new_file(headers: &HeaderMap) -> Result<NewFile, Refusal> {
     let custom_time = custom_time.map(|time| String::from_utf8_lossy(time.as_bytes()).into_owned());
     let lock = locks::of_headers(headers)?;
     let only_if = OnlyIf::Anyway;
-    Ok(NewFile { name, content_type, info, lock, encryption, body, custom_time, only_if })
+    Ok(NewFile { name, content_type, info, lock, encryption, body, custom_time, only_if, replica })
 }
 
 /// What the headers of an upload say about the body.
 pub(crate) fn announced(headers: &HeaderMap) -> Result<Announced, Refusal> {
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(bad_request("header content-range is not allowed on uploads"));
+    }
+    announced_piece(headers)
+}
+
+/// As [`announced`], of a body that may be a piece of something.
+pub(crate) fn announced_piece(headers: &HeaderMap) -> Result<Announced, Refusal> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return Err(bad_request("Transfer-Encoding is not allowed, send Content-Length"));
     }
-    for forbidden in [CONTENT_ENCODING, CONTENT_RANGE] {
-        if headers.contains_key(&forbidden) {
-            return Err(bad_request(format!("header {forbidden} is not allowed on uploads")));
-        }
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(bad_request("header content-encoding is not allowed on uploads"));
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let body_bytes = length
@@ -100,6 +111,14 @@ pub(crate) fn announced(headers: &HeaderMap) -> Result<Announced, Refusal> {
 
 pub(crate) fn missing_header(name: &str) -> Refusal {
     Refusal { message: format!("Missing header: {name}").into(), ..missing_field(name) }
+}
+
+/// An uploader that says of a SHA-1 that nobody verified it leaves that to us. A peer says the same of
+/// what it did verify, while its uploader had not: then it is compared, and stays unverified.
+fn sha1_of_replica(headers: &HeaderMap, declared: DeclaredSha1) -> DeclaredSha1 {
+    let header = headers.get("X-Bz-Content-Sha1").and_then(|value| value.to_str().ok());
+    let unverified = header.and_then(|header| header.strip_prefix("unverified:"));
+    unverified.and_then(Sha1Digest::parse).map_or(declared, DeclaredSha1::IsUnverified)
 }
 
 fn declared_sha1(headers: &HeaderMap) -> Result<DeclaredSha1, Refusal> {

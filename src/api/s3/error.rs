@@ -202,6 +202,7 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
         Code::ExpiredAuthToken
         | Code::AccessDenied
         | Code::AccessForbidden
+        | Code::ReplicationRefused
         | Code::WrongCustomerKey => s3_refuse(403, "AccessDenied", "Access Denied"),
         // A request that is tried again would be refused again, so this is no SlowDown.
         Code::CapExceeded
@@ -215,7 +216,7 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
             "Your socket connection to the server was not read from or written to within the \
              timeout period.",
         ),
-        Code::Conflict => s3_refuse(
+        Code::Conflict | Code::ReplicationLoop => s3_refuse(
             409,
             "OperationAborted",
             "A conflicting conditional operation is currently in progress against this resource. \

@@ -75,6 +75,7 @@ pub(crate) async fn create(call: Call) -> Reply {
         info: about.info,
         encryption: encryption(headers)?,
         custom_time: None,
+        replica: None,
         lock: lock(headers)?,
         checksum: wanted_checksum(headers)?,
         name,

@@ -79,6 +79,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
         encryption,
         body: announced,
         custom_time: None,
+        replica: None,
         only_if,
     };
     let ticket = UploadTicket::of_caller(call.app(), call.caller()?, bucket.id)?;

@@ -41,7 +41,7 @@ impl Place {
         Ok(Self { bucket: Some(bucket.to_owned()), key: key_of(key)? })
     }
 
-    /// Where a request is addressed; None when it is one to the Native API. The host decides first:
+    /// Where a request is addressed; None when it is one to the Native API or of a peer. The host decides first:
     /// on that of a bucket every path is a key.
     pub(crate) fn of_request(
         request: &HttpRequest,
@@ -58,7 +58,7 @@ impl Place {
         }
         // Names of buckets are longer than these.
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        (!matches!(first, "b2api" | "file")).then(|| Self::of_path(path))
+        (!matches!(first, "api" | "b2api" | "file")).then(|| Self::of_path(path))
     }
 }
 

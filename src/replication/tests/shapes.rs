@@ -538,6 +538,7 @@ async fn replication_98_99_114_bytes_names_and_an_unverified_sha1_arrive_as_they
         encryption: AskedEncryption::Default,
         body: Announced { body_bytes: 3, sha1: DeclaredSha1::Unknown, md5: None },
         custom_time: None,
+        replica: None,
         only_if: OnlyIf::Anyway,
     };
     let body = stream::iter([Ok(Bytes::from_static(b"abc"))]);

@@ -61,6 +61,7 @@ async fn begin(
         info: FileInfo::default(),
         encryption,
         custom_time: None,
+        replica: None,
         lock: FileLock::default(),
     };
     start(&house.app, &house.caller, wanted).await.unwrap()
@@ -521,6 +522,7 @@ async fn bytes_of_an_upload_that_its_commit_refuses_go_at_once() {
         encryption: PLAIN,
         body: announced,
         custom_time: None,
+        replica: None,
         only_if: OnlyIf::Anyway,
     };
     let id = bucket.to_string();

@@ -1,0 +1,3 @@
+//! Replication between servers on the wire: the peer protocol, remotes and streams.
+
+mod peer;
