@@ -184,7 +184,11 @@ fn new_session(fields: &Fields, mark: ReplicaMark) -> Result<NewSession, Refusal
     Ok(NewSession {
         bucket: fields.text("bucketId")?.to_owned(),
         size: bytes("contentLength", fields.int("contentLength")?)?,
-        content_type: content_type::resolve(Some(fields.text("contentType")?), name.as_str())?,
+        content_type: content_type::resolve(
+            "contentType",
+            fields.text("contentType")?,
+            name.as_str(),
+        )?,
         info: FileInfo::from_entries(info, &name)?,
         sha1: known.ok_or_else(|| bad("contentSha1", sha1))?,
         md5: Md5Digest::parse(md5).ok_or_else(|| bad("contentMd5", md5))?,

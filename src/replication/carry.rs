@@ -230,6 +230,16 @@ impl Carrier<'_> {
             ContentSha1::Verified(digest) => Some(digest),
             ContentSha1::None | ContentSha1::Unverified(_) => None,
         };
+        let own = self.app.instance.to_string();
+        // What came from elsewhere stays a copy of what it was there.
+        let (origin, hops) = match &outward.trail {
+            None => (replication::origin_of(&own, &self.job.file_id), vec![own]),
+            Some(trail) => {
+                let before = trail.hops.split(',').filter(|hop| !hop.is_empty());
+                let hops = before.map(str::to_owned).chain([own]).collect();
+                (trail.origin.clone(), hops)
+            }
+        };
         Ok(OutgoingFile {
             bucket,
             name: format!("{prefix}{}", source.name.as_str()),
@@ -239,8 +249,8 @@ impl Carrier<'_> {
             sha1,
             md5: source.md5,
             upload_at: source.upload_at,
-            origin: replication::origin_of(&self.app.instance, &self.job.file_id),
-            hops: vec![self.app.instance.to_string()],
+            origin,
+            hops,
             lock: source.lock,
             is_encrypted: source.encryption == Encryption::Managed,
             part_sizes: outward.part_sizes.clone(),

@@ -6,12 +6,13 @@
 
 use crate::catalog::blob_refs::{self, StoredBlob};
 use crate::catalog::remotes::StoredRemote;
+use crate::catalog::replicas::Trail;
 use crate::catalog::replication::{Job, Route};
-use crate::catalog::{Abort, Tx, buckets, files, remotes, streams};
+use crate::catalog::{Abort, Tx, buckets, files, remotes, replicas, streams};
 use crate::domain::bucket::Bucket;
 use crate::domain::file::FileVersion;
 use crate::domain::lock::Retention;
-use crate::domain::replication::Reason;
+use crate::domain::replication::{Reason, ReplicationStatus};
 use crate::domain::stream::Stream;
 use crate::domain::time::{Millis, Steady};
 use crate::operations::destination_gate::{Carried, check_destination, check_source};
@@ -35,6 +36,8 @@ pub(crate) struct Outward {
     pub(crate) blob: StoredBlob,
     /// Empty for a file of one piece.
     pub(crate) part_sizes: Vec<u64>,
+    /// Of a version that came from another server: where it has been.
+    pub(crate) trail: Option<Trail>,
 }
 
 /// When a job is checked.
@@ -111,7 +114,11 @@ pub(crate) fn check_outward(
         None => None,
     };
     let part_sizes = part_sizes.map(|sizes| sizes.sizes()).unwrap_or_default();
-    Ok(Some(Ok(Outward { stream, remote, source, blob, part_sizes })))
+    let trail = match source.replication {
+        Some(ReplicationStatus::Replica) => replicas::find_trail(tx, source.number)?,
+        _ => None,
+    };
+    Ok(Some(Ok(Outward { stream, remote, source, blob, part_sizes, trail })))
 }
 
 /// Checks a job whose destination is in this server; the inner error is why it must not go on. The
