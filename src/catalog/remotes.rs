@@ -1,6 +1,7 @@
 //! Rows of remotes, of the buckets that are reached through them, and of what was begun there and is to
 //! be cancelled.
 
+use crate::catalog::replication::Breaker;
 use crate::catalog::server_facts::take_number;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::ids::{AccountId, BucketId};
@@ -178,8 +179,7 @@ pub(crate) fn delete_remote(tx: &mut dyn Tx, id: RemoteId) -> Result<bool, Error
     ] {
         tx.execute(statement, &[Value::Int(id.0)])?;
     }
-    let target = target_of_remote(id);
-    tx.execute("DELETE FROM replication_targets WHERE target = ?1", &[Value::Text(&target)])?;
+    forget_failures(tx, id)?;
     let removed = tx.execute("DELETE FROM remotes WHERE remote_no = ?1", &[Value::Int(id.0)])?;
     Ok(removed > 0)
 }
@@ -194,22 +194,38 @@ pub(crate) fn remote_of_target(target: &str) -> Option<RemoteId> {
     target.strip_prefix("remote:").and_then(RemoteId::parse)
 }
 
+/// Whether anything goes through a remote: a stream, or the rules that lead to a bucket of it.
+pub(crate) fn is_used(tx: &mut dyn Tx, id: RemoteId) -> Result<bool, Error> {
+    let found = find(
+        tx,
+        "SELECT remote_no FROM streams WHERE remote_no = ?1
+         UNION ALL SELECT remote_no FROM remote_buckets WHERE remote_no = ?1 LIMIT 1",
+        &[Value::Int(id.0)],
+        |row| row.int(0),
+    )?;
+    Ok(found.is_some())
+}
+
 /// Whether a remote answers, as far as was noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Presence {
     pub(crate) last_online_at: Option<Millis>,
     /// None while it answers.
     pub(crate) offline_since: Option<Millis>,
-    /// Failures in a row, and until when nothing is tried; None while there are none.
-    pub(crate) breaker: Option<(u32, Steady)>,
+    /// None while there are no failures.
+    pub(crate) breaker: Option<Breaker>,
 }
 
 pub(crate) fn presence(tx: &mut dyn Tx, id: RemoteId) -> Result<Presence, Error> {
+    let target = target_of_remote(id);
     let breaker = find(
         tx,
         "SELECT failures, open_until_ms FROM replication_targets WHERE target = ?1",
-        &[Value::Text(&target_of_remote(id))],
-        |row| Ok((u32::try_from(row.int(0)?).unwrap_or(u32::MAX), Steady(row.int(1)?))),
+        &[Value::Text(&target)],
+        |row| {
+            let failures = u32::try_from(row.int(0)?).unwrap_or(u32::MAX);
+            Ok(Breaker { target: target.clone(), failures, open_until: Steady(row.int(1)?) })
+        },
     )?;
     let times = find(
         tx,
@@ -223,6 +239,13 @@ pub(crate) fn presence(tx: &mut dyn Tx, id: RemoteId) -> Result<Presence, Error>
 
 /// How exactly it is known when a remote answered last.
 const ONLINE_MS: i64 = 1000;
+
+/// Takes a remote for well, so that it is tried at once.
+pub(crate) fn forget_failures(tx: &mut dyn Tx, id: RemoteId) -> Result<(), Error> {
+    let target = target_of_remote(id);
+    tx.execute("DELETE FROM replication_targets WHERE target = ?1", &[Value::Text(&target)])?;
+    Ok(())
+}
 
 /// Notes that a remote answered, whatever it said; writes at most once a second.
 pub(crate) fn note_online(tx: &mut dyn Tx, id: RemoteId, at: Millis) -> Result<(), Error> {

@@ -2,12 +2,15 @@
 //! that were there before.
 
 use crate::catalog::files::ScanCursor;
+use crate::catalog::remotes::{self, NewOrphan, target_of_remote};
+use crate::catalog::replication::lane_of_stream;
 use crate::catalog::server_facts::take_number;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::ids::{AccountId, BucketId, FileNumber};
 use crate::domain::remote::{RemoteId, StreamId};
+use crate::domain::replication::JobState;
 use crate::domain::stream::{ENTRY_BYTES, QueueSums, Stream, StreamOptions};
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Steady};
 
 fn options_text(options: &StreamOptions) -> Result<String, Error> {
     serde_json::to_string(options).map_err(|_| Error::Unreadable { what: "options of a stream" })
@@ -184,17 +187,6 @@ pub(crate) fn count_streams(tx: &mut dyn Tx, account: Option<AccountId>) -> Resu
     Ok(count.unwrap_or_default())
 }
 
-/// Whether any stream goes through a remote.
-pub(crate) fn uses_remote(tx: &mut dyn Tx, remote: RemoteId) -> Result<bool, Error> {
-    let found = find(
-        tx,
-        "SELECT stream_no FROM streams WHERE remote_no = ?1 LIMIT 1",
-        &[Value::Int(remote.0)],
-        |row| row.int(0),
-    )?;
-    Ok(found.is_some())
-}
-
 /// Removes a stream with its walks; false when it is not there. Its jobs stay, for
 /// [`crate::catalog::stream_jobs`].
 pub(crate) fn delete_stream(tx: &mut dyn Tx, id: StreamId) -> Result<bool, Error> {
@@ -263,6 +255,279 @@ pub(crate) fn set_latest(
         &[Value::Int(id.0), Value::Int(code), Value::Text(error)],
     )?;
     Ok(())
+}
+
+/// Forgets what was begun at the remote for jobs of a stream, and leaves it to be cancelled there: the
+/// stream goes, or leads elsewhere from now on. What was confirmed is to be carried anew. `stream` is
+/// as it was when they were begun.
+pub(crate) fn orphan_sessions(tx: &mut dyn Tx, stream: &Stream, now: Steady) -> Result<(), Error> {
+    let begun = collect(
+        tx,
+        "SELECT source_file_name, session, state, size, confirmed FROM replication_jobs
+          WHERE stream_no = ?1 AND session IS NOT NULL ORDER BY job_id",
+        &[Value::Int(stream.id.0)],
+        |row| {
+            let state = JobState::parse(row.text(2)?);
+            let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+            Ok((
+                row.text(0)?.to_owned(),
+                row.text(1)?.to_owned(),
+                state.ok_or(Error::Unreadable { what: "state of a job" })?,
+                (unsigned(row.int(3)?), unsigned(row.int(4)?)),
+            ))
+        },
+    )?;
+    let mut change = QueueSums::default();
+    for (file_name, session, state, (size, confirmed)) in begun {
+        let orphan = NewOrphan {
+            remote: stream.remote,
+            bucket: &stream.remote_bucket(),
+            file_name: &stream.remote_name(&file_name),
+            session: &session,
+        };
+        remotes::insert_orphan(tx, &orphan, now)?;
+        let counted = |confirmed| QueueSums::of_job(state, size, confirmed);
+        change = change.plus(QueueSums::change(counted(confirmed), counted(0)));
+    }
+    tx.execute(
+        "UPDATE replication_jobs SET session = NULL, confirmed = 0, parts_done = 0, parts_total = 0
+          WHERE stream_no = ?1 AND session IS NOT NULL",
+        &[Value::Int(stream.id.0)],
+    )?;
+    add_sums(tx, stream.id, change)
+}
+
+/// Takes jobs of a stream from whoever is at work on them: what they do leads to where the stream no
+/// longer goes, so it is not to be noted.
+pub(crate) fn revoke_leases(tx: &mut dyn Tx, id: StreamId, now: Steady) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE replication_jobs
+            SET state = 'ready', next_attempt_at_ms = ?2, lease_owner = NULL,
+                lease_until_ms = NULL, lease_epoch = lease_epoch + 1
+          WHERE stream_no = ?1 AND state = 'leased'",
+        &[Value::Int(id.0), Value::Int(now.0)],
+    )?;
+    Ok(())
+}
+
+/// Puts up to `limit` jobs in one state after the job `after` into the lane that their stream has now;
+/// answers up to which job, None when there are no more.
+pub(crate) fn relabel_jobs(
+    tx: &mut dyn Tx,
+    stream: &Stream,
+    state: JobState,
+    after: i64,
+    limit: i64,
+) -> Result<Option<i64>, Error> {
+    let last = find(
+        tx,
+        "SELECT MAX(job_id) FROM (
+           SELECT job_id FROM replication_jobs
+            WHERE stream_no = ?1 AND state = ?2 AND job_id > ?3 ORDER BY job_id LIMIT ?4) batch",
+        &[
+            Value::Int(stream.id.0),
+            Value::Text(state.as_str()),
+            Value::Int(after),
+            Value::Int(limit),
+        ],
+        |row| row.opt_int(0),
+    )?;
+    let Some(last) = last.flatten() else { return Ok(None) };
+    tx.execute(
+        "UPDATE replication_jobs SET lane = ?5, target = ?6
+          WHERE stream_no = ?1 AND state = ?2 AND job_id > ?3 AND job_id <= ?4",
+        &[
+            Value::Int(stream.id.0),
+            Value::Text(state.as_str()),
+            Value::Int(after),
+            Value::Int(last),
+            Value::Text(&lane_of_stream(stream)),
+            Value::Text(&target_of_remote(stream.remote)),
+        ],
+    )?;
+    Ok(Some(last))
+}
+
+/// Lets the jobs of a stream go at once that wait after a failure: what they failed of may be mended.
+pub(crate) fn make_due(tx: &mut dyn Tx, stream: &Stream, now: Steady) -> Result<(), Error> {
+    for origin in ["upload", "scan"] {
+        tx.execute(
+            "UPDATE replication_jobs SET next_attempt_at_ms = ?3
+              WHERE lane = ?1 AND origin = ?2 AND state = 'ready' AND next_attempt_at_ms > ?3",
+            &[Value::Text(&lane_of_stream(stream)), Value::Text(origin), Value::Int(now.0)],
+        )?;
+    }
+    Ok(())
+}
+
+/// The job that a version has in a stream, with its state.
+pub(crate) fn find_job_of_file(
+    tx: &mut dyn Tx,
+    id: StreamId,
+    file: FileNumber,
+) -> Result<Option<(i64, JobState)>, Error> {
+    find(
+        tx,
+        "SELECT job_id, state FROM replication_jobs WHERE source_file_no = ?2 AND stream_no = ?1",
+        &[Value::Int(id.0), Value::Int(file.0)],
+        |row| {
+            let state = JobState::parse(row.text(1)?);
+            Ok((row.int(0)?, state.ok_or(Error::Unreadable { what: "state of a job" })?))
+        },
+    )
+}
+
+/// Lets a job that has ended go again, as one born of a scan: it begins with looking whether its version
+/// is at the remote. `stream` is as this transaction sees it, its figures are moved on in it. False
+/// when the job has not ended.
+pub(crate) fn carry_again(
+    tx: &mut dyn Tx,
+    stream: &mut Stream,
+    job_id: i64,
+    size: u64,
+    now: Steady,
+) -> Result<bool, Error> {
+    let reopened = tx.execute(
+        "UPDATE replication_jobs
+            SET state = 'ready', origin = 'scan', lane = ?3, target = ?4, attempts = 0, crashes = 0,
+                confirmed = 0, parts_done = 0, parts_total = 0, next_attempt_at_ms = ?5,
+                enqueued_at_ms = ?5, finished_at_ms = NULL, last_reason = NULL, last_error = NULL,
+                dest_file_id = NULL
+          WHERE job_id = ?2 AND stream_no = ?1
+            AND state IN ('done', 'failed', 'cancelled', 'dropped')",
+        &[
+            Value::Int(stream.id.0),
+            Value::Int(job_id),
+            Value::Text(&lane_of_stream(stream)),
+            Value::Text(&target_of_remote(stream.remote)),
+            Value::Int(now.0),
+        ],
+    )?;
+    if reopened > 0 {
+        let added = QueueSums::of_job(JobState::Ready, size, 0);
+        add_sums(tx, stream.id, added)?;
+        stream.sums = stream.sums.plus(added);
+    }
+    Ok(reopened > 0)
+}
+
+/// The job that has waited longest outside of the queue of a stream.
+pub(crate) fn first_spilled(tx: &mut dyn Tx, id: StreamId) -> Result<Option<i64>, Error> {
+    let first = find(
+        tx,
+        "SELECT MIN(job_id) FROM replication_jobs WHERE stream_no = ?1 AND state = 'spilled'",
+        &[Value::Int(id.0)],
+        |row| row.opt_int(0),
+    )?;
+    Ok(first.flatten())
+}
+
+/// The first stream after `after` that jobs are left of and that is gone.
+pub(crate) fn next_gone_stream(
+    tx: &mut dyn Tx,
+    after: StreamId,
+) -> Result<Option<StreamId>, Error> {
+    let gone = find(
+        tx,
+        "WITH RECURSIVE s(stream) AS (
+           SELECT MIN(stream_no) FROM replication_jobs WHERE stream_no > ?1
+           UNION ALL
+           SELECT (SELECT MIN(stream_no) FROM replication_jobs WHERE stream_no > s.stream)
+             FROM s WHERE s.stream IS NOT NULL)
+         SELECT MIN(stream) FROM s
+          WHERE stream IS NOT NULL AND stream NOT IN (SELECT stream_no FROM streams)",
+        &[Value::Int(after.0)],
+        |row| row.opt_int(0),
+    )?;
+    Ok(gone.flatten().map(StreamId))
+}
+
+/// A file on its way, or how it ended. Its times are on the time line of waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamFile {
+    pub(crate) job_id: i64,
+    pub(crate) file_id: String,
+    pub(crate) file_name: String,
+    pub(crate) size: u64,
+    pub(crate) state: JobState,
+    pub(crate) attempts: u32,
+    /// Bytes that the remote has acknowledged.
+    pub(crate) confirmed: u64,
+    /// 0 of 0 for a file that is not sent in parts, or not yet.
+    pub(crate) parts_done: u32,
+    pub(crate) parts_total: u32,
+    pub(crate) enqueued_at: Steady,
+    pub(crate) next_attempt_at: Steady,
+    pub(crate) finished_at: Option<Steady>,
+    pub(crate) last_reason: Option<String>,
+    /// What the remote answered last; 0 when it gave no answer.
+    pub(crate) last_status: Option<i64>,
+    pub(crate) last_error: Option<String>,
+    /// What the version is called at the remote.
+    pub(crate) remote_file_id: Option<String>,
+}
+
+/// The files of a stream after the job `after`, in one state or in any, oldest first.
+pub(crate) fn list_files(
+    tx: &mut dyn Tx,
+    id: StreamId,
+    state: Option<JobState>,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<StreamFile>, Error> {
+    let mut files = Vec::new();
+    // The index has the jobs of a stream by state, so each is asked for on its own.
+    for state in JobState::ALL.into_iter().filter(|one| state.is_none_or(|state| state == *one)) {
+        files.extend(files_in_state(tx, id, state, after, limit)?);
+    }
+    files.sort_by_key(|file| file.job_id);
+    files.truncate(limit);
+    Ok(files)
+}
+
+fn files_in_state(
+    tx: &mut dyn Tx,
+    id: StreamId,
+    state: JobState,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<StreamFile>, Error> {
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+    let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    collect(
+        tx,
+        "SELECT job_id, source_file_id, source_file_name, size, attempts, confirmed, parts_done,
+                parts_total, enqueued_at_ms, next_attempt_at_ms, finished_at_ms, last_reason,
+                last_status, last_error, dest_file_id
+           FROM replication_jobs
+          WHERE stream_no = ?1 AND state = ?2 AND job_id > ?3 ORDER BY job_id LIMIT ?4",
+        &[
+            Value::Int(id.0),
+            Value::Text(state.as_str()),
+            Value::Int(after),
+            Value::Int(i64::try_from(limit).unwrap_or(i64::MAX)),
+        ],
+        |row| {
+            Ok(StreamFile {
+                job_id: row.int(0)?,
+                file_id: row.text(1)?.to_owned(),
+                file_name: row.text(2)?.to_owned(),
+                size: unsigned(row.int(3)?),
+                state,
+                attempts: count(row.int(4)?),
+                confirmed: unsigned(row.int(5)?),
+                parts_done: count(row.int(6)?),
+                parts_total: count(row.int(7)?),
+                enqueued_at: Steady(row.int(8)?),
+                next_attempt_at: Steady(row.int(9)?),
+                finished_at: row.opt_int(10)?.map(Steady),
+                last_reason: row.opt_text(11)?.map(str::to_owned),
+                last_status: row.opt_int(12)?,
+                last_error: row.opt_text(13)?.map(str::to_owned),
+                remote_file_id: row.opt_text(14)?.map(str::to_owned),
+            })
+        },
+    )
 }
 
 /// A walk of a stream over files that were there before, as it was asked for.

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::catalog::{replication, server_facts};
+use crate::catalog::{replication, server_facts, streams};
+use crate::domain::remote::StreamId;
 use crate::domain::replication::LATE_MS;
 use crate::domain::time::DAY_MS;
 use crate::operations::App;
 use crate::operations::error::Error;
 use crate::operations::lock_clock;
 use crate::operations::replica_sessions::give_up_idle;
+use crate::operations::streams::clear;
 use crate::operations::usage::carry_counts;
 
 /// How often there is a look; a mark of numbers lasts for half a minute.
@@ -130,6 +132,9 @@ impl Upkeep {
 
     /// Gives up what peers have begun to send and left, takes out jobs that were cancelled long ago, and
     /// the memory of replicas in buckets that are gone. None of the last two can be asked for again: numbers of versions and ids of buckets never come twice.
+    /// Takes out jobs that were cancelled long ago, jobs of streams that are gone, and the memory of
+    /// replicas in buckets that are gone. None can be asked for again: numbers of versions and streams
+    /// and ids of buckets never come twice.
     async fn prune(&self) -> Result<(), Error> {
         while !self.stopping.load(Ordering::SeqCst) && give_up_idle(&self.app).await? > 0 {}
         let until = self.app.waits.now().plus(-CANCELLED_KEPT_MS);
@@ -140,6 +145,14 @@ impl Upkeep {
             if pruned.await? == 0 {
                 break;
             }
+        }
+        let mut gone_stream = StreamId(0);
+        while !self.stopping.load(Ordering::SeqCst) {
+            let next =
+                self.app.catalog.read(|tx| Ok(streams::next_gone_stream(tx, gone_stream)?))?;
+            let Some(next) = next else { break };
+            clear(&self.app, next).await?;
+            gone_stream = next;
         }
         let mut gone = String::new();
         while !self.stopping.load(Ordering::SeqCst) {

@@ -22,7 +22,7 @@ use crate::entropy;
 use crate::operations::App;
 use crate::operations::authorize::{bucket_of_caller, parse_bucket_id};
 use crate::operations::error::Error;
-use crate::operations::{notifications, replication_rules};
+use crate::operations::{notifications, replication_rules, streams};
 
 /// What a new bucket shall be.
 #[derive(Clone, Debug, Default)]
@@ -275,8 +275,8 @@ pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Resul
     caller.require_bucket(Capability::DeleteBuckets, id)?;
     let bucket = bucket_of_caller(app, caller, id)?;
     let grant = Grant::for_bucket(&caller.key, Capability::DeleteBuckets, bucket)?;
-    let id = grant.bucket.id;
-    let deleted = app
+    let (id, steady) = (grant.bucket.id, app.waits.now());
+    let (deleted, streams_gone) = app
         .catalog
         .write("delete_bucket", move |tx| {
             let mut bucket = existing(tx, id)?;
@@ -288,13 +288,17 @@ pub(crate) async fn delete_bucket(app: &App, caller: &Caller, id: &str) -> Resul
                 .into());
             }
             notifications::forget_bucket(tx, &bucket)?;
+            let streams_gone = streams::forget_bucket(tx, id, steady)?;
             buckets::delete_bucket(tx, bucket.number)?;
             crate::catalog::replication::forget_bucket(tx, id)?;
             walks::forget_walks(tx, id)?;
             bucket.revision += 1;
-            Ok(bucket)
+            Ok((bucket, streams_gone))
         })
         .await?;
+    for stream in streams_gone {
+        streams::clear(app, stream).await?;
+    }
     Ok(deleted)
 }
 

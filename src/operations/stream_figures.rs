@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::catalog::replication::{self, Breaker};
 use crate::catalog::{remotes, streams};
 use crate::domain::stream::Stream;
+use crate::domain::time::Steady;
 use crate::metrics::StreamFigures;
 use crate::operations::App;
 use crate::operations::error::Error;
@@ -37,6 +38,22 @@ pub(crate) enum BreakerState {
 }
 
 impl BreakerState {
+    pub(crate) fn of(breaker: &Breaker, now: Steady) -> Self {
+        match breaker {
+            breaker if breaker.open_until > now => Self::Open,
+            breaker if breaker.is_tripped() => Self::HalfOpen,
+            _ => Self::Closed,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+
     pub(crate) fn as_number(self) -> u8 {
         match self {
             Self::Closed => 0,
@@ -76,14 +93,9 @@ pub(crate) fn view_streams(app: &App) -> Result<StreamsView, Error> {
         in_flight,
         stream,
     });
-    let state = |breaker: &Breaker| match breaker {
-        breaker if breaker.open_until > now => BreakerState::Open,
-        breaker if breaker.is_tripped() => BreakerState::HalfOpen,
-        _ => BreakerState::Closed,
-    };
     let targets = breakers
         .iter()
-        .map(|one| TargetView { target: one.target.clone(), breaker: state(one) })
+        .map(|one| TargetView { target: one.target.clone(), breaker: BreakerState::of(one, now) })
         .collect();
     Ok(StreamsView { streams: streams.collect(), targets, remotes, orphans })
 }

@@ -13,10 +13,12 @@
 pub(crate) mod carry;
 pub(crate) mod destination;
 pub(crate) mod gate;
+pub(crate) mod inquiry;
 pub(crate) mod network;
 pub(crate) mod pace;
 pub(crate) mod scan;
 pub(crate) mod schedule;
+pub(crate) mod stream_scan;
 pub(crate) mod tend;
 #[cfg(test)]
 mod tests;
