@@ -21,6 +21,7 @@ mod native;
 mod pages;
 mod rights;
 mod s3;
+mod streams;
 mod support;
 mod test_server;
 mod tls;

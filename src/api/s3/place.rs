@@ -58,7 +58,7 @@ impl Place {
         }
         // Names of buckets are longer than these.
         let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        (!matches!(first, "b2api" | "file")).then(|| Self::of_path(path))
+        (!matches!(first, "b2api" | "file" | "api")).then(|| Self::of_path(path))
     }
 }
 
