@@ -68,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) s3: S3,
     pub(crate) encryption: Encryption,
     pub(crate) replication: Replication,
+    pub(crate) streams: Streams,
     pub(crate) notifications: Notifications,
 }
 
@@ -186,6 +187,13 @@ pub(crate) struct Replication {
     pub(crate) bandwidth_bytes_per_second: u64,
     /// Certificates in PEM form that remotes may show besides those the system trusts.
     pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// Remotes and replication streams.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Streams {
+    /// Answer their API on the data listener too.
+    pub(crate) on_data_listener: bool,
 }
 
 /// The delivery of event notifications.
@@ -357,6 +365,7 @@ impl Draft {
             s3: S3::default(),
             encryption: Encryption::default(),
             replication: Replication::default(),
+            streams: Streams::default(),
             notifications: Notifications::default(),
         };
         Self {
@@ -440,7 +449,7 @@ struct Group {
     heading: &'static str,
 }
 
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     Group { section: "", heading: "Server settings" },
     Group { section: "log", heading: "Log settings" },
     Group { section: "http", heading: "HTTP settings" },
@@ -451,6 +460,7 @@ const GROUPS: [Group; 11] = [
     Group { section: "s3", heading: "S3 settings" },
     Group { section: "encryption", heading: "Encryption settings" },
     Group { section: "replication", heading: "Replication settings" },
+    Group { section: "streams", heading: "Replication stream settings" },
     Group { section: "notifications", heading: "Event notification settings" },
 ];
 
@@ -653,6 +663,9 @@ settings! {
     "replication.ca_file", Plain("PATH"), Unset("the system's certificates only"),
     config.replication.ca_file = |text| path(text).map(Some),
     "PEM file of certificates that remotes may show besides those the system trusts";
+
+    "streams.on_data_listener", Switch, Text("false"), config.streams.on_data_listener = switch,
+    "Answer /api/v2/remotes, /api/v2/replications and /api/v2/orgs on the data listener too";
 
     "notifications.allow_private_targets", Switch, Text("false"),
     config.notifications.allow_private_targets = switch,
@@ -1162,12 +1175,18 @@ fn variable(setting: &Setting, name: &str, value: &OsString) -> Result<Typed, Co
     Ok(Typed { text: text.to_owned(), origin })
 }
 
-/// Variables that begin like ours without being meant as settings: those of test harnesses, and
-/// those that container platforms make for a service which happens to be called kiln.
+/// Holds the token of a remote for the command that makes or changes one, so that it need not stand
+/// on a command line.
+pub(crate) const REMOTE_TOKEN_VARIABLE: &str = "KILN_REMOTE_API_TOKEN";
+
+/// Variables that begin like ours without being meant as settings: what one command reads, those of
+/// test harnesses, and those that container platforms make for a service which happens to be called
+/// kiln.
 fn is_foreign(name: &str, value: &OsString) -> bool {
     let points_to_a_service =
         value.to_str().is_some_and(|text| ["tcp://", "udp://"].iter().any(|s| text.starts_with(s)));
     !name.starts_with(PREFIX)
+        || name == REMOTE_TOKEN_VARIABLE
         || name.starts_with("KILN_TEST_")
         || name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
@@ -1439,6 +1458,7 @@ mod tests {
         ("replication.target_max_inflight", &["1", "256"], &["0", "257"]),
         ("replication.bandwidth_bytes_per_second", &["0", "1000000000000"], &["-1", "1k"]),
         ("replication.ca_file", &["/etc/ssl/own-ca.pem"], &[""]),
+        ("streams.on_data_listener", &["true"], &["2"]),
         ("notifications.allow_private_targets", &["true"], &["2"]),
         ("notifications.allow_http", &["true"], &["2"]),
         ("notifications.ca_file", &["/etc/ssl/own-ca.pem"], &[""]),
@@ -1620,6 +1640,7 @@ mod tests {
     fn variables_of_test_harnesses_and_container_platforms_are_left_alone() {
         let places = Places::none()
             .variable("KILN_TEST_ANYTHING", "1")
+            .variable(REMOTE_TOKEN_VARIABLE, "id:secret")
             .variable("KILN_SERVICE_HOST", "10.0.0.1")
             .variable("KILN_SERVICE_PORT_HTTP", "9700")
             .variable("KILN_PORT", "tcp://10.0.0.1:9700")
@@ -1829,8 +1850,9 @@ A switch is true when its flag stands alone; `--flag=false` turns it off again.
 
 What is no setting is an error that names the nearest one: a key of the file, or a variable that \
 begins with `KILN_`.
-Only variables that begin with `KILN_TEST_`, and those that container platforms make for a service \
-called kiln (`KILN_SERVICE_HOST`, `KILN_PORT_9700_TCP` ...), are left alone.
+Only `KILN_REMOTE_API_TOKEN` (see [streams.md](streams.md)), variables that begin with `KILN_TEST_`, \
+and those that container platforms make for a service called kiln (`KILN_SERVICE_HOST`, \
+`KILN_PORT_9700_TCP` ...), are left alone.
 
 `kiln config show` prints every setting with its value and where that came from, secrets masked; \
 `kiln config check` only says whether all is right.

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use actix_web::{App as WebApp, HttpServer, web};
 use futures_util::future::LocalBoxFuture;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use crate::api::admin::command::AdminCommand;
 use crate::api::admin::manage;
 use crate::api::s3::{Profile, S3Settings};
-use crate::api::{Http, HttpSettings, TestControls, admin};
+use crate::api::{Http, HttpSettings, TestControls, admin, influx};
 use crate::auth::key_ring::{BadRing, KeyRing, RingFile};
 use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
 use crate::auth::token::{TokenKind, Tokens};
@@ -32,7 +32,9 @@ use crate::catalog::ring_keys::{self, RingKeyRow};
 use crate::catalog::sqlite::{Options as SqliteOptions, Sqlite};
 use crate::catalog::{self, Catalog, server_facts};
 use crate::clock::{Clock, SystemClock, Waits};
-use crate::config::{Certificate, ChecksumSupport, Config, LargeMetadata, LogFormat, NewBuckets};
+use crate::config::{
+    self, Certificate, ChecksumSupport, Config, LargeMetadata, LogFormat, NewBuckets,
+};
 use crate::domain::encryption::DefaultEncryption;
 use crate::domain::ids::{AccountId, BlobId, Numbers};
 use crate::domain::key::Secret;
@@ -756,6 +758,7 @@ async fn run(
             json_bytes_max: config.http.json_bytes_max,
             trusted_proxies: config.http.trusted_proxies.0.clone(),
             refuse_checksums: config.s3.checksum_support == ChecksumSupport::Reject,
+            streams_on_data: config.streams.on_data_listener,
             test_mode: config.test_mode,
             s3: s3_settings(config),
         },
@@ -841,8 +844,8 @@ async fn run(
 
 fn s3_settings(config: &Config) -> S3Settings {
     let profile = match config.s3.profile {
-        crate::config::S3Profile::Backblaze => Profile::Backblaze,
-        crate::config::S3Profile::Extended => Profile::Extended,
+        config::S3Profile::Backblaze => Profile::Backblaze,
+        config::S3Profile::Extended => Profile::Extended,
     };
     S3Settings { profile, domains: config.s3.domain.0.clone() }
 }
@@ -1009,12 +1012,33 @@ pub(crate) enum AdminError {
     UnknownAddress(PathBuf),
     #[error("a server runs on this data folder; asking it needs the master application key: set KILN_MASTER_KEY_ID and KILN_MASTER_KEY, or keep {}", .0.display())]
     NoMasterKey(PathBuf),
+    #[error("read the token {}: {source}", .path.display())]
+    TokenFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the remote needs a token: set {}, or name a file with --remote-api-token-file",
+        config::REMOTE_TOKEN_VARIABLE
+    )]
+    NoRemoteToken,
     #[error(transparent)]
     Outbound(#[from] outbound::Error),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("{}", operation_text(.0))]
     Operation(OperationError),
+}
+
+/// One call of the API of remotes and streams. Its fields go into the query of a GET and into the
+/// body of anything else.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ApiCall {
+    pub(crate) method: &'static str,
+    /// Perhaps with a query.
+    pub(crate) path: String,
+    pub(crate) fields: Map<String, Value>,
 }
 
 /// Where administration commands are performed: in the running server, or here when none runs on
@@ -1056,8 +1080,28 @@ impl Desk {
             let performed = self.runtime.block_on(manage::perform(&opened.app, &operator, command));
             return performed.map_err(AdminError::Operation);
         }
-        let request = admin_request(&self.config, &command)?;
+        let (method, path, fields) = command.to_request();
+        let request = admin_request(&self.config, method, path, fields)?;
         Ok(self.runtime.block_on(outbound::ask_admin(request))?)
+    }
+
+    /// Performs a call of the API of remotes and streams; null where it answers nothing.
+    pub(crate) fn call(&self, call: &ApiCall) -> Result<Value, AdminError> {
+        let ApiCall { method, path, fields } = call;
+        let Some(opened) = &self.opened else {
+            let request = admin_request(&self.config, method, path.clone(), fields.clone())?;
+            return Ok(self.runtime.block_on(outbound::ask_admin(request))?);
+        };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (query, body) = match *method {
+            "GET" => (outbound::query(fields), Vec::new()),
+            _ => (query.to_owned(), Value::Object(fields.clone()).to_string().into_bytes()),
+        };
+        let subject = influx::Subject { app: Arc::clone(&opened.app), network: None };
+        let who = influx::Who::Operator(Operator::of_data_folder());
+        let asked = influx::Asked { method, path, query: &query, body: &body };
+        let answered = self.runtime.block_on(influx::perform(subject, who, asked));
+        Ok(answered.map_err(AdminError::Operation)?.body.unwrap_or_default())
     }
 }
 
@@ -1069,7 +1113,12 @@ impl Drop for Desk {
     }
 }
 
-fn admin_request(config: &Config, command: &AdminCommand) -> Result<AdminRequest, AdminError> {
+fn admin_request(
+    config: &Config,
+    method: &'static str,
+    path: String,
+    fields: Map<String, Value>,
+) -> Result<AdminRequest, AdminError> {
     let running = config.data_dir.join(RUNNING_FILE);
     let endpoint = running_fact(&config.data_dir, "adminEndpoint")
         .ok_or(AdminError::UnknownAddress(running))?;
@@ -1077,7 +1126,6 @@ fn admin_request(config: &Config, command: &AdminCommand) -> Result<AdminRequest
         Some((id, secret)) => (id.to_string(), secret.clone()),
         None => initial_key(&config.data_dir)?,
     };
-    let (method, path, fields) = command.to_request();
     Ok(AdminRequest { endpoint, method, path, fields, key_id, secret })
 }
 

@@ -1,5 +1,6 @@
 //! The table of operations for readers outside of the crate: tests and tools.
 
+use crate::api::influx;
 use crate::api::native::{OPERATIONS, Scope};
 use crate::api::s3;
 use crate::domain::capability::Capability;
@@ -82,6 +83,33 @@ pub fn s3_operations() -> Vec<S3OperationRow> {
         }
     };
     s3::OPERATIONS.iter().map(row).collect()
+}
+
+/// One operation of the API of remotes and replication streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOperationRow {
+    /// As InfluxDB calls it, or as we call what it has not.
+    pub name: &'static str,
+    /// Its HTTP method.
+    pub method: &'static str,
+    /// Its path; `{id}` stands for the id of a remote or a stream.
+    pub address: &'static str,
+    /// The capability every caller needs, if there is one.
+    pub capability: Option<&'static str>,
+    /// Whether InfluxDB has it too.
+    pub is_influx: bool,
+}
+
+/// Every operation of the API of remotes and replication streams.
+pub fn stream_operations() -> Vec<StreamOperationRow> {
+    let row = |operation: &influx::Operation| StreamOperationRow {
+        name: operation.name,
+        method: operation.method,
+        address: operation.address,
+        capability: operation.capability.map(Capability::as_str),
+        is_influx: operation.is_influx,
+    };
+    influx::OPERATIONS.iter().map(row).collect()
 }
 
 /// Every capability there is, in the order of their names.

@@ -101,6 +101,46 @@ impl StreamFigures {
     }
 }
 
+/// Which call of an API is counted: what it is about, and what it does with that.
+pub(crate) type CallName = (&'static str, &'static str);
+
+/// The figures of one kind of call.
+#[derive(Debug, Default)]
+pub(crate) struct CallFigures {
+    pub(crate) calls: Counter,
+    /// From the caller being known to the answer.
+    pub(crate) took: Histogram,
+    errors: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl CallFigures {
+    pub(crate) fn failed(&self, code: &'static str) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        *errors.entry(code).or_default() += 1;
+    }
+
+    /// How many calls ended with which code.
+    pub(crate) fn errors(&self) -> BTreeMap<&'static str, u64> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Calls by their name: for an API that operators call, not for one under load.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(Mutex<BTreeMap<CallName, Arc<CallFigures>>>);
+
+impl Calls {
+    pub(crate) fn of(&self, name: CallName) -> Arc<CallFigures> {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
+    }
+
+    /// Those that there were, in order.
+    pub(crate) fn all(&self) -> Vec<(CallName, Arc<CallFigures>)> {
+        let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.iter().map(|(name, figures)| (*name, Arc::clone(figures))).collect()
+    }
+}
+
 /// The counters of the whole server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -142,6 +182,8 @@ pub(crate) struct Metrics {
     pub(crate) notification_suspensions: Counter,
     /// Unfinished files that could not be given up at a remote.
     pub(crate) orphan_sessions: Counter,
+    /// About remotes and replication streams.
+    pub(crate) stream_calls: Calls,
     streams: Mutex<BTreeMap<StreamId, Arc<StreamFigures>>>,
 }
 

@@ -1,5 +1,6 @@
 //! Refusals and faults as answers, and the only place where they are logged.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 
 use actix_web::HttpResponse;
@@ -35,17 +36,22 @@ pub(crate) struct Asked {
 
 /// Renders an error as Backblaze does.
 pub(crate) fn render(error: &Error, asked: Asked, metrics: &Metrics) -> HttpResponse {
+    render_refusal(&told(error, asked.id, metrics), asked)
+}
+
+/// Counts and logs an error, and answers what the caller is told of it.
+pub(crate) fn told<'e>(error: &'e Error, id: RequestId, metrics: &Metrics) -> Cow<'e, Refusal> {
     match error {
         Error::Refused(refusal) => {
             metrics.refusals.one();
             // Not the message: it may repeat what the caller sent, tokens among it.
-            tracing::debug!(request.id = %asked.id, code = refusal.code.as_str(), "refused");
-            render_refusal(refusal, asked)
+            tracing::debug!(request.id = %id, code = refusal.code.as_str(), "refused");
+            Cow::Borrowed(refusal)
         }
         Error::Fault(fault) => {
             metrics.faults.one();
-            log_fault(fault, asked.id);
-            render_refusal(&outward(fault, asked.id), asked)
+            log_fault(fault, id);
+            Cow::Owned(outward(fault, id))
         }
     }
 }

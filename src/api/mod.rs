@@ -1,7 +1,7 @@
 //! The doors: HTTP in, one operation, HTTP out.
 //!
 //! Kept here: parsing and rendering, for the Native API, for the S3-compatible
-//! one and for administration. Deliberately not
+//! one, for that of InfluxDB's remotes and streams, and for administration. Deliberately not
 //! here: rules, storage; a handler that decides about either is in the wrong room. The promise that
 //! would break first: input that is not understood is refused in the caller's protocol.
 
@@ -9,6 +9,7 @@ pub(crate) mod admin;
 pub(crate) mod body;
 pub(crate) mod error;
 pub(crate) mod faults;
+pub(crate) mod influx;
 pub(crate) mod native;
 pub(crate) mod peer;
 pub(crate) mod request_id;
@@ -25,12 +26,14 @@ use crate::api::faults::FaultRules;
 use crate::api::s3::S3Settings;
 use crate::api::s3::place::Place;
 use crate::operations::App;
-use crate::operations::controls::EngineControls;
+use crate::operations::controls::{EngineControls, StreamNetwork};
 
 /// What every handler can reach.
 pub(crate) struct Http {
     pub(crate) app: Arc<App>,
     pub(crate) engine: Arc<dyn EngineControls>,
+    /// Speaks to remotes.
+    pub(crate) network: Arc<dyn StreamNetwork>,
     pub(crate) settings: HttpSettings,
     /// There on a server that was started with test controls only.
     pub(crate) controls: Option<TestControls>,
@@ -63,6 +66,8 @@ pub(crate) struct HttpSettings {
     pub(crate) trusted_proxies: Vec<IpAddr>,
     /// Refuse the checksum headers of S3, as Backblaze did before it knew of them.
     pub(crate) refuse_checksums: bool,
+    /// Answer the calls about remotes and streams on the data listener too.
+    pub(crate) streams_on_data: bool,
     /// Whether the `X-Bz-Test-Mode` header means anything.
     pub(crate) test_mode: bool,
     pub(crate) s3: S3Settings,
@@ -75,6 +80,9 @@ pub(crate) async fn serve(
     http: web::Data<Http>,
 ) -> HttpResponse {
     match Place::of_request(&request, &http) {
+        None if http.settings.streams_on_data && influx::takes_data(request.uri().path()) => {
+            influx::serve(request, payload, http).await
+        }
         Some(place) => s3::serve(request, payload, http, place).await,
         None if peer::is_called(request.uri().path()) => peer::serve(request, payload, http).await,
         None => native::serve(request, payload, http).await,

@@ -1,5 +1,6 @@
 //! Accounts and their master application keys.
 
+use crate::auth::caller::Caller;
 use crate::auth::sealing::{draw_secret, secrets_match};
 use crate::auth::token::TokenKind;
 use crate::catalog::accounts::{self, Account};
@@ -131,6 +132,19 @@ pub(crate) fn list_accounts(app: &App) -> Result<Vec<Account>, Error> {
 pub(crate) fn first_account(app: &App) -> Result<AccountId, Error> {
     let first = app.catalog.read(|tx| Ok(accounts::find_first_account(tx)?))?;
     first.ok_or_else(|| unauthorized().into())
+}
+
+/// The master application key of an account, for whoever administers the server.
+pub(crate) fn master_of(
+    app: &App,
+    _operator: &Operator,
+    account: AccountId,
+) -> Result<Caller, Error> {
+    let known = list_accounts(app)?.iter().any(|one| one.id == account);
+    if !known {
+        return Err(bad_request(format!("no such account: {account}")).into());
+    }
+    super::authorize::caller_with_key(app, &KeyId::master(account))
 }
 
 /// Proof that somebody may administer the server: made from the first account's master key, or by

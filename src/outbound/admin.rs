@@ -35,7 +35,8 @@ pub(crate) struct AdminRequest {
     pub(crate) secret: Secret,
 }
 
-/// Sends a request to the admin listener of a running server and reads its JSON answer.
+/// Sends a request to the admin listener of a running server and reads its JSON answer; null when
+/// there is nothing in it.
 pub(crate) async fn ask_admin(request: AdminRequest) -> Result<Value, Error> {
     let AdminRequest { endpoint, method, path, fields, key_id, secret } = request;
     let unreachable = |source| Error::Unreachable { endpoint: endpoint.clone(), source };
@@ -48,9 +49,7 @@ pub(crate) async fn ask_admin(request: AdminRequest) -> Result<Value, Error> {
         .map_err(unreachable)?;
     let mut url = format!("{endpoint}{path}");
     if method == "GET" && !fields.is_empty() {
-        let pairs: Vec<String> =
-            fields.iter().map(|(name, value)| query_pair(name, value)).collect();
-        url = format!("{url}?{}", pairs.join("&"));
+        url = format!("{url}?{}", query(&fields));
     }
     let verb = reqwest::Method::from_bytes(method.as_bytes()).unwrap_or(reqwest::Method::POST);
     let mut call = client.request(verb, url).basic_auth(key_id, Some(secret.expose()));
@@ -64,8 +63,11 @@ pub(crate) async fn ask_admin(request: AdminRequest) -> Result<Value, Error> {
     if body.len() > ANSWER_BYTES_MAX {
         return Err(unreadable());
     }
+    if status == 204 {
+        return Ok(Value::Null);
+    }
     let value: Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-    if status == 200 {
+    if matches!(status, 200 | 201) {
         return Ok(value);
     }
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -75,6 +77,12 @@ pub(crate) async fn ask_admin(request: AdminRequest) -> Result<Value, Error> {
         (_, message) => message.to_owned(),
     };
     Err(Error::Refused { status, message })
+}
+
+/// Fields as a query.
+pub(crate) fn query(fields: &Map<String, Value>) -> String {
+    let pairs: Vec<String> = fields.iter().map(|(name, value)| query_pair(name, value)).collect();
+    pairs.join("&")
 }
 
 fn query_pair(name: &str, value: &Value) -> String {

@@ -13,7 +13,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::domain::webhook::TargetPolicy;
 
-pub(crate) use admin::{AdminRequest, Error, ask_admin};
+pub(crate) use admin::{AdminRequest, Error, ask_admin, query};
 pub(crate) use store::{
     ANSWER_TIMEOUT, Answer, FINISH_TIMEOUT, NoAnswer, Outgoing, OutgoingBody, OutgoingCall,
     RemoteHttp, SourceFailed,

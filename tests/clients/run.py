@@ -18,6 +18,7 @@ import with_s3_clients
 import with_s3_listing
 import with_s3_multipart
 import with_s3_settings
+import with_streams
 import with_tls
 from kiln import Server
 
@@ -35,6 +36,7 @@ SUITES = [
     with_s3_multipart,
     with_s3_settings,
     with_s3_clients,
+    with_streams,
     with_tls,
     with_readme,
 ]

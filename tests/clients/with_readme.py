@@ -38,7 +38,8 @@ def the_readme_works_in_an_empty_folder(_):
             while not (folder / "kiln-data" / "running.json").exists():
                 check(server.poll() is None and time.monotonic() < deadline, "started")
                 time.sleep(0.01)
-            script = "set -e\n" + "\n".join(
+            # What is started in the background ends with the script.
+            script = "set -e\ntrap 'kill $(jobs -p)' EXIT\n" + "\n".join(
                 f"echo {index} > step\n{line}" for index, line in enumerate(lines[2:]))
             ended = subprocess.run(["bash", "-c", script], cwd=folder, env=environment,
                                    capture_output=True, text=True, timeout=180)

@@ -259,6 +259,22 @@ fn written(tests: &BTreeSet<String>, unproved: &Unproved) -> String {
         )
         .unwrap();
     }
+    page.push_str("\n## Operations of remotes and replication streams\n\n");
+    page.push_str(
+        "| operation | method | address | capability | InfluxDB has it |\n|---|---|---|---|---|\n",
+    );
+    for row in kiln::manifest::stream_operations() {
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {} |",
+            row.name,
+            row.method,
+            row.address,
+            row.capability.unwrap_or("-"),
+            if row.is_influx { "yes" } else { "no" }
+        )
+        .unwrap();
+    }
     for Family { name, title, last } in &FAMILIES {
         let proofs = proofs(tests, name);
         writeln!(page, "\n## Statements proved: {title}\n").unwrap();

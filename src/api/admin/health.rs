@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use actix_web::HttpResponse;
 use actix_web::http::header::CONTENT_TYPE;
 
-use crate::api::Http;
 use crate::api::admin::stream_metrics;
+use crate::api::{Http, influx};
 use crate::metrics::Histogram;
 use crate::operations::accounts::first_account;
 use crate::operations::notifications::count_queues;
@@ -117,6 +117,7 @@ pub(crate) async fn metrics(http: &Http) -> HttpResponse {
     .unwrap_or_default();
     write_lag(&mut text, &metrics.replication_lag);
     stream_metrics::write(&mut text, &view_streams(app).unwrap_or_default());
+    influx::figures::write(&mut text, &metrics.stream_calls);
     let (waiting, suspended) = count_queues(app).unwrap_or_default();
     writeln!(
         text,

@@ -1,5 +1,5 @@
-//! The admin listener: health, metrics, administration commands, and test controls when the
-//! server was started with them.
+//! The admin listener: health, metrics, administration commands, remotes and streams, and test
+//! controls when the server was started with them.
 
 pub(crate) mod command;
 pub(crate) mod controls;
@@ -16,6 +16,7 @@ use crate::api::Http;
 use crate::api::admin::command::AdminCommand;
 use crate::api::body::{Incoming, read_small};
 use crate::api::error::{Asked, render};
+use crate::api::influx;
 use crate::api::native::account::basic_credentials;
 use crate::api::native::fields::{parse_json, parse_query};
 use crate::api::native::{authorization, json_answer, unwritable};
@@ -30,6 +31,9 @@ pub(crate) async fn serve(
     payload: web::Payload,
     http: web::Data<Http>,
 ) -> HttpResponse {
+    if influx::takes(request.uri().path()) {
+        return influx::serve(request, payload, http).await;
+    }
     let id = RequestId::next();
     let incoming = Incoming::new(payload);
     let is_head = request.method() == Method::HEAD;

@@ -1,5 +1,5 @@
 'use strict';
-// The two packages of npm against a running server: clients.js URL KEY_ID KEY CHECK
+// Packages of npm against a running server: clients.js URL KEY_ID KEY CHECK
 
 const assert = require('assert');
 const crypto = require('crypto');
@@ -120,7 +120,103 @@ async function b2CloudStorage() {
     }
 }
 
-({ backblazeB2, b2CloudStorage })[wanted]().then(
+// Remotes and streams, at the admin listener, with every field that the package knows.
+async function influxdb() {
+    const { InfluxDB, HttpError } = require('@influxdata/influxdb-client');
+    const { HealthAPI, OrgsAPI, PingAPI, RemotesAPI, ReplicationsAPI } =
+        require('@influxdata/influxdb-client-apis');
+    const server = new InfluxDB({ url: endpoint, token: `${keyId}:${key}` });
+    const remotes = new RemotesAPI(server);
+    const replications = new ReplicationsAPI(server);
+    assert.strictEqual((await new HealthAPI(server).getHealth()).status, 'pass');
+    await new PingAPI(server).getPing();
+    const { orgs } = await new OrgsAPI(server).getOrgs({ org: keyId });
+    const orgID = orgs[0].id;
+    assert.strictEqual(orgID, keyId.padStart(16, '0'));
+    const bucketId = process.env.KILN_TEST_BUCKET;
+    const subset = (whole, part) => {
+        for (const [name, value] of Object.entries(part)) {
+            assert.deepStrictEqual(whole[name], value, name);
+        }
+    };
+
+    assert.deepStrictEqual(await remotes.getRemoteConnections({ orgID }), { remotes: [] });
+    const token = 'K000qW3rTy-uI0p+aS/dF';
+    const wanted = {
+        name: 'npm remote', description: 'made by npm', orgID, remoteURL: 'http://127.0.0.1:9',
+        remoteOrgID: '0c0c57dd86471000', allowInsecureTLS: true,
+    };
+    const remote = await remotes.postRemoteConnection(
+        { body: { ...wanted, remoteAPIToken: `0123456789ab:${token}` } });
+    subset(remote, wanted);
+    assert.match(remote.id, /^[0-9a-f]{16}$/);
+    assert.ok(!JSON.stringify(remote).includes(token));
+    const remoteID = remote.id;
+    assert.deepStrictEqual(
+        (await remotes.getRemoteConnections({ orgID, name: wanted.name })).remotes, [remote]);
+    assert.deepStrictEqual(
+        (await remotes.getRemoteConnections({ orgID, remoteURL: 'http://127.0.0.1:1' })).remotes,
+        []);
+    assert.deepStrictEqual(
+        await remotes.getRemoteConnectionByID({ remoteID }), remote);
+    const change = {
+        name: 'npm remote 2', description: 'changed', remoteURL: 'http://127.0.0.1:11',
+        remoteOrgID: '0c0c57dd86472000', allowInsecureTLS: false,
+    };
+    const changed = await remotes.patchRemoteConnectionByID(
+        { remoteID, body: { ...change, remoteAPIToken: 'other:token' } });
+    subset(changed, { ...change, id: remoteID, orgID });
+
+    const stream = {
+        name: 'npm stream', description: 'made by npm', orgID, remoteID, localBucketID: bucketId,
+        remoteBucketID: '4a48fe8875c6214145260818', maxQueueSizeBytes: 33554430,
+        dropNonRetryableData: true, maxAgeSeconds: 86400,
+    };
+    const made = await replications.postReplication({ body: stream });
+    subset(made, {
+        ...stream, remoteBucketName: '', currentQueueSizeBytes: 0, remainingBytesToBeSynced: 0,
+    });
+    assert.ok(!('latestResponseCode' in made) && !('latestErrorMessage' in made));
+    const replicationID = made.id;
+    for (const filter of [{}, { name: stream.name }, { remoteID }, { localBucketID: bucketId }]) {
+        assert.deepStrictEqual(
+            (await replications.getReplications({ orgID, ...filter })).replications, [made]);
+    }
+    assert.deepStrictEqual(await replications.getReplicationByID({ replicationID }), made);
+    const body = {
+        name: 'npm stream 2', description: 'changed', remoteID, remoteBucketName: 'copies',
+        maxQueueSizeBytes: 67108860, dropNonRetryableData: false, maxAgeSeconds: 0,
+    };
+    const patched = await replications.patchReplicationByID({ replicationID, body });
+    subset(patched, { ...body, id: replicationID, orgID, localBucketID: bucketId, remoteBucketID: null });
+
+    // Nobody listens there, which a try finds out.
+    const refused = async (promise, status, code) => {
+        const error = await promise.then(() => null, (error) => error);
+        assert.ok(error instanceof HttpError, String(error));
+        assert.strictEqual(error.statusCode, status);
+        assert.strictEqual(error.json.code, code);
+    };
+    await refused(
+        replications.postValidateReplicationByID({ replicationID }), 400, 'invalid');
+    await refused(
+        replications.postReplication({ body: { ...stream, name: 'x' }, validate: true }), 400,
+        'invalid');
+    await refused(
+        replications.patchReplicationByID({ replicationID, body, validate: true }), 400, 'invalid');
+    await refused(remotes.deleteRemoteConnectionByID({ remoteID }), 422, 'conflict');
+    await refused(
+        remotes.getRemoteConnectionByID({ remoteID: '0b000000000fffff' }), 404, 'not found');
+    const nobody = new RemotesAPI(new InfluxDB({ url: endpoint, token: 'x:y' }));
+    await refused(nobody.getRemoteConnections({ orgID }), 401, 'unauthorized');
+
+    assert.strictEqual(
+        await replications.deleteReplicationByID({ replicationID }), undefined);
+    assert.strictEqual(await remotes.deleteRemoteConnectionByID({ remoteID }), undefined);
+    assert.deepStrictEqual(await remotes.getRemoteConnections({ orgID }), { remotes: [] });
+}
+
+({ backblazeB2, b2CloudStorage, influxdb })[wanted]().then(
     () => process.exit(0),
     (error) => {
         const answer = error.response ? JSON.stringify(error.response.data) : '';

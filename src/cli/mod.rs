@@ -4,6 +4,8 @@
 //! program's `main` calls this room. The promise that would break first: with `--json` the output
 //! is one JSON value with B2's field names, and without it nothing is printed that a script needs.
 
+mod streams;
+
 use std::ffi::OsString;
 use std::io;
 use std::io::Write;
@@ -16,6 +18,7 @@ use clap_complete::Shell;
 use serde_json::{Value, json};
 
 use crate::api::admin::command::AdminCommand;
+use crate::cli::streams::{Ask, Done, RemoteAction, RetryFlags, StreamAction};
 use crate::config::{self, Config, ConfigError, Given};
 use crate::domain::capability::Capability;
 use crate::domain::key::KEY_DURATION_S_END;
@@ -37,6 +40,13 @@ Carry every upload on to a second bucket:
   b2 bucket create photos-copy allPrivate
   b2 replication setup photos photos-copy
   kiln replication jobs --bucket photos    what was copied, what waits, what failed
+
+Carry every upload on to another server:
+  export KILN_REMOTE_API_TOKEN=KEYID:KEY   a key of the other server
+  kiln remote create --name offsite --remote-url https://kiln.example.org
+  kiln replication create --name to-offsite --remote-id ID --local-bucket photos \
+    --remote-bucket photos-copy
+  kiln replication list                    what waits, what the other server said last
 
 A setting a.b_c is the flag --a-b-c, the environment variable KILN_A_B_C, or b_c in table [a] of
 ./kiln.toml; the flag wins over the variable, the variable over the file.
@@ -93,7 +103,10 @@ Examples:
         #[command(flatten)]
         form: Form,
     },
-    /// Look at replication and try failed jobs again.
+    /// Make and look after connections to other servers.
+    #[command(subcommand)]
+    Remote(RemoteAction),
+    /// Carry buckets on to other servers, look at replication, and try failed jobs again.
     #[command(subcommand)]
     Replication(ReplicationAction),
     /// See what lifecycle rules would do now, and let them.
@@ -263,6 +276,14 @@ ring file from that time as long as you keep such copies.")]
 
 #[derive(Debug, Subcommand)]
 enum ReplicationAction {
+    #[command(flatten)]
+    Stream(StreamAction),
+    #[command(flatten)]
+    Job(JobAction),
+}
+
+#[derive(Debug, Subcommand)]
+enum JobAction {
     /// List replication jobs, oldest first.
     #[command(after_help = "\
 Examples:
@@ -284,13 +305,14 @@ Examples:
         #[command(flatten)]
         form: Form,
     },
-    /// Try failed jobs again: one of them, or all that fit.
+    /// Try failed jobs again: one of them, all that fit, or those of a stream.
     #[command(
-        group = clap::ArgGroup::new("which").required(true).args(["job_id", "all"]),
+        group = clap::ArgGroup::new("which").required(true).args(["job_id", "all", "id"]),
         after_help = "\
 Examples:
   kiln replication retry 4711
-  kiln replication retry --all --bucket photos --reason source_key_deleted"
+  kiln replication retry --all --bucket photos --reason source_key_deleted
+  kiln replication retry --id 0c00000000000001 --state parked"
     )]
     Retry {
         /// The job to try again.
@@ -305,6 +327,14 @@ Examples:
         /// With --all: only jobs that failed for this reason, such as `source_key_deleted`.
         #[arg(long, requires = "all", conflicts_with = "job_id")]
         reason: Option<String>,
+        /// Files of this stream.
+        #[arg(short, long)]
+        id: Option<String>,
+        /// With --id: account the stream belongs to; without it, the first account.
+        #[arg(long, value_name = "ID", requires = "id")]
+        org_id: Option<String>,
+        #[command(flatten)]
+        files: RetryFlags,
         #[command(flatten)]
         form: Form,
     },
@@ -458,7 +488,25 @@ fn run(
         Action::Usage { account_id, days, recount, form } => {
             administer((usage_command(account_id, days, recount), form), load, out, err)
         }
-        Action::Replication(action) => administer(replication_command(action), load, out, err),
+        Action::Remote(action) => {
+            let environment = &surroundings.environment;
+            let form = action.form();
+            let perform = |ask: Ask<'_>| action.perform(environment, ask);
+            speak(form, perform, load, out, err)
+        }
+        Action::Replication(ReplicationAction::Stream(action)) => {
+            speak(action.form(), |ask| action.perform(ask), load, out, err)
+        }
+        Action::Replication(ReplicationAction::Job(JobAction::Retry {
+            id: Some(id),
+            org_id,
+            files,
+            form,
+            ..
+        })) => speak(form, |ask| streams::retry(&id, org_id, files, ask), load, out, err),
+        Action::Replication(ReplicationAction::Job(action)) => {
+            administer(job_command(action), load, out, err)
+        }
         Action::Lifecycle(action) => administer(lifecycle_command(action), load, out, err),
         Action::Notification(action) => administer(notification_command(action), load, out, err),
         Action::Clock(action) => administer(clock_command(&action), load, out, err),
@@ -500,6 +548,24 @@ fn administer(
             let printed = print(out, &text);
             if differs { Ending::Failed } else { printed }
         }
+        Err(error) => complain(err, &format!("kiln: {error}\n"), Ending::Failed),
+    }
+}
+
+/// Makes calls of the API of remotes and streams.
+fn speak(
+    form: Form,
+    perform: impl FnOnce(Ask<'_>) -> Result<Done, AdminError>,
+    load: impl FnOnce() -> Result<Config, ConfigError>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Ending {
+    let config = match load() {
+        Ok(config) => config,
+        Err(error) => return misconfigured(err, &error),
+    };
+    match Desk::open(config).and_then(|desk| perform(&|call| desk.call(&call))) {
+        Ok(Done { value, page }) => print(out, &if form.json { pretty(&value) } else { page }),
         Err(error) => complain(err, &format!("kiln: {error}\n"), Ending::Failed),
     }
 }
@@ -627,6 +693,7 @@ fn command() -> Command {
         "key",
         "key-ring",
         "usage",
+        "remote",
         "replication",
         "lifecycle",
         "clock",
@@ -728,9 +795,9 @@ fn key_command(action: KeyAction) -> (AdminCommand, Form) {
     }
 }
 
-fn replication_command(action: ReplicationAction) -> (AdminCommand, Form) {
+fn job_command(action: JobAction) -> (AdminCommand, Form) {
     match action {
-        ReplicationAction::Jobs { state, bucket, limit, after, form } => {
+        JobAction::Jobs { state, bucket, limit, after, form } => {
             let command = AdminCommand::ListReplicationJobs {
                 state,
                 bucket_name: bucket,
@@ -739,7 +806,7 @@ fn replication_command(action: ReplicationAction) -> (AdminCommand, Form) {
             };
             (command, form)
         }
-        ReplicationAction::Retry { job_id, all: _, bucket, reason, form } => {
+        JobAction::Retry { job_id, bucket, reason, form, .. } => {
             (AdminCommand::RetryReplicationJobs { job_id, bucket_name: bucket, reason }, form)
         }
     }
@@ -1246,7 +1313,7 @@ mod tests {
         match parse(line).unwrap() {
             Action::Account(action) => account_command(action).0,
             Action::Key(action) => key_command(action).0,
-            Action::Replication(action) => replication_command(action).0,
+            Action::Replication(ReplicationAction::Job(action)) => job_command(action).0,
             Action::Lifecycle(action) => lifecycle_command(action).0,
             Action::Usage { account_id, days, recount, form: _ } => {
                 usage_command(account_id, days, recount)
