@@ -64,6 +64,8 @@ use crate::outbound::{self, AdminRequest, Webhooks};
 use crate::replication::destination::Destination;
 use crate::replication::destination::local::Local;
 use crate::replication::destination::remote::RemoteLines;
+use crate::replication::destination::store::Remotes;
+use crate::replication::inquiry::Inquiry;
 use crate::replication::network::Network;
 use crate::replication::{Engine, EngineOptions};
 use crate::tls::{self, Tls, TlsError, TlsFiles};
@@ -715,8 +717,8 @@ async fn run(
     let lines = RemoteLines::new(Arc::clone(&app.clock), of_remotes.read()?.as_deref())
         .map_err(|error| of_remotes.error(error))?;
     let allowed = Some(config.replication.bandwidth_bytes_per_second).filter(|rate| *rate > 0);
-    let network = Network::new(lines, Arc::clone(&app.clock), allowed);
-    let engine = Engine::new(Arc::clone(app), options, local, Arc::new(network));
+    let remotes: Arc<dyn Remotes> = Arc::new(Network::new(lines, Arc::clone(&app.clock), allowed));
+    let engine = Engine::new(Arc::clone(app), options, local, Arc::clone(&remotes));
     let grace_ms = i64::try_from(config.blobs.grace_s).unwrap_or(i64::MAX / 2000) * 1000;
     let sweep = Sweep::new(Arc::clone(app), grace_ms);
     let upkeep = Upkeep::new(Arc::clone(app));
@@ -749,6 +751,7 @@ async fn run(
     let http = web::Data::new(Http {
         app: Arc::clone(app),
         engine: Arc::<Engine>::clone(&engine),
+        network: Arc::new(Inquiry(remotes)),
         settings: HttpSettings {
             public_url: config.public_url.clone(),
             endpoint: at.endpoint.clone(),

@@ -116,19 +116,6 @@ pub(crate) fn find_remote(tx: &mut dyn Tx, id: RemoteId) -> Result<Option<Stored
     find(tx, remote_columns!("WHERE remote_no = ?1"), &[Value::Int(id.0)], remote)
 }
 
-pub(crate) fn find_remote_named(
-    tx: &mut dyn Tx,
-    account: AccountId,
-    name: &str,
-) -> Result<Option<StoredRemote>, Error> {
-    find(
-        tx,
-        remote_columns!("WHERE account_id = ?1 AND name = ?2"),
-        &[Value::Text(&account.to_string()), Value::Text(name)],
-        remote,
-    )
-}
-
 /// Which remotes a listing shows; None does not restrict it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RemoteRows {
@@ -393,13 +380,6 @@ pub(crate) fn list_due_orphans(
             })
         },
     )
-}
-
-/// When the next orphan is to be cancelled; None when there is none.
-pub(crate) fn next_orphan_at(tx: &mut dyn Tx) -> Result<Option<Steady>, Error> {
-    let next =
-        find(tx, "SELECT MIN(next_attempt_at_ms) FROM remote_orphans", &[], |row| row.opt_int(0))?;
-    Ok(next.flatten().map(Steady))
 }
 
 /// Notes that an orphan could not be cancelled, and when to try again.

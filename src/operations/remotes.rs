@@ -331,10 +331,3 @@ pub(crate) fn named_buckets(
         Ok(remotes::list_remote_buckets(tx, id)?)
     })?)
 }
-
-/// How many remotes and streams there are.
-pub(crate) fn count(app: &App) -> Result<(i64, i64), Error> {
-    Ok(app
-        .catalog
-        .read(|tx| Ok((remotes::count_remotes(tx, None)?, streams::count_streams(tx, None)?)))?)
-}

@@ -84,9 +84,4 @@ impl Remotes for Network {
         limit.set_rates(rates);
         Arc::new(LimitedPace::new(vec![limit, Arc::clone(&self.all)], progress.clone()))
     }
-
-    fn forget(&self, remote: RemoteId) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&remote);
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(&remote);
-    }
 }

@@ -112,6 +112,7 @@ impl Limit {
         self.state().rates = rates;
     }
 
+    #[cfg(test)]
     /// How long askers have waited, all together, in milliseconds.
     pub(crate) fn waited_ms(&self) -> u64 {
         self.waited_ms.load(Ordering::Relaxed)

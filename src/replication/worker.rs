@@ -38,7 +38,7 @@ use crate::replication::destination::store::Remotes;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
-use crate::replication::{scan, tend};
+use crate::replication::{scan, stream_scan, tend};
 
 /// How the engine is run.
 #[derive(Clone, Debug)]
@@ -218,7 +218,8 @@ impl Engine {
         self.reclaim().await?;
         self.start_daily_scans().await?;
         self.start_tending();
-        let scanned = scan::advance_all(&self.app).await?;
+        let mut scanned = scan::advance_all(&self.app).await?;
+        scanned |= stream_scan::advance_all(&self.app).await?;
         let slots = self.options.workers.saturating_sub(self.state().in_flight.len());
         let claimed = self.claim(slots).await?;
         let started = claimed.len();
@@ -234,6 +235,7 @@ impl Engine {
         self.reclaim().await?;
         self.start_daily_scans().await?;
         while scan::advance_all(&self.app).await? {}
+        while stream_scan::advance_all(&self.app).await? {}
         let Some(job) = self.claim(1).await?.into_iter().next() else { return Ok(false) };
         let progress = self.enter(&job);
         Arc::clone(self).attempt(job, progress).await;

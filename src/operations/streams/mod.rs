@@ -569,26 +569,3 @@ fn said(fault: &RemoteFault) -> String {
         status => format!("the remote answered {status}: {text}"),
     }
 }
-
-/// By how many bytes the figures of queues differ from what their jobs come to, in all: always 0.
-pub(crate) async fn drift_bytes(app: &App) -> Result<u64, Error> {
-    let ids = app.catalog.read(|tx| {
-        let all = streams::list_streams(tx, &StreamRows::default())?;
-        Ok(all.into_iter().map(|stream| stream.id).collect::<Vec<_>>())
-    })?;
-    let mut drift = 0;
-    for id in ids {
-        drift += app
-            .catalog
-            .scan(move |tx| {
-                let Some(stream) = streams::find_stream(tx, id)? else { return Ok(0) };
-                let counted = streams::recount_sums(tx, id)?;
-                let QueueSums { entries, current_bytes, remaining_bytes, spilled } =
-                    QueueSums::change(stream.sums, counted);
-                let parts = [entries, current_bytes, remaining_bytes, spilled];
-                Ok(parts.into_iter().map(i64::unsigned_abs).sum::<u64>())
-            })
-            .await?;
-    }
-    Ok(drift)
-}

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 
 use crate::domain::range::ByteRange;
-use crate::domain::remote::{Remote, RemoteBucket, RemoteId, RemoteToken};
+use crate::domain::remote::{Remote, RemoteBucket, RemoteToken};
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
 use crate::domain::time::Millis;
 use crate::replication::destination::Progress;
@@ -400,6 +400,4 @@ impl Remotes for FakeRemote {
     fn pace(&self, _remote: &Remote, progress: &Progress) -> Arc<dyn Pace> {
         Arc::new(NoPace(progress.clone()))
     }
-
-    fn forget(&self, _remote: RemoteId) {}
 }

@@ -12,7 +12,7 @@ use crate::domain::file::FileInfo;
 use crate::domain::lock::FileLock;
 use crate::domain::range::ByteRange;
 pub(crate) use crate::domain::remote::{Checked, ListedPage, ListedVersion, RemoteBucket};
-use crate::domain::remote::{Remote, RemoteId, RemoteToken};
+use crate::domain::remote::{Remote, RemoteToken};
 use crate::domain::remote_answer::RemoteFault;
 use crate::domain::time::Millis;
 use crate::operations::error::Error;
@@ -206,9 +206,6 @@ pub(crate) trait Remotes: Send + Sync {
 
     /// Lets the bytes of one attempt through, at the speed that is allowed, and notes that it gets on.
     fn pace(&self, remote: &Remote, progress: &Progress) -> Arc<dyn Pace>;
-
-    /// Lets go of what is kept of a remote that is gone.
-    fn forget(&self, remote: RemoteId);
 }
 
 #[cfg(test)]
