@@ -116,19 +116,6 @@ pub(crate) fn find_remote(tx: &mut dyn Tx, id: RemoteId) -> Result<Option<Stored
     find(tx, remote_columns!("WHERE remote_no = ?1"), &[Value::Int(id.0)], remote)
 }
 
-pub(crate) fn find_remote_named(
-    tx: &mut dyn Tx,
-    account: AccountId,
-    name: &str,
-) -> Result<Option<StoredRemote>, Error> {
-    find(
-        tx,
-        remote_columns!("WHERE account_id = ?1 AND name = ?2"),
-        &[Value::Text(&account.to_string()), Value::Text(name)],
-        remote,
-    )
-}
-
 /// Which remotes a listing shows; None does not restrict it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RemoteRows {

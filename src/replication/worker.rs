@@ -38,7 +38,7 @@ use crate::replication::destination::store::Remotes;
 use crate::replication::destination::{Carried, Destination, Failure, Progress};
 use crate::replication::gate::{self, Checked, Passed};
 use crate::replication::schedule::{LARGE_BYTES, Pick, Room, Scheduler, breaker_open_ms};
-use crate::replication::{scan, tend};
+use crate::replication::{scan, stream_scan, tend};
 
 /// How the engine is run.
 #[derive(Clone, Debug)]
@@ -320,7 +320,8 @@ impl Engine {
             // A job that was claimed is leased before it counts as in flight.
             let due = replication::next_due_at(tx)?.is_some_and(|at| at <= now)
                 || replication::has_leased(tx)?;
-            Ok((due, !replication::list_running_scans(tx)?.is_empty()))
+            let scans = !replication::list_running_scans(tx)?.is_empty();
+            Ok((due, scans || stream_scan::may_advance(tx)?))
         })?;
         Ok(!due && !scans)
     }
