@@ -11,6 +11,7 @@ use crate::operations::App;
 use crate::operations::effects::Moment;
 use crate::operations::error::Error;
 use crate::operations::replication_rules::{Enqueued, enqueue};
+use crate::replication::stream_scan;
 
 /// Versions of one batch.
 const BATCH: usize = 500;
@@ -32,6 +33,7 @@ pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
         advanced = true;
         app.metrics.replication_jobs.add(enqueued);
     }
+    advanced |= stream_scan::advance_all(app).await?;
     Ok(advanced)
 }
 

@@ -48,6 +48,16 @@ pub(crate) async fn advance_all(app: &App) -> Result<bool, Error> {
     Ok(any)
 }
 
+/// Whether any walk has something to do now.
+pub(crate) fn may_advance(tx: &mut dyn Tx) -> Result<bool, Abort> {
+    for scan in streams::list_running_scans(tx, None)? {
+        if !waits(tx, &scan)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn note(app: &App, stream: StreamId, advanced: &Advanced) {
     for size in &advanced.queued {
         note_stream_job(app, stream, StreamEnqueued::Queued, *size);
@@ -58,18 +68,16 @@ fn note(app: &App, stream: StreamId, advanced: &Advanced) {
 /// Whether the next version that a walk comes by finds no room in the queue of its stream.
 fn waits(tx: &mut dyn Tx, scan: &StreamScan) -> Result<bool, Abort> {
     let Some(stream) = streams::find_stream(tx, scan.stream)? else { return Ok(false) };
-    if stream.sums.admits(0, stream.max_queue_bytes) {
-        let Some(Walk { place, from, prefix }) = walk_of(tx, &stream, scan)? else {
-            return Ok(false);
-        };
-        let next = files::list_for_scan(tx, place, Some(&from), 1)?;
-        let Some(next) = next.first().filter(|next| next.name.as_str().starts_with(&prefix)) else {
-            return Ok(false);
-        };
-        let asks = matches!(look_at(tx, &stream, scan, next)?, Looked::Asks(_));
-        return Ok(asks && !stream.sums.admits(next.size, stream.max_queue_bytes));
+    if !stream.sums.admits(0, stream.max_queue_bytes) {
+        return Ok(true);
     }
-    Ok(true)
+    let Some(Walk { place, from, prefix }) = walk_of(tx, &stream, scan)? else { return Ok(false) };
+    let next = files::list_for_scan(tx, place, Some(&from), 1)?;
+    let Some(next) = next.first().filter(|next| next.name.as_str().starts_with(&prefix)) else {
+        return Ok(false);
+    };
+    let asks = matches!(look_at(tx, &stream, scan, next)?, Looked::Asks(_));
+    Ok(asks && !stream.sums.admits(next.size, stream.max_queue_bytes))
 }
 
 /// What a walk goes over, from where on.

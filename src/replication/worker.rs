@@ -322,7 +322,8 @@ impl Engine {
             // A job that was claimed is leased before it counts as in flight.
             let due = replication::next_due_at(tx)?.is_some_and(|at| at <= now)
                 || replication::has_leased(tx)?;
-            Ok((due, !replication::list_running_scans(tx)?.is_empty()))
+            let scans = !replication::list_running_scans(tx)?.is_empty();
+            Ok((due, scans || stream_scan::may_advance(tx)?))
         })?;
         Ok(!due && !scans)
     }

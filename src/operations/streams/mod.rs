@@ -5,8 +5,6 @@
 
 mod diff;
 mod queue;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -85,6 +85,11 @@ struct State {
     drawn: u32,
     keeps_timestamps: bool,
     tokens: Vec<String>,
+    checked: Checked,
+    /// Versions of a page of listings; all where it is not said.
+    page: Option<usize>,
+    /// One version of each name is kept.
+    is_unversioned: bool,
 }
 
 /// The remote; all remotes of a test are this one.
@@ -124,6 +129,21 @@ impl FakeRemote {
 
     pub(crate) fn forget_timestamps(&self) {
         self.state().keeps_timestamps = false;
+    }
+
+    /// What checks find from now on.
+    pub(crate) fn answer_checks(&self, checked: Checked) {
+        self.state().checked = checked;
+    }
+
+    /// Lists so many versions at a time.
+    pub(crate) fn list_by(&self, versions: usize) {
+        self.state().page = Some(versions);
+    }
+
+    /// Keeps one version of each name from now on, and gives it no id in listings.
+    pub(crate) fn forget_versions(&self) {
+        self.state().is_unversioned = true;
     }
 
     pub(crate) fn forget_sessions(&self) {
@@ -200,6 +220,9 @@ impl State {
     /// As a peer does: what comes from the same version again is the same version.
     fn hold(&mut self, file: &OutgoingFile, bytes: Vec<u8>, part_sizes: Vec<u64>) -> RemoteVersion {
         let id = self.draw("version");
+        if self.is_unversioned {
+            self.held.retain(|held| held.file.name != file.name);
+        }
         self.held.push(Held { id: id.clone(), file: file.clone(), bytes, part_sizes });
         RemoteVersion { id, status: 200 }
     }
@@ -234,7 +257,8 @@ impl RemoteStore for FakeRemote {
         &'a self,
         bucket: &'a RemoteBucket,
     ) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
-        let checked = self.act(Verb::Check, &format!("{bucket:?}"), |_| Ok(Checked::default()));
+        let checked =
+            self.act(Verb::Check, &format!("{bucket:?}"), |state| Ok(state.checked.clone()));
         async { checked }.boxed()
     }
 
@@ -351,14 +375,14 @@ impl RemoteStore for FakeRemote {
         from: Option<&'a str>,
     ) -> BoxFuture<'a, Result<ListedPage, RemoteFault>> {
         let listed = self.act(Verb::List, prefix, |state| {
+            let unversioned = state.is_unversioned;
             let mut versions: Vec<ListedVersion> = state
                 .held
                 .iter()
                 .filter(|held| held.file.name.starts_with(prefix))
-                .filter(|held| from.is_none_or(|from| held.file.name.as_str() > from))
                 .map(|held| ListedVersion {
                     name: held.file.name.clone(),
-                    id: held.id.clone(),
+                    id: if unversioned { "null".to_owned() } else { held.id.clone() },
                     size: held.bytes.len() as u64,
                     sha1: held.file.sha1.map(|sha1| sha1.to_string()),
                     etag: None,
@@ -367,7 +391,10 @@ impl RemoteStore for FakeRemote {
                 })
                 .collect();
             versions.sort_by(|one, other| one.name.cmp(&other.name));
-            Ok(ListedPage { versions, next: None })
+            let begun: usize = from.map_or(0, |from| from.parse().unwrap());
+            let end = state.page.map_or(versions.len(), |page| begun + page).min(versions.len());
+            let next = (end < versions.len()).then(|| end.to_string());
+            Ok(ListedPage { versions: versions[begun..end].to_vec(), next })
         });
         async { listed }.boxed()
     }

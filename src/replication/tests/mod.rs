@@ -12,4 +12,5 @@ mod random;
 mod scans;
 mod shapes;
 mod sharing;
+mod stream_acts;
 mod streams;

@@ -18,7 +18,7 @@ use crate::replication::destination::fake::{Verb, fault};
 use crate::testing::TestHouse;
 
 impl TestHouse {
-    fn stream_jobs(&self, stream: StreamId) -> Vec<Job> {
+    pub(super) fn stream_jobs(&self, stream: StreamId) -> Vec<Job> {
         let filter = JobFilter { stream: Some(stream), ..JobFilter::default() };
         self.app.catalog.read(|tx| Ok(rows::list_jobs(tx, &filter, 100_000)?)).unwrap()
     }
@@ -31,11 +31,11 @@ impl TestHouse {
         (job.state, job.attempts, job.last_reason.clone(), job.last_status)
     }
 
-    fn stream_now(&self, id: StreamId) -> Stream {
+    pub(super) fn stream_now(&self, id: StreamId) -> Stream {
         self.app.catalog.read(|tx| Ok(streams::find_stream(tx, id)?)).unwrap().unwrap()
     }
 
-    fn sums(&self, id: StreamId) -> QueueSums {
+    pub(super) fn sums(&self, id: StreamId) -> QueueSums {
         let counted = self.app.catalog.read(|tx| Ok(streams::recount_sums(tx, id)?)).unwrap();
         let kept = self.stream_now(id).sums;
         assert_eq!(kept, counted, "what is kept and what is counted");
@@ -64,7 +64,7 @@ impl TestHouse {
         stored.await.unwrap();
     }
 
-    async fn limit_queue(&self, id: StreamId, bytes: i64, on_queue_full: OnQueueFull) {
+    pub(super) async fn limit_queue(&self, id: StreamId, bytes: i64, on_queue_full: OnQueueFull) {
         self.change_stream(id, |stream| {
             stream.max_queue_bytes = bytes;
             stream.options.on_queue_full = on_queue_full;
@@ -72,7 +72,7 @@ impl TestHouse {
         .await;
     }
 
-    async fn engine_upkeep(&self) {
+    pub(super) async fn engine_upkeep(&self) {
         self.engine.tend().await.unwrap();
     }
 
@@ -91,7 +91,7 @@ impl TestHouse {
     }
 
     /// Steps and moves the clock until the stream has nothing left.
-    async fn drain_stream(&self, stream: StreamId) {
+    pub(super) async fn drain_stream(&self, stream: StreamId) {
         for _ in 0..200 {
             self.settle().await;
             if self.stream_jobs(stream).iter().all(|job| !job.state.is_unfinished()) {
@@ -285,7 +285,7 @@ async fn f14_f15_replication_caps_and_missing_buckets_are_given_time() {
 }
 
 /// A file of ten parts of 5,000 bytes.
-async fn upload_large(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
+pub(super) async fn upload_large(house: &TestHouse, bucket: BucketId, name: &str) -> FileVersion {
     house.upload(bucket, name, &body(1, 50_000)).await
 }
 
