@@ -25,9 +25,7 @@ use crate::domain::range::ByteRange;
 use crate::domain::remote::{Marker, RemoteOptions};
 use crate::domain::remote_answer::{AnswerClass, BadAnswer, RemoteFault};
 use crate::domain::time::Millis;
-use crate::outbound::{
-    ANSWER_TIMEOUT, Answer, FINISH_TIMEOUT, OutgoingBody, OutgoingCall,
-};
+use crate::outbound::{ANSWER_TIMEOUT, Answer, FINISH_TIMEOUT, OutgoingBody, OutgoingCall};
 use crate::replication::destination::remote::{
     ANSWER_BYTES_MAX, Line, OutgoingSha1, UPLOADED, committing, fault, lock_to_send, misdirected,
     mismatch, paced, peer, scrubbed, unanswered, unreadable, with_marks,
@@ -315,8 +313,8 @@ impl Native {
 
     /// Refuses an address that would undo the TLS of the remote's own.
     fn check_url(&self, url: &str) -> Result<(), RemoteFault> {
-        let is_safe = url.starts_with("https://")
-            || (url.starts_with("http://") && !self.line.is_https());
+        let is_safe =
+            url.starts_with("https://") || (url.starts_with("http://") && !self.line.is_https());
         if is_safe {
             return Ok(());
         }
@@ -807,7 +805,10 @@ impl RemoteStore for Native {
         self.is_peer() || self.options.custom_timestamps
     }
 
-    fn check<'a>(&'a self, bucket: &'a RemoteBucket) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
+    fn check<'a>(
+        &'a self,
+        bucket: &'a RemoteBucket,
+    ) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
         async move {
             let place = self.look_up(bucket).await?;
             let target = Target::Bucket(&place.id);
@@ -862,7 +863,10 @@ impl RemoteStore for Native {
         .boxed()
     }
 
-    fn put<'a>(&'a self, sending: Sending<'a>) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>> {
+    fn put<'a>(
+        &'a self,
+        sending: Sending<'a>,
+    ) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>> {
         async move {
             let file = sending.file;
             let place = self.place(&file.bucket).await?;
@@ -911,7 +915,8 @@ impl RemoteStore for Native {
                     "fileId": session, "startPartNumber": from, "maxPartCount": PARTS_PAGE,
                 });
                 let asking = Asking::of("b2_list_parts", fields);
-                let page: PartsAnswer = self.ask(Asking { about: About::Session, ..asking }).await?;
+                let page: PartsAnswer =
+                    self.ask(Asking { about: About::Session, ..asking }).await?;
                 parts.extend(page.parts.into_iter().map(PartAnswer::confirmed));
                 match page.next_part_number.filter(|next| *next > from) {
                     Some(next) => from = next,
@@ -979,9 +984,9 @@ impl RemoteStore for Native {
                 fields.insert("startFileId".to_owned(), id.into());
             }
             let page = self.versions(bucket, fields).await?;
-            let next = page.next_file_name.map(|name| {
-                format!("{name}\n{}", page.next_file_id.unwrap_or_default())
-            });
+            let next = page
+                .next_file_name
+                .map(|name| format!("{name}\n{}", page.next_file_id.unwrap_or_default()));
             let uploads = page.files.into_iter().filter(|one| one.action == "upload");
             let versions = uploads.map(|version| {
                 let at = version.info(UPLOADED).and_then(|digits| digits.parse().ok());

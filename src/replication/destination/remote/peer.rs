@@ -15,9 +15,7 @@ use crate::outbound::FINISH_TIMEOUT;
 use crate::replication::destination::remote::b2::{
     About, Asking, FileAnswer, Flavor, Native, PARTS_MAX, PartAnswer, Payload,
 };
-use crate::replication::destination::remote::{
-    Line, OutgoingSha1, committing, fault, mismatch,
-};
+use crate::replication::destination::remote::{Line, OutgoingSha1, committing, fault, mismatch};
 use crate::replication::destination::store::{
     Checked, ConfirmedPart, ListedPage, OutgoingFile, PartPlan, PartRules, RemoteBucket,
     RemoteStore, RemoteVersion, Sending,
@@ -227,7 +225,10 @@ impl RemoteStore for Peer {
         true
     }
 
-    fn check<'a>(&'a self, bucket: &'a RemoteBucket) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
+    fn check<'a>(
+        &'a self,
+        bucket: &'a RemoteBucket,
+    ) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
         self.native.check(bucket)
     }
 
@@ -245,7 +246,10 @@ impl RemoteStore for Peer {
         .boxed()
     }
 
-    fn put<'a>(&'a self, sending: Sending<'a>) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>> {
+    fn put<'a>(
+        &'a self,
+        sending: Sending<'a>,
+    ) -> BoxFuture<'a, Result<RemoteVersion, RemoteFault>> {
         self.native.put(sending)
     }
 
@@ -315,10 +319,8 @@ impl RemoteStore for Peer {
             Session::There(_) => async { Ok(()) }.boxed(),
             Session::Whole(id) => async move {
                 let path = format!("/api/v2/replica_sessions/{id}");
-                let asking = Asking {
-                    about: About::Session,
-                    ..Asking::at("DELETE", path, Payload::None)
-                };
+                let asking =
+                    Asking { about: About::Session, ..Asking::at("DELETE", path, Payload::None) };
                 match self.native.ask::<Value>(asking).await {
                     Err(fault) if fault.class != AnswerClass::SessionLost => Err(fault),
                     _ => Ok(()),

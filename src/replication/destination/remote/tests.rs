@@ -175,10 +175,7 @@ async fn operate(server: &TestServer, operation: &str, mut fields: Value) -> Val
 }
 
 /// A kiln with the bucket; its id.
-async fn kiln_with(
-    options: TestOptions,
-    bucket: Value,
-) -> (TestServer, String) {
+async fn kiln_with(options: TestOptions, bucket: Value) -> (TestServer, String) {
     let server = options.start().unwrap();
     let mut fields = json!({"bucketName": BUCKET, "bucketType": "allPrivate"});
     fields.as_object_mut().unwrap().extend(bucket.as_object().unwrap().clone());
@@ -470,7 +467,10 @@ async fn replication_205_a_lost_answer_is_ambiguous_and_the_version_is_found() {
     let store = open(&b2_url(&server)).await;
     for (name, rule) in [
         ("a", json!({"operation": "b2_upload_file", "status": 500, "performed": true, "times": 1})),
-        ("b", json!({"operation": "b2_upload_file", "disconnect": true, "performed": true, "times": 1})),
+        (
+            "b",
+            json!({"operation": "b2_upload_file", "disconnect": true, "performed": true, "times": 1}),
+        ),
     ] {
         server.plan_fault(&rule.to_string()).unwrap();
         let sample = Sample::new(name, 1000);
@@ -796,19 +796,20 @@ impl Scripted {
             self.arrived.lock().unwrap().push(arrived);
             match reaction {
                 Reaction::Answer(status, headers, body) => {
-                    let headers: Vec<String> =
-                        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-                    let length =
-                        if headers.concat().to_lowercase().contains("content-length") || status == 204 {
-                            String::new()
-                        } else {
-                            format!("Content-Length: {}\r\n", body.len())
-                        };
+                    let headers: Vec<String> = headers
+                        .iter()
+                        .map(|(name, value)| format!("{name}: {value}\r\n"))
+                        .collect();
+                    let length = if headers.concat().to_lowercase().contains("content-length")
+                        || status == 204
+                    {
+                        String::new()
+                    } else {
+                        format!("Content-Length: {}\r\n", body.len())
+                    };
                     let body = if is_head { String::new() } else { body };
-                    let answer = format!(
-                        "HTTP/1.1 {status} X\r\n{length}{}\r\n{body}",
-                        headers.concat()
-                    );
+                    let answer =
+                        format!("HTTP/1.1 {status} X\r\n{length}{}\r\n{body}", headers.concat());
                     if stream.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }
@@ -906,7 +907,13 @@ async fn replication_190_205_faults_of_b2_and_of_the_network_mean_what_they_mean
     use AnswerClass as C;
     for (reaction, class, status, is_ambiguous, uploads) in [
         (Reaction::Reset, C::Unreachable, 0, true, 1),
-        (Reaction::Raw("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"fileId\""), C::Unreachable, 0, true, 1),
+        (
+            Reaction::Raw("HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"fileId\""),
+            C::Unreachable,
+            0,
+            true,
+            1,
+        ),
         (Reaction::Raw("garbage\r\n\r\n"), C::Unreachable, 0, true, 1),
         (Reaction::Answer(200, &[], "garbage".to_owned()), C::Unreachable, 0, true, 1),
         (busy(500, &[]), C::Busy, 500, true, 1),
@@ -931,7 +938,8 @@ async fn replication_190_205_faults_of_b2_and_of_the_network_mean_what_they_mean
     }
     // What certainly came to nothing is tried again at once.
     let large = Sample::new("a", 8 * MIB);
-    server.on("POST /upload", [Reaction::ResetAtOnce, Reaction::ResetAtOnce, told(&stored(&large))]);
+    server
+        .on("POST /upload", [Reaction::ResetAtOnce, Reaction::ResetAtOnce, told(&stored(&large))]);
     let stored_there = store.put(large.sending()).await.map_err(checked).unwrap();
     assert_eq!(stored_there.id, "4_z1");
     // A store that has something else than was sent.
@@ -963,9 +971,10 @@ async fn replication_190_205_faults_of_b2_and_of_the_network_mean_what_they_mean
 #[tokio::test]
 async fn a_store_that_falls_silent_is_given_up() {
     let server = Scripted::start().await;
-    server.on("GET /b2api/v4/b2_authorize_account", [Reaction::Raw(
-        "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{",
-    )]);
+    server.on(
+        "GET /b2api/v4/b2_authorize_account",
+        [Reaction::Raw("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{")],
+    );
     let store = open(&format!("b2+{}", server.url())).await;
     let sample = Sample::new("a", 10);
     let fault = store.put(sample.sending()).await.map_err(checked).unwrap_err();
@@ -1011,17 +1020,24 @@ async fn a_peer_is_told_of_the_source_in_headers_and_its_metadata_stays() {
     assert_eq!(sent.header("x-bz-info-color"), Some("bl%C3%A5b%C3%A4r%201%25"));
     assert!(!sent.head.to_lowercase().contains("src_repl"), "{}", sent.head);
     // A refusal keeps its words, so that a rule learns why.
-    let refused = json!({"status": 403, "code": "replication_refused", "message": "mapping_missing"});
+    let refused =
+        json!({"status": 403, "code": "replication_refused", "message": "mapping_missing"});
     server.on("POST /upload", [Reaction::Answer(403, &[], refused.to_string())]);
     let fault = store.put(sample.sending()).await.map_err(checked).unwrap_err();
-    assert_eq!((fault.code.as_str(), fault.text.as_str()), ("replication_refused", "mapping_missing"));
+    assert_eq!(
+        (fault.code.as_str(), fault.text.as_str()),
+        ("replication_refused", "mapping_missing")
+    );
     let went_round = json!({"status": 409, "code": "replication_loop", "message": "been here"});
     server.on("POST /upload", [Reaction::Answer(409, &[], went_round.to_string())]);
     let fault = store.put(sample.sending()).await.map_err(checked).unwrap_err();
     assert_eq!(fault.class, AnswerClass::Loop);
     // Whoever may not list there is told of known origins by the peer itself.
     let denied = json!({"status": 401, "code": "unauthorized", "message": ""});
-    server.on("POST /b2api/v4/b2_list_file_versions", [Reaction::Answer(401, &[], denied.to_string())]);
+    server.on(
+        "POST /b2api/v4/b2_list_file_versions",
+        [Reaction::Answer(401, &[], denied.to_string())],
+    );
     assert_eq!(store.find(&sample.file).await.unwrap(), None);
 }
 
@@ -1088,14 +1104,23 @@ async fn replication_103_205_a_peer_gets_the_parts_of_the_source_or_bits_of_one_
     let one = "/api/v2/replica_sessions/s1";
     server.on(&format!("GET {one}"), [told(&state(json!([part(1)]), Value::Null))]);
     let listed = store.list_parts(&sample.file, &session).await.unwrap();
-    assert_eq!(listed.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(2, 1 << 20)]);
-    server.on(&format!("PUT {one}"), [
-        told(&state(json!([part(0), part(1)]), Value::Null)),
-        told(&state(json!([{"partNumber": 3, "contentLength": 5, "contentSha1": "0".repeat(40)}]), Value::Null)),
-        told(&state(json!([]), stored(&sample))),
-        told(&state(json!([]), Value::Null)),
-        told(&state(json!([]), stored(&sample))),
-    ]);
+    assert_eq!(
+        listed.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(),
+        [(2, 1 << 20)]
+    );
+    server.on(
+        &format!("PUT {one}"),
+        [
+            told(&state(json!([part(0), part(1)]), Value::Null)),
+            told(&state(
+                json!([{"partNumber": 3, "contentLength": 5, "contentSha1": "0".repeat(40)}]),
+                Value::Null,
+            )),
+            told(&state(json!([]), stored(&sample))),
+            told(&state(json!([]), Value::Null)),
+            told(&state(json!([]), stored(&sample))),
+        ],
+    );
     server.arrived();
     store.put_part(sample.sending(), &session, plan[0]).await.unwrap();
     let fault = store.put_part(sample.sending(), &session, plan[2]).await.map_err(checked);
@@ -1121,11 +1146,15 @@ async fn replication_103_205_a_peer_gets_the_parts_of_the_source_or_bits_of_one_
     server.on(&format!("GET {one}"), [told(&other)]);
     let fault = store.list_parts(&sample.file, &session).await.map_err(checked).unwrap_err();
     assert_eq!(fault.class, AnswerClass::SessionLost);
-    let unknown = json!({"status": 400, "code": "bad_request", "message": "No active upload for: s1"});
-    server.on(&format!("DELETE {one}"), [
-        Reaction::Answer(204, &[], String::new()),
-        Reaction::Answer(400, &[], unknown.to_string()),
-    ]);
+    let unknown =
+        json!({"status": 400, "code": "bad_request", "message": "No active upload for: s1"});
+    server.on(
+        &format!("DELETE {one}"),
+        [
+            Reaction::Answer(204, &[], String::new()),
+            Reaction::Answer(400, &[], unknown.to_string()),
+        ],
+    );
     store.cancel(&sample.file.bucket, "a", &session).await.unwrap();
     store.cancel(&sample.file.bucket, "a", &session).await.unwrap();
 }
@@ -1140,10 +1169,10 @@ async fn a_bucket_in_another_region_is_asked_there_from_then_on() {
     let moved = xml_error("AuthorizationHeaderMalformed", "<Region>eu-central-003</Region>");
     let etag: &[(&str, &str)] = &[("ETag", "\"not-an-md5\"")];
     let put = format!("PUT /{BUCKET}/a");
-    server.on(&put, [
-        Reaction::Answer(400, &[], moved.clone()),
-        Reaction::Answer(200, etag, String::new()),
-    ]);
+    server.on(
+        &put,
+        [Reaction::Answer(400, &[], moved.clone()), Reaction::Answer(200, etag, String::new())],
+    );
     let store = open(&format!("s3+{}?region=us-west-000", server.url())).await;
     let sample = Sample::new("a", 300_000);
     store.put(sample.sending()).await.map_err(checked).unwrap();
@@ -1157,10 +1186,13 @@ async fn a_bucket_in_another_region_is_asked_there_from_then_on() {
     // One that goes round in circles is given up.
     let headers: &[(&str, &str)] = &[("x-amz-bucket-region", "ap-south-1")];
     let again: &[(&str, &str)] = &[("x-amz-bucket-region", "ap-south-2")];
-    server.on(&put, [
-        Reaction::Answer(301, headers, xml_error("PermanentRedirect", "")),
-        Reaction::Answer(301, again, xml_error("PermanentRedirect", "")),
-    ]);
+    server.on(
+        &put,
+        [
+            Reaction::Answer(301, headers, xml_error("PermanentRedirect", "")),
+            Reaction::Answer(301, again, xml_error("PermanentRedirect", "")),
+        ],
+    );
     let fault = store.put(sample.sending()).await.map_err(checked).unwrap_err();
     assert_eq!((fault.class, fault.status), (AnswerClass::Misdirected, 301));
     assert_eq!(server.arrived().len(), 2);
@@ -1229,14 +1261,16 @@ async fn replication_190_205_faults_of_s3_and_of_the_network_mean_what_they_mean
     server.on(&put, [Reaction::Answer(200, sealed, String::new())]);
     assert_eq!(store.put(sample.sending()).await.unwrap().id, "v1");
     // A finish that began to answer before it failed.
-    server.on(&format!("POST /{BUCKET}/a"), [
-        Reaction::Answer(200, &[], xml_error("InternalError", "")),
-        Reaction::Answer(200, &[], "  ".to_owned()),
-        Reaction::Answer(404, &[], xml_error("NoSuchUpload", "")),
-    ]);
+    server.on(
+        &format!("POST /{BUCKET}/a"),
+        [
+            Reaction::Answer(200, &[], xml_error("InternalError", "")),
+            Reaction::Answer(200, &[], "  ".to_owned()),
+            Reaction::Answer(404, &[], xml_error("NoSuchUpload", "")),
+        ],
+    );
     let parts = [ConfirmedPart { number: 1, size: 1, tag: "a\"&<b".to_owned() }];
-    for (class, is_ambiguous) in
-        [(C::Busy, true), (C::Unreachable, true), (C::SessionLost, false)]
+    for (class, is_ambiguous) in [(C::Busy, true), (C::Unreachable, true), (C::SessionLost, false)]
     {
         let fault = store.finish(&sample.file, "u1", &parts).await.map_err(checked).unwrap_err();
         assert_eq!((fault.class, fault.is_ambiguous), (class, is_ambiguous), "{fault:?}");
@@ -1282,10 +1316,14 @@ async fn replication_224_listings_go_on_where_they_ended() {
     let versions = format!("GET /{BUCKET}?versions=");
     server.on(&versions, [refused]);
     let object = |key: &str, more: &str| {
-        Reaction::Answer(200, &[], format!(
-            "<ListBucketResult><Contents><Key>{key}</Key><Size>5</Size><ETag>\"e\"</ETag></Contents>{more}\
+        Reaction::Answer(
+            200,
+            &[],
+            format!(
+                "<ListBucketResult><Contents><Key>{key}</Key><Size>5</Size><ETag>\"e\"</ETag></Contents>{more}\
              </ListBucketResult>"
-        ))
+            ),
+        )
     };
     let next = "<NextContinuationToken>t&amp;1</NextContinuationToken>";
     server.on(&format!("GET /{BUCKET}?list-type=2"), [object("a%20b", next), object("c", "")]);
@@ -1302,7 +1340,8 @@ async fn replication_224_listings_go_on_where_they_ended() {
 async fn s3_signs_for_virtual_hosts_and_with_tokens_that_run_out() {
     let server = Scripted::start().await;
     let url = format!("s3+http://localhost:{}", server.address.rsplit_once(':').unwrap().1);
-    let store = open_as(&remote(&format!("{url}/root?region=x&style=virtual")), "id:word:session").await;
+    let store =
+        open_as(&remote(&format!("{url}/root?region=x&style=virtual")), "id:word:session").await;
     server.on("PUT /root/a", [Reaction::Answer(200, &[("ETag", "\"x\"")], String::new())]);
     let sample = Sample::new("a", 10);
     let put = store.put(sample.sending()).await;
