@@ -14,7 +14,6 @@ use futures_util::stream::{self, BoxStream};
 use crate::catalog::blob_refs::StoredBlob;
 use crate::catalog::replication::{self, Begun, Job};
 use crate::domain::encryption::Encryption;
-use crate::domain::file::ContentSha1;
 use crate::domain::range::ByteRange;
 use crate::domain::remote::{RemoteBucket, RemoteToken};
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
@@ -225,10 +224,6 @@ impl Carrier<'_> {
                 return Err(Failure { reason: Reason::RemoteMissing, text });
             }
         };
-        let sha1 = match source.sha1 {
-            ContentSha1::Verified(digest) => Some(digest),
-            ContentSha1::None | ContentSha1::Unverified(_) => None,
-        };
         let own = self.app.instance.to_string();
         // What came from elsewhere stays a copy of what it was there.
         let (origin, hops) = match &outward.trail {
@@ -245,7 +240,7 @@ impl Carrier<'_> {
             size: source.size,
             content_type: source.content_type.clone(),
             info: source.info.clone(),
-            sha1,
+            sha1: source.sha1,
             md5: source.md5,
             upload_at: source.upload_at,
             origin,
@@ -274,7 +269,7 @@ impl Carrier<'_> {
             return Ok(Arrived { version, adopted: true });
         }
         let rules = store.part_rules();
-        let version = if file.size <= rules.threshold {
+        let version = if rules.sends_whole(file.size, &file.part_sizes) {
             store.put(errand.sending()).await?
         } else {
             self.in_parts(errand, &rules.cut(file.size, &file.part_sizes)).await?

@@ -97,8 +97,13 @@ struct State {
 pub(crate) struct FakeRemote(Arc<Mutex<State>>);
 
 /// Small, so that tests need few bytes to send a file in parts.
-pub(crate) const RULES: PartRules =
-    PartRules { threshold: 20_000, smallest: 5_000, usual: 5_000, parts_max: 10_000 };
+pub(crate) const RULES: PartRules = PartRules {
+    threshold: 20_000,
+    smallest: 5_000,
+    usual: 5_000,
+    parts_max: 10_000,
+    keeps_parts: false,
+};
 
 impl FakeRemote {
     pub(crate) fn new() -> Self {
@@ -384,7 +389,7 @@ impl RemoteStore for FakeRemote {
                     name: held.file.name.clone(),
                     id: if unversioned { "null".to_owned() } else { held.id.clone() },
                     size: held.bytes.len() as u64,
-                    sha1: held.file.sha1.map(|sha1| sha1.to_string()),
+                    sha1: held.file.sha1.digest().map(|sha1| sha1.to_string()),
                     etag: None,
                     origin: Some(held.file.origin.clone()),
                     upload_at: Some(Millis(held.file.upload_at.0)),

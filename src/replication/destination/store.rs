@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::domain::digest::{Md5Digest, Sha1Digest};
-use crate::domain::file::FileInfo;
+use crate::domain::digest::Md5Digest;
+use crate::domain::file::{ContentSha1, FileInfo};
 use crate::domain::lock::FileLock;
 use crate::domain::range::ByteRange;
 pub(crate) use crate::domain::remote::{Checked, ListedPage, ListedVersion, RemoteBucket};
@@ -27,8 +27,8 @@ pub(crate) struct OutgoingFile {
     pub(crate) size: u64,
     pub(crate) content_type: String,
     pub(crate) info: FileInfo,
-    /// None when it is not known for certain.
-    pub(crate) sha1: Option<Sha1Digest>,
+    /// As the version has it here. What nobody but us verified is as good as any other.
+    pub(crate) sha1: ContentSha1,
     pub(crate) md5: Option<Md5Digest>,
     pub(crate) upload_at: Millis,
     /// Which version of which server this is a copy of.
@@ -85,11 +85,18 @@ pub(crate) struct PartRules {
     pub(crate) smallest: u64,
     pub(crate) usual: u64,
     pub(crate) parts_max: u32,
+    /// What is in parts here is to be in the same parts there, however small it is.
+    pub(crate) keeps_parts: bool,
 }
 
 const MIB: u64 = 1024 * 1024;
 
 impl PartRules {
+    /// Whether a file is sent in one piece.
+    pub(crate) fn sends_whole(self, size: u64, part_sizes: &[u64]) -> bool {
+        size <= self.threshold && !(self.keeps_parts && !part_sizes.is_empty())
+    }
+
     /// How a file is cut: as it is here, where the store takes that, else evenly.
     pub(crate) fn cut(self, size: u64, part_sizes: &[u64]) -> Vec<PartPlan> {
         let but_last = part_sizes.get(..part_sizes.len().saturating_sub(1)).unwrap_or_default();
@@ -212,8 +219,13 @@ pub(crate) trait Remotes: Send + Sync {
 mod tests {
     use super::*;
 
-    const RULES: PartRules =
-        PartRules { threshold: 100 * MIB, smallest: 5 * MIB, usual: 64 * MIB, parts_max: 10_000 };
+    const RULES: PartRules = PartRules {
+        threshold: 100 * MIB,
+        smallest: 5 * MIB,
+        usual: 64 * MIB,
+        parts_max: 10_000,
+        keeps_parts: false,
+    };
 
     fn sizes(plan: &[PartPlan]) -> Vec<u64> {
         assert!(plan.iter().zip(1..).all(|(part, number)| part.number == number));
@@ -231,6 +243,14 @@ mod tests {
         assert_eq!(sizes(&RULES.cut(130 * MIB, &too_small)), [64 * MIB, 64 * MIB, 2 * MIB]);
         let not_the_file = [5 * MIB, 7 * MIB];
         assert_eq!(sizes(&RULES.cut(13 * MIB, &not_the_file)), [13 * MIB]);
+    }
+
+    #[test]
+    fn replication_103_where_parts_are_kept_even_a_small_file_goes_in_them() {
+        assert!(RULES.sends_whole(100 * MIB, &[]) && !RULES.sends_whole(100 * MIB + 1, &[]));
+        assert!(RULES.sends_whole(2, &[1, 1]));
+        let keeping = PartRules { keeps_parts: true, ..RULES };
+        assert!(keeping.sends_whole(2, &[]) && !keeping.sends_whole(2, &[1, 1]));
     }
 
     #[test]

@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::domain::digest::Sha1Digest;
-use crate::domain::file::UPLOAD_BYTES_MAX;
+use crate::domain::file::ContentSha1;
 use crate::domain::key::Secret;
+use crate::domain::lock::FileLock;
 use crate::domain::percent;
 use crate::domain::range::ByteRange;
 use crate::domain::remote::{Marker, RemoteOptions};
@@ -59,7 +59,7 @@ const PARTS_PAGE: u32 = 1000;
 /// Files above this size go in parts to B2, and parts are at least so large (documented).
 const THRESHOLD: u64 = 100_000_000;
 const SMALLEST_PART: u64 = 5_000_000;
-const PARTS_MAX: u32 = 10_000;
+pub(super) const PARTS_MAX: u32 = 10_000;
 
 /// What a replica at B2 is a copy of.
 const ORIGIN: &str = "src_repl_origin";
@@ -99,8 +99,8 @@ struct Authorized {
 
 /// A bucket there.
 #[derive(Clone, Debug)]
-struct Place {
-    id: String,
+pub(super) struct Place {
+    pub(super) id: String,
     has_file_lock: Option<bool>,
 }
 
@@ -171,8 +171,9 @@ struct UrlAnswer {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FileAnswer {
-    file_id: String,
+pub(super) struct FileAnswer {
+    pub(super) file_id: String,
+    pub(super) action: Option<String>,
 }
 
 /// What an upload of content answers, of a file or of a part.
@@ -193,10 +194,20 @@ struct PartsAnswer {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PartAnswer {
-    part_number: u32,
-    content_length: u64,
-    content_sha1: String,
+pub(super) struct PartAnswer {
+    pub(super) part_number: u32,
+    pub(super) content_length: u64,
+    pub(super) content_sha1: String,
+}
+
+impl PartAnswer {
+    pub(super) fn confirmed(self) -> ConfirmedPart {
+        ConfirmedPart {
+            number: self.part_number,
+            size: self.content_length,
+            tag: plain_sha1(&self.content_sha1).to_owned(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -240,7 +251,7 @@ fn plain_sha1(told: &str) -> &str {
 
 /// A request about something that was begun there before, or not.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum About {
+pub(super) enum About {
     Anything,
     Session,
 }
@@ -265,10 +276,11 @@ impl Native {
     /// The marks that a version is given there, the most important one first.
     fn marks(&self, file: &OutgoingFile, is_large: bool) -> Vec<(&'static str, String)> {
         let mut marks = Vec::new();
+        // A peer is told in headers, and its metadata is that of the source.
         let leaves_marks = !self.is_peer() && self.options.marker == Marker::FileInfo;
         if leaves_marks {
             marks.push((ORIGIN, file.origin.clone()));
-            if let Some(sha1) = file.sha1.filter(|_| is_large) {
+            if let Some(sha1) = file.sha1.digest().filter(|_| is_large) {
                 marks.push((LARGE_SHA1, sha1.to_string()));
             }
             if !self.keeps_timestamps() {
@@ -367,19 +379,32 @@ impl Native {
         }
     }
 
-    /// Calls an operation; an authorization that has run out is renewed once.
-    async fn ask<T: DeserializeOwned>(&self, asking: Asking) -> Result<T, RemoteFault> {
+    /// Makes a call; an authorization that has run out is renewed once.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        asking: Asking<'_>,
+    ) -> Result<T, RemoteFault> {
         let mut was_renewed = false;
         loop {
             let authorized = self.authorization().await?;
             let mut headers = asking.headers.clone();
             headers.push(("Authorization".to_owned(), authorized.token.expose().to_owned()));
-            headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+            let body = match &asking.payload {
+                Payload::None => OutgoingBody::Bytes(Bytes::new()),
+                Payload::Fields(fields) => {
+                    headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+                    OutgoingBody::Bytes(Bytes::from(fields.to_string()))
+                }
+                Payload::Piece { sending, range, sha1 } => {
+                    let bytes = sha1.watch(paced(*sending, *range));
+                    OutgoingBody::Stream { len: range.len(), bytes }
+                }
+            };
             let call = OutgoingCall {
-                method: "POST",
-                url: format!("{}/b2api/v4/{}", authorized.api_url, asking.operation),
+                method: asking.method,
+                url: format!("{}{}", authorized.api_url, asking.path),
                 headers,
-                body: OutgoingBody::Bytes(Bytes::from(asking.fields.to_string())),
+                body,
                 answer_bytes_max: asking.answer_bytes_max,
                 answer_timeout: asking.answer_timeout,
             };
@@ -397,7 +422,7 @@ impl Native {
     }
 
     /// The bucket, by what is known of it, else by a look.
-    async fn place(&self, bucket: &RemoteBucket) -> Result<Place, RemoteFault> {
+    pub(super) async fn place(&self, bucket: &RemoteBucket) -> Result<Place, RemoteFault> {
         if let RemoteBucket::Id(id) = bucket {
             return Ok(Place { id: id.clone(), has_file_lock: None });
         }
@@ -445,7 +470,7 @@ impl Native {
     }
 
     /// Forgets the bucket when it turned out not to be there.
-    fn noticing(&self, bucket: &RemoteBucket, fault: RemoteFault) -> RemoteFault {
+    pub(super) fn noticing(&self, bucket: &RemoteBucket, fault: RemoteFault) -> RemoteFault {
         if fault.class == AnswerClass::BucketMissing {
             self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(bucket);
         }
@@ -535,8 +560,13 @@ impl Native {
         let bytes = paced(sending, range);
         let (hasher, digits) = (OutgoingSha1::default(), 40);
         let (len, bytes, declared) = match sha1 {
-            Some(sha1) => (range.len(), bytes, sha1.to_string()),
-            None => {
+            // A peer compares it all the same, and goes on calling it so.
+            ContentSha1::Unverified(_) if self.is_peer() => (range.len(), bytes, sha1.to_string()),
+            ContentSha1::Verified(sha1) | ContentSha1::Unverified(sha1) => {
+                (range.len(), bytes, sha1.to_string())
+            }
+            // Computed on the way.
+            ContentSha1::None => {
                 let at_end = "hex_digits_at_end".to_owned();
                 (range.len() + digits, hasher.append_to(bytes), at_end)
             }
@@ -557,12 +587,17 @@ impl Native {
             return Err(committing(self.fault(&answer, target.about(), &url.token)));
         }
         let told: ContentAnswer = read(&answer)?;
-        let sha1 = sha1.unwrap_or_else(|| hasher.so_far()).to_string();
+        let sha1 = sha1.digest().unwrap_or_else(|| hasher.so_far()).to_string();
         let is_same = told.content_sha1.as_deref().is_none_or(|told| plain_sha1(told) == sha1);
         if told.content_length != range.len() || !is_same {
             return Err(mismatch(answer.status, "SHA-1"));
         }
         Ok(ContentAnswer { content_sha1: Some(sha1), ..told })
+    }
+
+    fn lock(&self, file: &OutgoingFile) -> FileLock {
+        // A peer takes one that is over already as it is.
+        if self.is_peer() { file.lock } else { lock_to_send(file.lock, self.line.clock.now()) }
     }
 
     /// What of a file goes into the headers of its upload.
@@ -578,7 +613,7 @@ impl Native {
         if file.is_encrypted {
             headers.push(header("X-Bz-Server-Side-Encryption", "AES256"));
         }
-        let lock = lock_to_send(file.lock, self.line.clock.now());
+        let lock = self.lock(file);
         if let Some(retention) = lock.retention {
             let until = retention.until.0.to_string();
             headers.push(header("X-Bz-File-Retention-Mode", retention.mode.as_str()));
@@ -596,8 +631,8 @@ impl Native {
         headers
     }
 
-    /// The fields that begin a large file.
-    fn large_file(&self, file: &OutgoingFile, bucket_id: &str) -> Value {
+    /// The fields that begin a file which comes in several calls.
+    pub(super) fn begin_fields(&self, file: &OutgoingFile, bucket_id: &str) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut put = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
         put("bucketId", bucket_id.into());
@@ -607,7 +642,7 @@ impl Native {
         if file.is_encrypted {
             put("serverSideEncryption", json!({"mode": "SSE-B2", "algorithm": "AES256"}));
         }
-        let lock = lock_to_send(file.lock, self.line.clock.now());
+        let lock = self.lock(file);
         if let Some(retention) = lock.retention {
             let (mode, until) = (retention.mode.as_str(), retention.until.0);
             put("fileRetention", json!({"mode": mode, "retainUntilTimestamp": until}));
@@ -618,7 +653,19 @@ impl Native {
         if !self.is_peer() && self.options.custom_timestamps {
             put("customUploadTimestamp", file.upload_at.0.to_string().into());
         }
-        Value::Object(fields)
+        fields
+    }
+
+    /// Begins a large file; a peer may answer with one that is there.
+    pub(super) async fn start_large(&self, file: &OutgoingFile) -> Result<FileAnswer, RemoteFault> {
+        let place = self.place(&file.bucket).await?;
+        let fields = Value::Object(self.begin_fields(file, &place.id));
+        let asking = Asking {
+            headers: self.replica_headers(file),
+            ..Asking::of("b2_start_large_file", fields)
+        };
+        let started = self.ask(asking).await.map_err(committing);
+        started.map_err(|fault| self.noticing(&file.bucket, fault))
     }
 
     fn replica_headers(&self, file: &OutgoingFile) -> Vec<(String, String)> {
@@ -643,7 +690,7 @@ impl Native {
             uploaded.is_none() || version.info(UPLOADED) == uploaded
         };
         // Without a mark, and without a digest to compare, another file would pass for it.
-        let sha1 = file.sha1.map(|sha1| sha1.to_string());
+        let sha1 = file.sha1.digest().map(|sha1| sha1.to_string());
         let is_same = match (sha1, version.sha1()) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => uploaded.is_some() || self.keeps_timestamps(),
@@ -665,24 +712,45 @@ impl Native {
 }
 
 fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, RemoteFault> {
-    serde_json::from_slice(&answer.body).map_err(|_| unreadable(answer.status))
+    // Success without content has nothing to tell.
+    let body = if answer.status == 204 { b"null" } else { &answer.body[..] };
+    serde_json::from_slice(body).map_err(|_| unreadable(answer.status))
 }
 
-/// One call of an operation.
-struct Asking {
-    operation: &'static str,
-    fields: Value,
-    headers: Vec<(String, String)>,
-    about: About,
-    answer_bytes_max: usize,
-    answer_timeout: Duration,
+/// What a call sends.
+pub(super) enum Payload<'a> {
+    None,
+    Fields(Value),
+    /// Content, whose SHA-1 is to be known afterwards. Each try has one of its own.
+    Piece {
+        sending: Sending<'a>,
+        range: ByteRange,
+        sha1: OutgoingSha1,
+    },
 }
 
-impl Asking {
-    fn of(operation: &'static str, fields: Value) -> Self {
-        Self {
-            operation,
-            fields,
+/// One call with the authorization of the account.
+pub(super) struct Asking<'a> {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) payload: Payload<'a>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) about: About,
+    pub(super) answer_bytes_max: usize,
+    pub(super) answer_timeout: Duration,
+}
+
+impl Asking<'_> {
+    /// An operation of the Native API.
+    fn of(operation: &str, fields: Value) -> Self {
+        Self::at("POST", format!("/b2api/v4/{operation}"), Payload::Fields(fields))
+    }
+
+    pub(super) fn at<'a>(method: &'static str, path: String, payload: Payload<'a>) -> Asking<'a> {
+        Asking {
+            method,
+            path,
+            payload,
             headers: Vec::new(),
             about: About::Anything,
             answer_bytes_max: ANSWER_BYTES_MAX,
@@ -717,21 +785,19 @@ impl<'a> Target<'a> {
 struct ContentToSend<'a> {
     sending: Sending<'a>,
     range: ByteRange,
-    /// None when it is to be computed on the way.
-    sha1: Option<Sha1Digest>,
+    sha1: ContentSha1,
 }
 
 impl RemoteStore for Native {
     fn part_rules(&self) -> PartRules {
         let told = *self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         let (smallest, usual) = told.unwrap_or((SMALLEST_PART, THRESHOLD));
-        // A peer takes in one piece what was uploaded here in one.
-        let threshold = if self.is_peer() { UPLOAD_BYTES_MAX } else { THRESHOLD };
         PartRules {
-            threshold: self.options.multipart_threshold_bytes.unwrap_or(threshold),
+            threshold: self.options.multipart_threshold_bytes.unwrap_or(THRESHOLD),
             smallest,
             usual: self.options.part_size_bytes.unwrap_or(usual).max(smallest),
             parts_max: PARTS_MAX,
+            keeps_parts: false,
         }
     }
 
@@ -750,6 +816,12 @@ impl RemoteStore for Native {
             self.drop_urls(target);
             let url = self.take_url(target).await?;
             self.keep_url(target, url);
+            if !self.is_peer() {
+                // What an attempt left can only be found by a listing.
+                let mut fields = Map::new();
+                fields.insert("maxFileCount".to_owned(), 1.into());
+                self.versions(bucket, fields).await?;
+            }
             // What is no kiln answers this with anything.
             let instance = match peer::instance(&self.line).await {
                 Ok(instance) => instance,
@@ -775,14 +847,7 @@ impl RemoteStore for Native {
                 if let Some(id) = start_id {
                     fields.insert("startFileId".to_owned(), Value::String(id));
                 }
-                let page = match self.versions(&file.bucket, fields).await {
-                    Ok(page) => page,
-                    // A peer knows its origins itself, whether we may list there or not.
-                    Err(fault) if self.is_peer() && fault.class == AnswerClass::Unauthorized => {
-                        return Ok(None);
-                    }
-                    Err(fault) => return Err(fault),
-                };
+                let page = self.versions(&file.bucket, fields).await?;
                 let mut of_name = page.files.iter().filter(|one| one.file_name == file.name);
                 if let Some(found) = of_name.find(|version| self.is_copy(version, file)) {
                     let id = found.file_id.clone().unwrap_or_default();
@@ -816,16 +881,7 @@ impl RemoteStore for Native {
     }
 
     fn start<'a>(&'a self, file: &'a OutgoingFile) -> BoxFuture<'a, Result<String, RemoteFault>> {
-        async move {
-            let place = self.place(&file.bucket).await?;
-            let fields = self.large_file(file, &place.id);
-            let asking = Asking::of("b2_start_large_file", fields);
-            let asking = Asking { headers: self.replica_headers(file), ..asking };
-            let started: Result<FileAnswer, _> = self.ask(asking).await;
-            let started = started.map_err(|fault| self.noticing(&file.bucket, fault))?;
-            Ok(started.file_id)
-        }
-        .boxed()
+        async move { Ok(self.start_large(file).await?.file_id) }.boxed()
     }
 
     fn put_part<'a>(
@@ -836,7 +892,7 @@ impl RemoteStore for Native {
     ) -> BoxFuture<'a, Result<ConfirmedPart, RemoteFault>> {
         async move {
             let headers = [("X-Bz-Part-Number".to_owned(), part.number.to_string())];
-            let content = ContentToSend { sending, range: part.range, sha1: None };
+            let content = ContentToSend { sending, range: part.range, sha1: ContentSha1::None };
             let sent = self.send(Target::Large(session), &headers, content).await;
             // A part that is sent twice is the same part.
             let told = sent.map_err(|fault| RemoteFault { is_ambiguous: false, ..fault })?;
@@ -861,11 +917,7 @@ impl RemoteStore for Native {
                 let asking = Asking::of("b2_list_parts", fields);
                 let page: PartsAnswer =
                     self.ask(Asking { about: About::Session, ..asking }).await?;
-                parts.extend(page.parts.into_iter().map(|part| ConfirmedPart {
-                    number: part.part_number,
-                    size: part.content_length,
-                    tag: plain_sha1(&part.content_sha1).to_owned(),
-                }));
+                parts.extend(page.parts.into_iter().map(PartAnswer::confirmed));
                 match page.next_part_number.filter(|next| *next > from) {
                     Some(next) => from = next,
                     None => return Ok(parts),

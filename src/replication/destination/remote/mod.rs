@@ -85,7 +85,7 @@ pub(crate) async fn connect(
         None => detect(&line).await?,
     };
     Ok(match kind {
-        RemoteKind::Peer => Arc::new(b2::Native::new(line, &remote.options, b2::Flavor::Peer)),
+        RemoteKind::Peer => Arc::new(peer::Peer::new(line, &remote.options)),
         RemoteKind::B2 => Arc::new(b2::Native::new(line, &remote.options, b2::Flavor::B2)),
         RemoteKind::S3 => Arc::new(s3::S3::new(line, &remote.options, &address)?),
     })
@@ -223,17 +223,24 @@ impl OutgoingSha1 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().finish()
     }
 
-    /// The bytes, and after them their SHA-1 in hex digits.
-    fn append_to(&self, bytes: Outgoing) -> Outgoing {
-        let (hasher, at_end) = (self.clone(), self.clone());
+    /// Begins anew, with these bytes.
+    fn watch(&self, bytes: Outgoing) -> Outgoing {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Sha1Hasher::default();
+        let hasher = self.clone();
         let hashed = bytes.map(move |piece| {
             if let Ok(piece) = &piece {
                 hasher.update(piece);
             }
             piece
         });
+        hashed.boxed()
+    }
+
+    /// The bytes, and after them their SHA-1 in hex digits.
+    fn append_to(&self, bytes: Outgoing) -> Outgoing {
+        let at_end = self.clone();
         let digits = stream::once(async move { Ok(Bytes::from(at_end.so_far().to_string())) });
-        hashed.chain(digits).boxed()
+        self.watch(bytes).chain(digits).boxed()
     }
 }
 

@@ -548,6 +548,7 @@ impl RemoteStore for S3 {
             smallest: SMALLEST_PART,
             usual: self.options.part_size_bytes.unwrap_or(THRESHOLD).max(SMALLEST_PART),
             parts_max: PARTS_MAX,
+            keeps_parts: false,
         }
     }
 
