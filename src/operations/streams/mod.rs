@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-pub(crate) use diff::{DiffItem, DiffPage, diff};
+pub(crate) use diff::{DiffItem, diff};
 pub(crate) use queue::{
-    FilePage, FilesQuery, Resync, ResyncCounts, RetryWhat, ShownFile, before_names, cursor_at,
-    files, purge, resync, retry, walked_prefix,
+    FilesQuery, Resync, ResyncCounts, RetryWhat, ShownFile, before_names, cursor_at, files, purge,
+    resync, retry, walked_prefix,
 };
 
 use crate::auth::caller::{Caller, Grant};
