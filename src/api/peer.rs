@@ -104,12 +104,11 @@ pub(crate) async fn serve(
     let allowed = routed.map_or(&[][..], Route::methods);
     let is_head = request.method() == Method::HEAD;
     let asked = Asked { id, is_head, is_authorize: false, allowed };
-    let outcome = match routed {
-        Some(route) => answer(&request, incoming.clone(), &http, route).await,
-        None => {
-            let text = format!("no such address: {}", shorten(path));
-            Err(refuse(Code::NotFound, text).into())
-        }
+    let outcome = if let Some(route) = routed {
+        answer(&request, incoming.clone(), &http, route).await
+    } else {
+        let text = format!("no such address: {}", shorten(path));
+        Err(refuse(Code::NotFound, text).into())
     };
     let response = outcome.unwrap_or_else(|error| render(&error, asked, &http.app.metrics));
     incoming.hold_until_sent(&request, response)

@@ -136,7 +136,11 @@ impl Upkeep {
     /// replicas in buckets that are gone. None can be asked for again: numbers of versions and streams
     /// and ids of buckets never come twice.
     async fn prune(&self) -> Result<(), Error> {
-        while !self.stopping.load(Ordering::SeqCst) && give_up_idle(&self.app).await? > 0 {}
+        while !self.stopping.load(Ordering::SeqCst) {
+            if give_up_idle(&self.app).await? == 0 {
+                break;
+            }
+        }
         let until = self.app.waits.now().plus(-CANCELLED_KEPT_MS);
         while !self.stopping.load(Ordering::SeqCst) {
             let pruned = self.app.catalog.write("prune_cancelled_jobs", move |tx| {

@@ -227,7 +227,7 @@ fn part_of(session: &Session, range: ByteRange, total: u64) -> Result<PartNumber
     match number {
         Some(number)
             if total == size
-                && range.start % part_bytes == 0
+                && range.start.is_multiple_of(part_bytes)
                 && range.start < size
                 && range.end == end =>
         {
@@ -470,4 +470,173 @@ fn find_idle<'b>(
     let Some(bucket) = bucket else { return Ok(None) };
     let file = files::find_by_number(tx, (bucket.number, bucket.id), session.file)?;
     Ok(file.filter(|file| file.action == Action::Start).map(|file| (bucket, file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::clock::Clock as _;
+    use crate::domain::ids::BucketId;
+    use crate::domain::lifecycle::LifecycleRule;
+    use crate::operations::buckets::{BucketChange, update_bucket};
+    use crate::operations::lifecycle::walk_due;
+    use crate::operations::upload::DeclaredSha1;
+    use crate::testing::TestHouse;
+
+    const TIME: &str = "1641308478000";
+
+    async fn house() -> TestHouse {
+        TestHouse::open_configured(|config| config.replication.accept_peers = true).await
+    }
+
+    fn mark(number: u64) -> ReplicaMark {
+        let origin = format!(
+            "feed.4_z8d625eb63be2775577c70e1a_f1{number:015x}_d20220104_m150118_c000_v0000000_t0000_u0{TIME}"
+        );
+        ReplicaMark::parse((&origin, TIME, "feed"), None, ["origin", "time", "hops"]).unwrap()
+    }
+
+    fn wanted(bucket: BucketId, number: u64, body: &[u8], part_bytes: u64) -> NewSession {
+        let mut hasher = Hasher::new();
+        hasher.update(body);
+        let digests = hasher.finish();
+        NewSession {
+            bucket: bucket.to_string(),
+            name: FileName::parse("f").unwrap(),
+            size: body.len() as u64,
+            content_type: "text/plain".to_owned(),
+            info: FileInfo::default(),
+            sha1: ContentSha1::Verified(digests.sha1),
+            md5: digests.md5,
+            lock: FileLock::default(),
+            encryption: AskedEncryption::Default,
+            part_bytes: Some(part_bytes),
+            mark: mark(number),
+        }
+    }
+
+    async fn begun(house: &TestHouse, wanted: NewSession) -> String {
+        let state = begin(&house.app, &house.caller, wanted).await.unwrap();
+        let State::Open { file, .. } = state else { panic!("it is not here yet") };
+        file.id().to_string()
+    }
+
+    async fn send(house: &TestHouse, id: &str, whole: &[u8], start: usize, end: usize) -> State {
+        let body = Bytes::copy_from_slice(&whole[start..end]);
+        let (start, end) = (start as u64, end as u64);
+        let sent = Sent {
+            range: Some(ByteRange { start, end }),
+            total: whole.len() as u64,
+            announced: Announced {
+                body_bytes: end - start,
+                sha1: DeclaredSha1::Unknown,
+                md5: None,
+            },
+            mark: None,
+        };
+        put(&house.app, &house.caller, id, sent, stream::iter([Ok(body)])).await.unwrap()
+    }
+
+    #[test]
+    fn only_what_has_no_gap_before_it_is_confirmed() {
+        let part = |number, size| Part {
+            number: PartNumber::new(number).unwrap(),
+            blob: BlobId(number),
+            size,
+            sha1: ContentSha1::None,
+            md5: Md5Digest::OF_NOTHING,
+            checksum: None,
+            uploaded_at: crate::domain::time::Millis(0),
+        };
+        assert_eq!(confirmed_bytes(&[]), 0);
+        assert_eq!(confirmed_bytes(&[part(1, 5), part(2, 5), part(4, 5)]), 10);
+        assert_eq!(confirmed_bytes(&[part(2, 5)]), 0);
+    }
+
+    #[test]
+    fn a_session_has_no_more_parts_than_numbers() {
+        assert_eq!(part_bytes(1, None), Ok(PART_BYTES));
+        assert_eq!(part_bytes(UPLOAD_BYTES_MAX, None), Ok(PART_BYTES));
+        assert_eq!(part_bytes(20_001, Some(3)), Ok(3));
+        assert!(part_bytes(20_001, Some(2)).is_err() && part_bytes(1, Some(0)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_stands_still_for_six_days_is_given_up() {
+        let house = house().await;
+        let bucket = house.bucket("from-peers").await;
+        let whole = vec![1_u8; 60_000];
+        let id = begun(&house, wanted(bucket, 1, &whole, 20_000)).await;
+        house.clock.advance(3 * DAY_MS);
+        send(&house, &id, &whole, 0, 20_000).await;
+        house.clock.advance(6 * DAY_MS - 1);
+        house.upkeep().await;
+        assert_eq!(house.versions(bucket).len(), 1, "it got on six days ago");
+        house.clock.advance(60 * 60 * 1000);
+        house.upkeep().await;
+        assert!(house.versions(bucket).is_empty());
+        house.assert_booked_right("after a session was given up");
+        house.sweep_freed().await;
+        let lost = look(&house.app, &house.caller, &id).unwrap_err();
+        assert!(lost.to_string().contains("No active upload"), "{lost}");
+        let again = begun(&house, wanted(bucket, 1, &whole, 20_000)).await;
+        assert_ne!(again, id);
+    }
+
+    #[tokio::test]
+    async fn replication_203_a_crash_between_the_parts_loses_none_and_stores_once() {
+        let mut house = house().await;
+        let bucket = house.bucket("from-peers").await;
+        let whole: Vec<u8> = (0..90_000_u32).map(|n| (n % 253) as u8).collect();
+        let id = begun(&house, wanted(bucket, 1, &whole, 30_000)).await;
+        // A worker of before is at the same file, in another session.
+        let other = begun(&house, wanted(bucket, 1, &whole, 45_000)).await;
+        send(&house, &other, &whole, 0, 45_000).await;
+        for start in [0, 30_000] {
+            send(&house, &id, &whole, start, start + 30_000).await;
+            house.crash_and_reopen().await;
+        }
+        let State::Stored(file) = send(&house, &id, &whole, 60_000, 90_000).await else {
+            panic!("all of it is there")
+        };
+        assert_eq!(house.content(&file).await, whole);
+        let State::Stored(same) = send(&house, &other, &whole, 45_000, 90_000).await else {
+            panic!("all of it is there")
+        };
+        assert_eq!(same, file, "the slower one finds it");
+        assert_eq!(house.versions(bucket), std::slice::from_ref(&file));
+        house.assert_booked_right("after two sessions");
+        house.sweep_freed().await;
+        house.crash_and_reopen().await;
+        assert_eq!(house.sweep_orphans().await, 0);
+        assert_eq!(house.content(&file).await, whole, "its pieces stay");
+    }
+
+    #[tokio::test]
+    async fn replication_111_rules_count_what_is_begun_from_its_beginning_and_what_is_there_from_its_time()
+     {
+        let house = house().await;
+        let bucket = house.bucket("from-peers").await;
+        let rules = vec![LifecycleRule {
+            delete_after_days: None,
+            cancel_after_days: Some(2),
+            hide_after_days: Some(2),
+            file_name_prefix: String::new(),
+        }];
+        let change = BucketChange { lifecycle_rules: Some(rules), ..BucketChange::default() };
+        update_bucket(&house.app, &house.caller, &bucket.to_string(), change).await.unwrap();
+        house.clock.advance(DAY_MS + 1000);
+        let whole = vec![1_u8; 60_000];
+        let id = begun(&house, wanted(bucket, 1, &whole, 30_000)).await;
+        send(&house, &id, &whole, 0, 30_000).await;
+        walk_due(&house.app, &|| true).await.unwrap();
+        assert_eq!(house.versions(bucket).len(), 1, "begun today, however old its source is");
+        send(&house, &id, &whole, 30_000, 60_000).await;
+        house.clock.advance(DAY_MS + 1000);
+        walk_due(&house.app, &|| true).await.unwrap();
+        let actions: Vec<Action> = house.versions(bucket).iter().map(|v| v.action).collect();
+        assert_eq!(actions, [Action::Hide, Action::Upload], "it is as old as its source");
+    }
 }

@@ -124,14 +124,13 @@ pub(crate) fn place_of(
     for _ in 0..STEPS_ASIDE_MAX {
         let there = files::number_at(tx, bucket.number, name, (upload_at, number))?;
         let Some(there) = there.filter(|there| *there != own) else { return Ok(number) };
-        let step = match step {
-            Some(step) => step,
-            None => {
-                let trail = replicas::find_trail(tx, there)?;
-                let born = trail.as_ref().and_then(|trail| trail.origin.split_once('.'));
-                let born = born.map_or(instance, |(born, _)| born);
-                *step.insert(origin.step_aside(born))
-            }
+        let step = if let Some(step) = step {
+            step
+        } else {
+            let trail = replicas::find_trail(tx, there)?;
+            let born = trail.as_ref().and_then(|trail| trail.origin.split_once('.'));
+            let born = born.map_or(instance, |(born, _)| born);
+            *step.insert(origin.step_aside(born))
         };
         number = FileNumber(number.0 + step);
     }

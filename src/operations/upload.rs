@@ -190,13 +190,12 @@ pub(crate) fn check_upload(
     let key = &ticket.caller.key;
     let grant = Grant::for_name(key, Capability::WriteFiles, bucket, file.name.as_str())?;
     file.body.content_bytes()?;
-    match &file.replica {
-        Some(mark) => check_replica(app, ticket, file, mark)?,
-        None => {
-            custom_time(app, file.custom_time.as_deref())?;
-            locks::check_new(app, &ticket.caller, &grant.bucket, file.lock)?;
-            check_metadata(&grant.bucket, &file.encryption, &file.name, &file.info)?;
-        }
+    if let Some(mark) = &file.replica {
+        check_replica(app, ticket, file, mark)?;
+    } else {
+        custom_time(app, file.custom_time.as_deref())?;
+        locks::check_new(app, &ticket.caller, &grant.bucket, file.lock)?;
+        check_metadata(&grant.bucket, &file.encryption, &file.name, &file.info)?;
     }
     Ok(grant)
 }

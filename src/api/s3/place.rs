@@ -41,8 +41,8 @@ impl Place {
         Ok(Self { bucket: Some(bucket.to_owned()), key: key_of(key)? })
     }
 
-    /// Where a request is addressed; None when it is one to the Native API or of a peer. The host decides first:
-    /// on that of a bucket every path is a key.
+    /// Where a request is addressed; None when it is one to the Native API or of a peer. The host
+    /// decides first: on that of a bucket every path is a key.
     pub(crate) fn of_request(
         request: &HttpRequest,
         http: &Http,

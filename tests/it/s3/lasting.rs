@@ -233,7 +233,6 @@ fn s3_153_154_no_known_key_opens_anything_and_nothing_is_told_without_one() {
         "/readyz",
         "/debug/pprof",
         "/admin/faults",
-        "/api/v2/remotes",
         "/minio/v2/metrics/cluster",
     ] {
         let answer = Request::new("GET", target).header("host", "localhost").send(&server.address);
@@ -241,4 +240,10 @@ fn s3_153_154_no_known_key_opens_anything_and_nothing_is_told_without_one() {
         let text = String::from_utf8(answer.body).unwrap();
         assert!(!text.contains("lasting-secret") && !text.contains("kiln_"), "{text}");
     }
+    // What peers call is none of S3, and of that only what they need is here.
+    let answer =
+        Request::new("GET", "/api/v2/remotes").header("host", "localhost").send(&server.address);
+    let text = String::from_utf8(answer.body).unwrap();
+    assert_eq!(answer.status, 404, "{text}");
+    assert!(text.contains("\"not_found\"") && !text.contains("lasting-secret"), "{text}");
 }

@@ -151,7 +151,8 @@ fn replication_98_100_101_102_113_114_a_replica_from_a_peer_is_as_its_source() {
     let server = start();
     let master = server.master();
     let bucket = master.create_bucket("from-peers");
-    let long = "n".repeat(1024);
+    let long = format!("{}{}", format!("{}/", "n".repeat(249)).repeat(4), "n".repeat(24));
+    assert_eq!(long.len(), 1024);
     let cases: [(&str, &str, &[u8]); 4] = [
         ("a%25%2B%20%F0%9F%98%80.txt", "a%+ \u{1f600}.txt", b"some bytes"),
         ("empty", "empty", b""),
@@ -367,8 +368,8 @@ fn f52_replication_130_two_servers_show_the_same_version_of_the_same_millisecond
         for instance in orders {
             stored(&master, &bucket, "f", instance.as_bytes(), &mark_of(instance, 9, TIME));
         }
-        stored(&master, &bucket, "g", b"lower", &mark_of("z", 8, TIME));
-        stored(&master, &bucket, "g", b"higher", &mark_of("a", 9, TIME));
+        stored(&master, &bucket, "g", b"lower", &mark_of("z", 18, TIME));
+        stored(&master, &bucket, "g", b"higher", &mark_of("a", 19, TIME));
         shown.push((
             master.download("from-peers/f", &[]).body,
             master.download("from-peers/g", &[]).body,
@@ -438,7 +439,8 @@ fn f51_replication_75_112_a_replica_from_a_peer_starts_no_rule_and_is_told_as_on
     for kind in ["b2:ObjectCreated:MultipartReplica", "b2:ObjectCreated:Replica"] {
         assert_eq!(receiver.wait_for_events(kind, 1).len(), 1, "112");
     }
-    let told = receiver.arrived().iter().map(|one| one.events().len()).sum::<usize>();
+    let told: Vec<Value> = receiver.arrived().iter().flat_map(|one| one.events()).collect();
+    let told = told.iter().filter(|event| text(event, "eventType") != "b2:TestEvent").count();
     assert_eq!(told, 2, "and of nothing else");
 }
 
