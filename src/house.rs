@@ -52,6 +52,7 @@ use crate::operations::accounts::{
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
+use crate::operations::left_behind::LeftBehind;
 use crate::operations::lock_clock::LockClock;
 use crate::operations::replication_jobs::JobCounts;
 use crate::operations::signatures::SignaturePolicy;
@@ -433,6 +434,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         strikes: Strikes::default(),
         usage,
         upload_slots: UploadSlots::default(),
+        left_behind: LeftBehind::default(),
         job_counts: JobCounts::default(),
         lifecycle_turn: tokio::sync::Mutex::default(),
         wake: Wake::default(),

@@ -326,6 +326,8 @@ pub(crate) enum Reason {
     MappingAwaited,
     /// The account of the destination is at its storage cap.
     DestCapExceeded,
+    /// The default encryption of the destination was changed while the file was copied.
+    DestEncryptionChanged,
     Timeout,
     DiskFull,
     IoError,
@@ -362,6 +364,7 @@ impl Reason {
             Self::SourceDeleted => "source_deleted",
             Self::MappingAwaited => "mapping_awaited",
             Self::DestCapExceeded => "dest_cap_exceeded",
+            Self::DestEncryptionChanged => "dest_encryption_changed",
             Self::Timeout => "timeout",
             Self::DiskFull => "disk_full",
             Self::IoError => "io_error",
@@ -373,6 +376,7 @@ impl Reason {
             Self::SourceDeleted => Consequence::Cancel,
             Self::MappingAwaited
             | Self::DestCapExceeded
+            | Self::DestEncryptionChanged
             | Self::Timeout
             | Self::DiskFull
             | Self::IoError => Consequence::Retry,

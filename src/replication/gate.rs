@@ -9,6 +9,7 @@ use crate::catalog::replication::Job;
 use crate::catalog::{Abort, Tx, buckets, files, keys};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
+use crate::domain::encryption::Encryption;
 use crate::domain::file::FileVersion;
 use crate::domain::ids::{AccountId, BucketId, KeyId};
 use crate::domain::key::Key;
@@ -23,6 +24,15 @@ pub(crate) struct Passed {
     pub(crate) source: FileVersion,
     pub(crate) blob: StoredBlob,
     pub(crate) destination: Bucket,
+}
+
+impl Passed {
+    /// Whether the replica is to be encrypted although its source is not: what is not encrypted
+    /// becomes what the destination bucket makes of new files (statement 108).
+    pub(crate) fn seals_anew(&self) -> bool {
+        let default = self.destination.settings.encryption;
+        self.source.encryption == Encryption::None && !default.is_none()
+    }
 }
 
 /// When a job is checked.
