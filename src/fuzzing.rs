@@ -389,7 +389,7 @@ impl Entropy for NoEntropy {
 }
 
 fn token(bytes: &[u8]) {
-    let made: Result<Tokens, std::convert::Infallible> = Tokens::new(|_| Ok(vec![9; 32]));
+    let made: Result<Tokens, std::convert::Infallible> = Tokens::new(|_| Ok(vec![9; 32].into()));
     let Ok(tokens) = made;
     let now = Millis(1_700_000_000_000);
     for kind in TokenKind::ALL {

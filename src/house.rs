@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,8 +23,8 @@ use crate::api::admin::manage;
 use crate::api::s3::{Profile, S3Settings};
 use crate::api::{Http, HttpSettings, TestControls, admin, influx};
 use crate::auth::key_ring::{BadRing, KeyRing, RingFile};
-use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer};
-use crate::auth::token::{TokenKind, Tokens};
+use crate::auth::sealing::{SEALING_KEY_BYTES, Sealer, SealingKey};
+use crate::auth::token::{self, TokenKind, Tokens};
 use crate::blobs::disk::{DiskOptions, DiskStore};
 use crate::blobs::metered::{BlobMetrics, MeteredStore};
 use crate::blobs::{self, BlobStore};
@@ -53,6 +53,7 @@ use crate::operations::accounts::{
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::error::Error as OperationError;
 use crate::operations::facts::Facts;
+use crate::operations::left_behind::LeftBehind;
 use crate::operations::lock_clock::LockClock;
 use crate::operations::replication_jobs::JobCounts;
 use crate::operations::signatures::SignaturePolicy;
@@ -93,6 +94,14 @@ pub(crate) enum StartError {
     SealingKeyMissing(PathBuf),
     #[error("the sealing key {} must hold exactly {SEALING_KEY_BYTES} bytes", .0.display())]
     SealingKeyLength(PathBuf),
+    #[error("{} holds keys and may be used by others than its owner (mode {mode:o}): run `chmod 600 {}`, and replace the keys if somebody may have read them", .path.display(), .path.display())]
+    OpenToOthers { path: PathBuf, mode: u32 },
+    #[error("others than its owner may write in the folder {} (mode {mode:o}) and replace the keys in it: run `chmod 700 {}`", .path.display(), .path.display())]
+    FolderOpenToOthers { path: PathBuf, mode: u32 },
+    #[error(
+        "bodies are wrapped with key {0} of the key ring, and the catalog does not know it any more: the catalog is damaged; put back the data folder and its key ring from one backup"
+    )]
+    KeyRingUnlisted(i64),
     #[error("the key ring {} is missing: nothing that is encrypted with SSE-B2 can be read without it; put the file back, or name it with --key-ring-file", .0.display())]
     KeyRingMissing(PathBuf),
     #[error("the key ring {} is unreadable: {problem}", .path.display())]
@@ -261,9 +270,80 @@ pub(crate) fn remove_folder(path: &Path) {
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
     make_private_folder(path)?;
     let real = path.canonicalize().map_err(folder_error("find the data folder", path))?;
+    close_empty_folder(&real);
+    require_closed_folder(&real)?;
     match real.parent() {
         Some(parent) => sync_folder(parent),
         None => Ok(()),
+    }
+}
+
+/// The bits of a mode that let the group or all others do anything, and those that let them write.
+const OTHERS: u32 = 0o077;
+const OTHERS_WRITE: u32 = 0o022;
+/// In a folder with this bit nobody but its owner replaces a file.
+const STICKY: u32 = 0o1000;
+
+/// Refuses a file of keys that others may read or change. One that is not there is no matter.
+fn require_closed_file(path: &Path) -> Result<(), StartError> {
+    let mode = match std::fs::metadata(path) {
+        Ok(facts) => facts.mode() & 0o7777,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(folder_error("look at the file", path)(error)),
+    };
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    Err(StartError::OpenToOthers { path: path.to_owned(), mode })
+}
+
+/// Refuses a folder in which others may put a file of theirs in the place of one of keys. One that
+/// they may only look into shows them names and no more: the files in it are closed.
+fn require_closed_folder(path: &Path) -> Result<(), StartError> {
+    let facts = std::fs::metadata(path).map_err(folder_error("look at the folder", path))?;
+    let mode = facts.mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+        return Err(StartError::FolderOpenToOthers { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// Closes an empty folder that was made by somebody else to become a data folder. Where that is not
+/// allowed, what it is open for is looked at next.
+fn close_empty_folder(path: &Path) {
+    let is_empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).ok();
+    }
+}
+
+/// Whether a name is one that [`put_private`] gives to what it writes for the file `of`.
+fn is_unfinished(name: &str, of: &str) -> bool {
+    let drawn = name.strip_prefix(of).and_then(|rest| rest.strip_prefix('.'));
+    drawn.and_then(|rest| rest.strip_suffix(".tmp")).is_some_and(|drawn| {
+        drawn.len() == 16 && drawn.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+/// Removes what a crash left behind while a file was replaced. Nobody else writes it meanwhile: the
+/// lock of the data folder is held. What cannot be removed is told and does no harm.
+fn remove_unfinished(path: &Path) {
+    let remove = || {
+        let real = real_path(path)?;
+        let (Some(folder), Some(of)) = (real.parent(), real.file_name().and_then(|of| of.to_str()))
+        else {
+            return Ok(());
+        };
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| is_unfinished(name, of)) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    if let Err::<(), io::Error>(error) = remove() {
+        tracing::warn!(file = %path.display(), %error, "remove what a crash left behind of a file");
     }
 }
 
@@ -299,19 +379,18 @@ fn running_endpoint(data_dir: &Path) -> Option<String> {
 }
 
 /// Reads the sealing key; a folder without a catalog gets a new one.
-fn sealing_key(
-    path: &Path,
-    is_new: bool,
-    entropy: &dyn Entropy,
-) -> Result<[u8; SEALING_KEY_BYTES], StartError> {
+fn sealing_key(path: &Path, is_new: bool, entropy: &dyn Entropy) -> Result<SealingKey, StartError> {
+    require_closed_file(path)?;
     match std::fs::read(path) {
-        Ok(bytes) => bytes.try_into().map_err(|_| StartError::SealingKeyLength(path.to_owned())),
+        Ok(content) => {
+            SealingKey::read(content).ok_or_else(|| StartError::SealingKeyLength(path.to_owned()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !is_new {
                 return Err(StartError::SealingKeyMissing(path.to_owned()));
             }
-            let key = entropy::bytes(entropy);
-            write_private(path, &key)?;
+            let key = SealingKey::draw(entropy);
+            write_private(path, key.expose())?;
             Ok(key)
         }
         Err(error) => Err(folder_error("read the sealing key", path)(error)),
@@ -337,7 +416,15 @@ fn open_key_ring(
 ) -> Result<KeyRing, StartError> {
     let broken = |abort: catalog::Abort| StartError::Operation(abort.into());
     let known = catalog.read(|tx| Ok(ring_keys::list_ring_keys(tx)?)).map_err(broken)?;
+    let unlisted = catalog.read(|tx| Ok(ring_keys::find_unlisted(tx)?)).map_err(broken)?;
+    if let Some(number) = unlisted {
+        return Err(StartError::KeyRingUnlisted(number));
+    }
     let real = real_path(path).map_err(folder_error("find the key ring", path))?;
+    require_closed_file(&real)?;
+    if let Some(folder) = real.parent() {
+        require_closed_folder(folder)?;
+    }
     let file = Box::new(KeyRingFile(real));
     let ring = match std::fs::read(path) {
         Ok(text) => KeyRing::read(text, file)
@@ -384,11 +471,17 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
     let data_dir = &config.data_dir;
     make_data_dir(data_dir)?;
     let lock = lock(data_dir)?;
+    for path in [&config.sealing_key_file, &config.key_ring_file] {
+        remove_unfinished(path);
+    }
+    for name in OWN_FILES {
+        remove_unfinished(&data_dir.join(name));
+    }
     let catalog_path = data_dir.join("meta.db");
     let is_new =
         !catalog_path.try_exists().map_err(folder_error("look for the catalog", &catalog_path))?;
     let key = sealing_key(&config.sealing_key_file, is_new, &*parts.entropy)?;
-    let sealer = Sealer::new(&key).map_err(|error| StartError::Operation(error.into()))?;
+    let sealer = Sealer::new(key.expose()).map_err(|error| StartError::Operation(error.into()))?;
     let options = SqliteOptions {
         wal_pages_soft: u64::from(config.catalog.wal_pages_soft),
         wal_pages_hard: u64::from(config.catalog.wal_pages_hard),
@@ -438,6 +531,7 @@ pub(crate) fn open(config: &Config, parts: Parts) -> Result<Opened, StartError> 
         strikes: Strikes::default(),
         usage,
         upload_slots: UploadSlots::default(),
+        left_behind: LeftBehind::default(),
         job_counts: JobCounts::default(),
         lifecycle_turn: tokio::sync::Mutex::default(),
         wake: Wake::default(),
@@ -508,7 +602,7 @@ fn server_secrets(
     let mut fresh = vec![(INSTANCE.to_owned(), instance)];
     for kind in TokenKind::ALL {
         let sealed = sealer
-            .seal(&kind.fact_name(), &entropy::bytes::<32>(entropy), entropy)
+            .seal(&kind.fact_name(), &token::draw_secret(entropy), entropy)
             .map_err(|error| StartError::Operation(error.into()))?;
         fresh.push((kind.fact_name(), sealed));
     }
@@ -546,7 +640,7 @@ fn futures_executor<F: Future>(future: F) -> F::Output {
 /// Runs the server until a signal ends it.
 pub(crate) fn serve(config: &Config) -> Result<(), StartError> {
     start_logging(config);
-    keep_files_private();
+    keep_private();
     let greet = |at: &Addresses, first: Option<&NewAccount>| greet(config, at, first);
     live(config, Parts::real(), DRAIN, greet, |app, tls| Box::pin(wait_for_end(app, tls)))
 }
@@ -649,10 +743,20 @@ impl Drop for Inside {
     }
 }
 
-/// SQLite makes its files with the mode of the process; nobody else may read them. Not for a server
-/// inside of another program, whose own files this would change: there the folder alone is closed.
-fn keep_files_private() {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+/// SQLite makes its files with the mode of the process; nobody else may read them. Nor does the memory
+/// of the process, which holds keys, go to the disk when it crashes. Not for a server inside of another
+/// program, whose own files and crashes this would change: there the folder alone is closed.
+fn keep_private() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // A limit of one byte, not of none: a file of it cannot be written either, and it is the one limit
+    // that the kernel minds where dumps are handed to a program. Who forbids even that has forbidden
+    // all.
+    let most = getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        tracing::warn!(%error, "a crash may write keys into a core dump");
+    }
 }
 
 fn start_logging(config: &Config) {
@@ -690,7 +794,7 @@ async fn first_account(config: &Config, opened: &Opened) -> Result<FirstAccount,
 
 fn write_initial_key(data_dir: &Path, id: AccountId, secret: &Secret) -> Result<(), StartError> {
     let text = format!("B2_APPLICATION_KEY_ID={id}\nB2_APPLICATION_KEY={}\n", secret.expose());
-    write_private(&data_dir.join(INITIAL_KEY_FILE), text.as_bytes())
+    write_private(&data_dir.join(INITIAL_KEY_FILE), Secret::new(text).expose().as_bytes())
 }
 
 /// Starts listeners and workers, waits for the end, stops them in order.
@@ -899,6 +1003,9 @@ async fn sweep_from(sweep: Arc<Sweep>, before_this_run: BlobId) {
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// Where our own certificate and its key are kept in the data folder.
 const OWN_CERTIFICATE: [&str; 2] = ["tls-cert.pem", "tls-key.pem"];
+/// What is written into the data folder under a passing name first, besides the keys.
+const OWN_FILES: [&str; 4] =
+    [INITIAL_KEY_FILE, RUNNING_FILE, OWN_CERTIFICATE[0], OWN_CERTIFICATE[1]];
 
 /// Reads the certificate that the settings name; our own one is made when it is not there.
 fn open_tls(config: &Config, clock: &dyn Clock) -> Result<Option<Arc<Tls>>, StartError> {
@@ -1054,7 +1161,7 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn open(config: Config) -> Result<Self, AdminError> {
-        keep_files_private();
+        keep_private();
         let exists = config.data_dir.join("meta.db").try_exists().unwrap_or(false);
         if !exists {
             return Err(AdminError::NoDataFolder(config.data_dir));
@@ -1134,9 +1241,13 @@ fn admin_request(
 
 fn initial_key(data_dir: &Path) -> Result<(String, Secret), AdminError> {
     let path = data_dir.join(INITIAL_KEY_FILE);
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    require_closed_file(&path)?;
+    let text = Secret::new(std::fs::read_to_string(&path).unwrap_or_default());
     let value = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+        text.expose()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .map(str::to_owned)
     };
     match (value("B2_APPLICATION_KEY_ID"), value("B2_APPLICATION_KEY")) {
         (Some(id), Some(secret)) => Ok((id, Secret::new(secret))),

@@ -9,6 +9,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use zeroize::Zeroizing;
 
 use crate::domain::encryption::{CustomerKey, DataKey, KEY_BYTES};
 use crate::domain::ids::BlobId;
@@ -39,7 +40,9 @@ pub(crate) enum DataKeyError {
 
 /// Draws the key of a new blob.
 pub(crate) fn draw(entropy: &dyn Entropy) -> DataKey {
-    DataKey::new(entropy::bytes(entropy))
+    let mut key = DataKey::new([0; KEY_BYTES]);
+    entropy.fill(key.space());
+    key
 }
 
 /// Wraps a data key with `secret`. `purpose` keeps different uses of a secret apart.
@@ -53,13 +56,13 @@ pub(crate) fn wrap(
     let salt: [u8; SALT_BYTES] = entropy::bytes(entropy);
     let wrapping = derived(secret, &salt, purpose, blob)?;
     // With room for the tag, so that no copy of the key is left behind when it is appended.
-    let mut sealed = Vec::with_capacity(KEY_BYTES + AES_256_GCM.tag_len());
+    let mut sealed = Zeroizing::new(Vec::with_capacity(KEY_BYTES + AES_256_GCM.tag_len()));
     sealed.extend_from_slice(key.expose());
     let nonce = Nonce::assume_unique_for_key(NONCE);
     wrapping
-        .seal_in_place_append_tag(nonce, Aad::empty(), &mut sealed)
+        .seal_in_place_append_tag(nonce, Aad::empty(), &mut *sealed)
         .map_err(|_| DataKeyError::Library)?;
-    Ok([&salt[..], &sealed].concat())
+    Ok([&salt[..], &sealed[..]].concat())
 }
 
 /// Opens what [`wrap`] made for the same secret, purpose and blob.

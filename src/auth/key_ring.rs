@@ -20,7 +20,7 @@ use crate::domain::blob::Seal;
 use crate::domain::encryption::{DataKey, KEY_BYTES};
 use crate::domain::ids::BlobId;
 use crate::domain::time::Millis;
-use crate::entropy::{self, Entropy};
+use crate::entropy::Entropy;
 
 const PURPOSE: &[u8] = b"kiln blob key 1, key ring";
 const FINGERPRINT: &[u8] = b"kiln key ring fingerprint 1";
@@ -199,7 +199,8 @@ impl KeyRing {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.copied();
         let number = newest(&changed).unwrap_or_default().max(noted) + 1;
-        let secret = Zeroizing::new(entropy::bytes(entropy));
+        let mut secret = Zeroizing::new([0; KEY_BYTES]);
+        entropy.fill(secret.as_mut_slice());
         let fingerprint = fingerprint(&secret);
         changed.insert(number, RingKey { made_at: now, secret, retired: false });
         self.keep(changed)?;

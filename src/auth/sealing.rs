@@ -5,6 +5,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 use crate::domain::ids::CLUSTER;
 use crate::domain::key::Secret;
@@ -18,6 +19,33 @@ pub(crate) const SEALING_KEY_BYTES: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a sealed secret cannot be opened: the sealing key does not belong to this data folder")]
 pub(crate) struct Unsealable;
+
+/// The key that secrets are sealed with; its memory is wiped when dropped.
+pub(crate) struct SealingKey(Zeroizing<[u8; SEALING_KEY_BYTES]>);
+
+impl SealingKey {
+    pub(crate) fn draw(entropy: &dyn Entropy) -> Self {
+        let mut key = Zeroizing::new([0; SEALING_KEY_BYTES]);
+        entropy.fill(key.as_mut_slice());
+        Self(key)
+    }
+
+    /// Reads the content of the key's file, which is wiped; None when it has another length.
+    pub(crate) fn read(content: Vec<u8>) -> Option<Self> {
+        let content = Zeroizing::new(content);
+        let mut key = Zeroizing::new([0; SEALING_KEY_BYTES]);
+        if content.len() != SEALING_KEY_BYTES {
+            return None;
+        }
+        key.copy_from_slice(&content);
+        Some(Self(key))
+    }
+
+    /// The key itself. Each call is a place where it could leak.
+    pub(crate) fn expose(&self) -> &[u8; SEALING_KEY_BYTES] {
+        &self.0
+    }
+}
 
 /// Seals and opens secrets with AES-256-GCM. Each secret is bound to its owner's name.
 pub(crate) struct Sealer(LessSafeKey);
@@ -35,7 +63,9 @@ impl Sealer {
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>, Unsealable> {
         let nonce: [u8; NONCE_LEN] = entropy::bytes(entropy);
-        let mut sealed = secret.to_vec();
+        // With room for the tag, so that no copy of the secret is left behind when it is appended.
+        let mut sealed = Vec::with_capacity(secret.len() + AES_256_GCM.tag_len());
+        sealed.extend_from_slice(secret);
         self.0
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
@@ -46,10 +76,15 @@ impl Sealer {
         Ok([&nonce[..], &sealed].concat())
     }
 
-    pub(crate) fn open(&self, owner: &str, sealed: &[u8]) -> Result<Vec<u8>, Unsealable> {
+    /// The secret, whose memory is wiped when dropped.
+    pub(crate) fn open(
+        &self,
+        owner: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
         let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or(Unsealable)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unsealable)?;
-        let mut opened = ciphertext.to_vec();
+        let mut opened = Zeroizing::new(ciphertext.to_vec());
         let length = self
             .0
             .open_in_place(nonce, Aad::from(owner.as_bytes()), &mut opened)
@@ -91,7 +126,8 @@ mod tests {
         let sealer = Sealer::new(&[7; 32]).expect("a key of the right length");
         let sealed = sealer.seal("owner", b"the secret", &entropy).expect("seals");
         assert!(!sealed.windows(6).any(|w| w == b"secret"), "no plain text inside");
-        assert_eq!(sealer.open("owner", &sealed).as_deref(), Ok(&b"the secret"[..]));
+        let opened = sealer.open("owner", &sealed).expect("opens");
+        assert_eq!(opened.as_slice(), b"the secret");
         assert_eq!(sealer.open("other", &sealed), Err(Unsealable));
         let other = Sealer::new(&[8; 32]).expect("a key of the right length");
         assert_eq!(other.open("owner", &sealed), Err(Unsealable));

@@ -11,6 +11,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
 
 use crate::domain::ids::KeyId;
 use crate::domain::refusal::{Refusal, bad_auth_token, expired_auth_token};
@@ -64,13 +65,20 @@ pub(crate) struct Claims {
 /// One secret for each kind.
 type Secrets = [(TokenKind, hmac::Key); 4];
 
+/// Draws the secret of a kind of tokens; its memory is wiped when dropped.
+pub(crate) fn draw_secret(entropy: &dyn Entropy) -> Zeroizing<Vec<u8>> {
+    let mut secret = Zeroizing::new(vec![0; 32]);
+    entropy.fill(&mut secret);
+    secret
+}
+
 /// The secrets that tokens are signed with.
 pub(crate) struct Tokens(RwLock<Secrets>);
 
 impl Tokens {
     /// `secret_of` answers the secret of each kind, 32 random bytes.
     pub(crate) fn new<E>(
-        mut secret_of: impl FnMut(TokenKind) -> Result<Vec<u8>, E>,
+        mut secret_of: impl FnMut(TokenKind) -> Result<Zeroizing<Vec<u8>>, E>,
     ) -> Result<Self, E> {
         let [account, upload, part, download] = TokenKind::ALL;
         let mut signer = |kind| Ok((kind, hmac::Key::new(hmac::HMAC_SHA256, &secret_of(kind)?)));
@@ -163,7 +171,8 @@ mod tests {
     use crate::entropy::SeededEntropy;
 
     fn tokens() -> Tokens {
-        Tokens::new(|kind| Ok::<_, ()>(vec![kind.tag().as_bytes()[0]; 32])).expect("infallible")
+        Tokens::new(|kind| Ok::<_, ()>(vec![kind.tag().as_bytes()[0]; 32].into()))
+            .expect("infallible")
     }
 
     fn issue(kind: TokenKind, scope: &[u8]) -> String {
@@ -188,7 +197,7 @@ mod tests {
         let tokens = tokens();
         let token = issue(TokenKind::Account, b"");
         assert!(tokens.check(TokenKind::Account, &token, Millis(1)).is_ok());
-        tokens.replace(Tokens::new(|_| Ok::<_, ()>(vec![9; 32])).expect("infallible"));
+        tokens.replace(Tokens::new(|_| Ok::<_, ()>(vec![9; 32].into())).expect("infallible"));
         let code = tokens.check(TokenKind::Account, &token, Millis(1)).map_err(|r| r.code);
         assert_eq!(code, Err(Code::BadAuthToken));
     }

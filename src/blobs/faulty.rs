@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     Suspect,
     /// Waits for [`Faults::release`] and then goes on as if nothing had been.
     Hang,
+    /// For [`Verb::Finish`]: as [`Fault::Hang`], once the bytes are durable.
+    HangAfter,
     /// For [`Verb::Next`]: one bit of the chunk is wrong, as if the checks had missed it.
     FlippedBit,
     /// For [`Verb::Next`]: half of the chunk comes, then a clean end.
@@ -112,17 +114,19 @@ impl Faults {
             }
             Some(Fault::Suspect) => Err(Error::Suspect(DOING.to_owned())),
             Some(Fault::Hang) => {
-                let mut hanging = self.hanging.subscribe();
-                let before = hanging.borrow_and_update().1;
-                self.hanging.send_modify(|(now, _)| *now += 1);
-                hanging
-                    .wait_for(|(_, released)| *released > before)
-                    .await
-                    .expect("the sender is in self");
+                self.hang().await;
                 Ok(None)
             }
             spoiling => Ok(spoiling),
         }
+    }
+
+    async fn hang(&self) {
+        let mut hanging = self.hanging.subscribe();
+        let before = hanging.borrow_and_update().1;
+        self.hanging.send_modify(|(now, _)| *now += 1);
+        let released = hanging.wait_for(|(_, released)| *released > before).await;
+        released.expect("the sender is in self");
     }
 }
 
@@ -213,8 +217,12 @@ impl BlobWriter for FaultyWriter {
 
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<Placement, Error>> {
         Box::pin(async move {
-            self.faults.strike(Verb::Finish).await?;
-            self.inner.finish().await
+            let fault = self.faults.strike(Verb::Finish).await?;
+            let placement = self.inner.finish().await?;
+            if fault == Some(Fault::HangAfter) {
+                self.faults.hang().await;
+            }
+            Ok(placement)
         })
     }
 }

@@ -67,6 +67,20 @@ pub(crate) fn is_in_use(tx: &mut dyn Tx, number: i64) -> Result<bool, Error> {
     Ok(find(tx, sql, &[Value::Int(number)], |row| row.int(0))?.is_some())
 }
 
+/// The first key that blobs are wrapped with and that no row tells of; None as long as the catalog
+/// is whole.
+pub(crate) fn find_unlisted(tx: &mut dyn Tx) -> Result<Option<i64>, Error> {
+    let sql = "SELECT ring_key FROM blobs WHERE ring_key > ?1 ORDER BY ring_key LIMIT 1";
+    let mut after = 0;
+    while let Some(number) = find(tx, sql, &[Value::Int(after)], |row| row.int(0))? {
+        if !is_ring_key(tx, number)? {
+            return Ok(Some(number));
+        }
+        after = number;
+    }
+    Ok(None)
+}
+
 /// How many blobs are wrapped with each key that wraps any.
 pub(crate) fn count_blobs(tx: &mut dyn Tx) -> Result<Vec<(i64, i64)>, Error> {
     collect(

@@ -349,6 +349,8 @@ pub(crate) enum Reason {
     MappingAwaited,
     /// The account of the destination is at its storage cap.
     DestCapExceeded,
+    /// The default encryption of the destination was changed while the file was copied.
+    DestEncryptionChanged,
     Timeout,
     DiskFull,
     IoError,
@@ -444,6 +446,7 @@ impl Reason {
             Self::SourceDeleted => "source_deleted",
             Self::MappingAwaited => "mapping_awaited",
             Self::DestCapExceeded => "dest_cap_exceeded",
+            Self::DestEncryptionChanged => "dest_encryption_changed",
             Self::Timeout => "timeout",
             Self::DiskFull => "disk_full",
             Self::IoError => "io_error",
@@ -474,6 +477,7 @@ impl Reason {
             Self::SourceDeleted => Consequence::Cancel,
             Self::MappingAwaited
             | Self::DestCapExceeded
+            | Self::DestEncryptionChanged
             | Self::Timeout
             | Self::DiskFull
             | Self::IoError

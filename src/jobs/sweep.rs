@@ -1,5 +1,5 @@
-//! The sweep: removes the bytes of blobs that no version shows any more, and bytes that a crash
-//! left behind before any version showed them.
+//! The sweep: removes the bytes of blobs that no version shows any more, and bytes that a crash, or
+//! a writer that was stopped midway, left behind before any version showed them.
 //!
 //! The mirror image of an upload: the catalog forgets first, the bytes go later, after a grace in
 //! which running downloads end.
@@ -59,8 +59,23 @@ impl Sweep {
         self.app.wake.sweep.notify_one();
     }
 
+    /// Removes blobs that were left behind midway, once nobody can be writing them any more.
+    async fn remove_left_behind(&self) -> Result<(), Error> {
+        let left = &self.app.left_behind;
+        let now = self.app.clock.monotonic();
+        let mut ids = left.take_until(now.plus(-self.grace_ms)).into_iter();
+        while let Some(id) = ids.next() {
+            if let Err(error) = self.app.blobs.remove(id).await {
+                left.add(ids.chain([id]), now);
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Removes one batch of blobs whose grace is over; answers how many.
     pub(crate) async fn remove_freed(&self) -> Result<u64, Error> {
+        self.remove_left_behind().await?;
         let now = self.app.clock.now();
         let until = now.plus(-self.grace_ms);
         let freed = self.app.catalog.read(|tx| Ok(blob_refs::list_freed(tx, until, BATCH)?))?;
@@ -161,6 +176,26 @@ mod tests {
         assert_eq!(sweep.remove_orphans(start).await.unwrap(), 1);
         let stored = house.app.blobs.list(None, 10).await.unwrap();
         assert!(stored.contains(&under_way) && !stored.contains(&left_behind), "{stored:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_stopped_writer_left_goes_after_the_grace_even_if_not_at_the_first_attempt() {
+        let house = TestHouse::open().await;
+        let left = [linked(&house).await, linked(&house).await];
+        house.app.left_behind.add(left, house.clock.monotonic());
+        let sweep = Sweep::new(Arc::clone(&house.app), 60_000);
+        let stored = async || house.app.blobs.list(None, 10).await.unwrap();
+        house.clock.advance(59_999);
+        sweep.remove_freed().await.unwrap();
+        assert_eq!(stored().await, left, "a thread might still be writing them");
+        house.clock.advance(1);
+        house.blob_faults.plan(Verb::Remove, 1, Fault::Io);
+        assert!(sweep.remove_freed().await.is_err(), "it is told");
+        house.clock.advance(60_000);
+        sweep.remove_freed().await.unwrap();
+        assert_eq!(stored().await, []);
+        sweep.remove_freed().await.unwrap();
+        assert_eq!(house.blob_faults.calls(Verb::Remove), 3, "each once");
     }
 
     #[tokio::test]

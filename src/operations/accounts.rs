@@ -100,10 +100,8 @@ pub(crate) async fn ensure_first_account(
     }
     let key_id = KeyId::master(id);
     let stored = app.catalog.read(|tx| Ok(keys::find_key(tx, &key_id)?))?;
-    let known = match &stored {
-        Some(stored) => app.sealer.open(key_id.as_str(), &stored.sealed_secret)?,
-        None => Vec::new(),
-    };
+    let open = |stored: &StoredKey| app.sealer.open(key_id.as_str(), &stored.sealed_secret);
+    let known = stored.as_ref().map(open).transpose()?.unwrap_or_default();
     if secrets_match(secret.expose().as_bytes(), &known) {
         return Ok(FirstAccount::Known);
     }

@@ -241,7 +241,8 @@ async fn copied(
 /// Reads what is copied and writes it anew, sealed as the copy is to be.
 async fn written(app: &App, source: &Readable, sealing: &Sealing) -> Result<Copied, Error> {
     let (size, key) = (source.range.len(), source.key.as_ref());
-    let (digests, intake) = reseal(app, &source.blob, source.range, key, sealing, &|| ()).await?;
+    let (digests, intake) =
+        reseal(app, &source.blob, source.range, key, sealing, &mut |_| ()).await?;
     let known = source.version.sha1.digest().filter(|_| source.is_whole());
     if known.is_some_and(|known| known != digests.sha1) {
         let corrupt = Corrupt { block: 0 };

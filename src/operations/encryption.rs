@@ -51,6 +51,11 @@ impl Intake {
         Ok(Self { id, writer, sealing: sealing.clone(), key })
     }
 
+    /// The blob that the content becomes.
+    pub(crate) fn id(&self) -> BlobId {
+        self.id
+    }
+
     /// Takes the next bytes. Waiting for it is the back-pressure.
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
         Ok(self.writer.write(chunk).await?)
@@ -79,19 +84,19 @@ impl Intake {
 }
 
 /// Reads a range of a blob and writes it into a new blob that is sealed otherwise, in one stream.
-/// `key` is the customer's of the blob that is read. Calls `progress` with each piece.
+/// `key` is the customer's of the blob that is read. Hands each chunk of the content to `each`.
 pub(crate) async fn reseal(
     app: &App,
     blob: &StoredBlob,
     range: ByteRange,
     key: Option<&CustomerKey>,
     sealing: &Sealing,
-    progress: &(dyn Fn() + Send + Sync),
+    each: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<(Digests, Intake), Error> {
     let mut intake = Intake::begin(app, range.len(), sealing).await?;
     let mut through = Through::begin(app, blob, range, key).await?;
     while let Some(chunk) = through.next(app).await? {
-        progress();
+        each(&chunk);
         intake.write(chunk).await?;
     }
     Ok((intake.digests().await?, intake))

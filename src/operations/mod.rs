@@ -22,6 +22,7 @@ pub(crate) mod files;
 pub(crate) mod key_ring;
 pub(crate) mod keys;
 pub(crate) mod large_files;
+pub(crate) mod left_behind;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod lock_clock;
@@ -62,6 +63,7 @@ use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::operations::dead_tokens::DeadTokens;
 use crate::operations::facts::Facts;
+use crate::operations::left_behind::LeftBehind;
 use crate::operations::lock_clock::LockClock;
 use crate::operations::replication_jobs::JobCounts;
 use crate::operations::signatures::SignaturePolicy;
@@ -94,6 +96,7 @@ pub(crate) struct App {
     /// Shared with downloads under way, which may end when nobody looks.
     pub(crate) usage: Arc<Usage>,
     pub(crate) upload_slots: UploadSlots,
+    pub(crate) left_behind: LeftBehind,
     pub(crate) job_counts: JobCounts,
     /// Held by whoever walks buckets with lifecycle rules: one walk at a time is enough.
     pub(crate) lifecycle_turn: tokio::sync::Mutex<()>,

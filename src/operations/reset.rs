@@ -1,8 +1,7 @@
 //! Back to the state after the first start, while the server runs: for tests.
 
-use crate::auth::token::Tokens;
+use crate::auth::token::{Tokens, draw_secret};
 use crate::catalog::reset;
-use crate::entropy;
 use crate::operations::App;
 use crate::operations::error::Error;
 use crate::operations::usage::forget_counts;
@@ -17,9 +16,9 @@ pub(crate) async fn reset_server(app: &App) -> Result<(), Error> {
     let mut sealed = Vec::new();
     let fresh = Tokens::new(|kind| {
         let name = kind.fact_name();
-        let secret = entropy::bytes::<32>(&*app.entropy);
+        let secret = draw_secret(&*app.entropy);
         sealed.push((name.clone(), app.sealer.seal(&name, &secret, &*app.entropy)?));
-        Ok::<_, Error>(secret.to_vec())
+        Ok::<_, Error>(secret)
     })?;
     let now = app.clock.now();
     let removed =

@@ -10,6 +10,7 @@ use crate::catalog::replicas::Trail;
 use crate::catalog::replication::{Job, Route};
 use crate::catalog::{Abort, Tx, buckets, files, remotes, replicas, streams};
 use crate::domain::bucket::Bucket;
+use crate::domain::encryption::Encryption;
 use crate::domain::file::FileVersion;
 use crate::domain::lock::Retention;
 use crate::domain::replication::{Reason, ReplicationStatus};
@@ -24,6 +25,15 @@ pub(crate) struct Passed {
     pub(crate) source: FileVersion,
     pub(crate) blob: StoredBlob,
     pub(crate) destination: Bucket,
+}
+
+impl Passed {
+    /// Whether the replica is to be encrypted although its source is not: what is not encrypted
+    /// becomes what the destination bucket makes of new files (statement 108).
+    pub(crate) fn seals_anew(&self) -> bool {
+        let default = self.destination.settings.encryption;
+        self.source.encryption == Encryption::None && !default.is_none()
+    }
 }
 
 /// What a job works with that goes to a remote.

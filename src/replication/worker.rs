@@ -757,6 +757,10 @@ impl Engine {
                 let mut replica = replica_of(&passed, number, now);
                 let dest_file_id = known.unwrap_or_else(|| replica.id().to_string());
                 let done = Outcome::Done { dest_file_id: dest_file_id.clone() };
+                if is_new && passed.seals_anew() != matches!(carried, Carried::Sealed(_)) {
+                    // The destination was told otherwise while the bytes were carried.
+                    return Ok(Err(Reason::DestEncryptionChanged));
+                }
                 // The fence comes first: without the lease nothing may be written.
                 if !replication::settle(tx, &job, &owner, &done, None, moment.steady)? {
                     return Ok(Ok((false, None)));

@@ -53,7 +53,7 @@ const CRATES: [(&str, &[&str]); 26] = [
     ("md5", &["domain/digest.rs"]),
     ("crc_fast", &["domain/checksum.rs", "domain/digest.rs"]),
     ("chrono", &["domain/time.rs"]),
-    ("zeroize", &["auth/", "domain/encryption.rs", "domain/key.rs", "operations/signatures.rs"]),
+    ("zeroize", &["auth/", "domain/encryption.rs", "domain/key.rs"]),
     ("rustls", &["tls.rs"]),
     ("rcgen", &["tls.rs"]),
     ("reqwest", &["outbound/"]),

@@ -15,6 +15,7 @@ mod compatibility;
 mod corpus;
 mod crash;
 mod house_rules;
+mod key_files;
 mod key_ring;
 mod memory;
 mod native;

@@ -1,5 +1,9 @@
 //! What encryption does to replication.
 
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
 use crate::blobs::faulty::{Fault, Verb};
 use crate::catalog::blob_refs::{self, StoredBlob};
 use crate::clock::Clock;
@@ -11,6 +15,8 @@ use crate::domain::range::ByteRange;
 use crate::domain::replication::JobState;
 use crate::operations::buckets::{BucketChange, update_bucket};
 use crate::operations::download::read_through;
+use crate::operations::error::Error;
+use crate::replication::destination::faulty::Fault as Carry;
 use crate::testing::{TestHouse, rule, rules};
 
 fn customer() -> AskedEncryption {
@@ -114,4 +120,137 @@ async fn a_replica_that_cannot_be_sealed_leaves_nothing_and_is_tried_again() {
     house.settle().await;
     assert_eq!(house.status(&damaged), Some("failed"));
     assert_eq!(house.versions(pair.destination).len(), 1);
+}
+
+/// Starts a step and waits until its job hangs at the destination.
+async fn hang(house: &TestHouse, destination: BucketId) -> JoinHandle<Result<bool, Error>> {
+    let calls = house.plan.calls_for(destination);
+    house.plan.plan(destination, 1, Carry::Hang);
+    let engine = Arc::clone(&house.engine);
+    let step = tokio::spawn(async move { engine.step_once().await });
+    while house.plan.calls_for(destination) == calls {
+        tokio::task::yield_now().await;
+    }
+    step
+}
+
+#[tokio::test]
+async fn replication_108_the_default_of_the_moment_in_which_the_replica_is_shown_is_what_counts() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let set = async |asked: AskedDefault| {
+        let change = BucketChange { encryption: Some(asked), ..BucketChange::default() };
+        let bucket = pair.destination.to_string();
+        update_bucket(&house.app, &house.caller, &bucket, change).await.unwrap();
+    };
+    for (name, size, from, to, wanted) in [
+        ("on", 20_000, AskedDefault::OfServer, AskedDefault::Managed, Encryption::Managed),
+        ("off", 20_000, AskedDefault::Managed, AskedDefault::OfServer, Encryption::None),
+        ("small", 10, AskedDefault::OfServer, AskedDefault::Managed, Encryption::Managed),
+    ] {
+        set(from).await;
+        let body = vec![7; size];
+        let source = house.upload(pair.source, name, &body).await;
+        let step = hang(&house, pair.destination).await;
+        set(to).await;
+        house.plan.let_go.notify_one();
+        assert!(step.await.unwrap().unwrap());
+        let job = house.jobs().pop().unwrap();
+        assert_eq!(job.last_reason.as_deref(), Some("dest_encryption_changed"), "{name}");
+        assert_eq!((job.state, house.status(&source)), (JobState::Ready, Some("pending")));
+        let shown = || house.versions(pair.destination);
+        assert!(shown().iter().all(|one| one.origin != source.number), "{name}");
+        house.clock.advance(1_000_000);
+        house.settle().await;
+        assert_eq!(house.status(&source), Some("completed"), "{name}");
+        let shown = shown();
+        let replica = shown.iter().find(|one| one.origin == source.number).unwrap();
+        assert_eq!(replica.encryption, wanted, "{name}");
+        let sealed = matches!(blob_of(&house, replica).seal, Seal::Managed { .. });
+        assert_eq!(sealed, wanted == Encryption::Managed, "{name}");
+        assert!(content(&house, replica).await == body);
+    }
+    // What was written for the attempts that came to nothing is gone.
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap().len(), 3);
+    assert_eq!(house.sweep_orphans().await, 0);
+}
+
+#[tokio::test]
+async fn replication_108_a_file_that_is_encrypted_itself_minds_no_change_of_the_default() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    let body = vec![7; 20_000];
+    let uploaded = house.upload_encrypted(pair.source, "f", &body, AskedEncryption::Managed);
+    let source = uploaded.await.unwrap();
+    let step = hang(&house, pair.destination).await;
+    encrypt_by_default(&house, pair.destination).await;
+    house.plan.let_go.notify_one();
+    assert!(step.await.unwrap().unwrap());
+    assert_eq!(house.status(&source), Some("completed"));
+    assert_eq!(house.versions(pair.destination)[0].blob, source.blob);
+}
+
+#[tokio::test]
+async fn a_replica_is_not_sealed_over_content_that_is_not_its_sources() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    encrypt_by_default(&house, pair.destination).await;
+    for (size, fault) in [(600_000, Fault::FlippedBit), (20_000, Fault::FlippedBit)] {
+        let source = house.upload(pair.source, "f", &vec![7; size]).await;
+        // As if the checks of blocks had missed it.
+        house.blob_faults.plan(Verb::Next, 1, fault);
+        house.settle().await;
+        assert_eq!(house.status(&source), Some("failed"), "{size}");
+        let job = house.jobs().pop().unwrap();
+        assert_eq!(job.last_reason.as_deref(), Some("source_corrupt"), "{size}");
+    }
+    assert!(house.versions(pair.destination).is_empty());
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap().len(), 2, "the sources");
+}
+
+#[tokio::test]
+async fn an_attempt_at_sealing_that_is_given_up_leaves_its_bytes_to_the_sweep() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    encrypt_by_default(&house, pair.destination).await;
+    let body = vec![7; 600_000];
+    let source = house.upload(pair.source, "f", &body).await;
+    let stored = async || house.app.blobs.list(None, 10).await.unwrap();
+    house.blob_faults.plan(Verb::Finish, 1, Fault::HangAfter);
+    let engine = Arc::clone(&house.engine);
+    let step = tokio::spawn(async move { engine.step_once().await });
+    house.blob_faults.until_hanging(1).await;
+    assert_eq!(stored().await.len(), 2, "the replica's bytes are durable, and nothing shows them");
+    // The process is stopped in the midst of it: nothing of the attempt goes on.
+    step.abort();
+    assert!(step.await.unwrap_err().is_cancelled());
+    assert_eq!(stored().await.len(), 2);
+    house.sweep_freed().await;
+    assert_eq!(stored().await, [source.blob.unwrap()]);
+    house.drain().await;
+    assert_eq!(house.status(&source), Some("completed"));
+    let replica = &house.versions(pair.destination)[0];
+    assert!(content(&house, replica).await == body);
+}
+
+#[tokio::test]
+async fn a_crash_amid_sealing_leaves_its_bytes_to_the_next_start() {
+    let mut house = TestHouse::open().await;
+    let pair = house.pair().await;
+    encrypt_by_default(&house, pair.destination).await;
+    let source = house.upload(pair.source, "f", &vec![7; 600_000]).await;
+    house.blob_faults.plan(Verb::Finish, 1, Fault::HangAfter);
+    let engine = Arc::clone(&house.engine);
+    let step = tokio::spawn(async move { engine.step_once().await });
+    house.blob_faults.until_hanging(1).await;
+    // Nothing that is in memory alone may be needed.
+    house.app.catalog.close();
+    step.abort();
+    assert!(step.await.unwrap_err().is_cancelled());
+    house.crash_and_reopen().await;
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap().len(), 2);
+    assert_eq!(house.sweep_orphans().await, 1);
+    assert_eq!(house.app.blobs.list(None, 10).await.unwrap(), [source.blob.unwrap()]);
+    house.drain().await;
+    assert_eq!(house.status(&source), Some("completed"));
 }

@@ -297,6 +297,8 @@ fn a_folder_does_not_start_without_its_key_ring() {
     std::fs::remove_file(&path).unwrap();
     assert!(complaint(&server).contains("is missing"), "none");
     std::fs::write(&path, &other).unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, closed).unwrap();
     assert!(complaint(&server).contains("is not the one of this data folder"), "another");
     std::fs::write(&path, b"1 2 3\n").unwrap();
     assert!(complaint(&server).contains("line 1"), "broken");
