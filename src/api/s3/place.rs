@@ -1,12 +1,11 @@
 //! Where a request is addressed: which bucket, which key, in the path or in the name of the host.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::HOST;
 
 use crate::api::native::fields::parse_query;
 use crate::api::s3::Level;
 use crate::api::s3::error::{S3Refusal, invalid_argument, s3_refuse};
-use crate::api::{Http, forwarded_host};
+use crate::api::{Http, asked_host};
 use crate::domain::names::BucketName;
 use crate::domain::percent;
 
@@ -49,10 +48,7 @@ impl Place {
     ) -> Option<Result<Self, S3Refusal>> {
         let path = request.uri().path();
         let domains = &http.settings.s3.domains;
-        let received = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let host = forwarded_host(request, http).or_else(received);
-        let host =
-            host.or_else(|| request.uri().authority().map(actix_web::http::uri::Authority::as_str));
+        let host = asked_host(request, http);
         if let Some(bucket) = host.and_then(|host| bucket_of_host(host, domains)) {
             return Some(Self::of_host(&bucket, path));
         }

@@ -1,10 +1,11 @@
 //! Who sent an S3 request, and what a request without a right signature is answered.
 
 use actix_web::HttpRequest;
+use actix_web::http::header::{HOST, HeaderValue};
 
 use crate::api::s3::chunked::refuse_checksums;
 use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
-use crate::api::{Http, forwarded_host};
+use crate::api::{Http, asked_host};
 use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
 use crate::operations::signatures::{self, Authentic, NotAuthentic};
 
@@ -14,18 +15,14 @@ pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authent
     let mut headers: Vec<(&str, &[u8])> =
         headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let uri = request.uri();
-    if let Some(authority) = uri.authority() {
-        let authority = authority.as_str().as_bytes();
-        let host = headers.iter().find(|(name, _)| *name == "host").map(|(_, host)| *host);
-        match host {
-            // HTTP/2 names the host in the address.
-            None => headers.push(("host", authority)),
-            Some(host) if host.eq_ignore_ascii_case(authority) => {}
-            Some(_) => return Err(refusal(&BadSignature::TwoHosts).into()),
-        }
+    let received = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    if let (Some(addressed), Some(received)) = (uri.authority(), received)
+        && !received.eq_ignore_ascii_case(addressed.as_str().as_bytes())
+    {
+        return Err(refusal(&BadSignature::TwoHosts).into());
     }
-    if let Some(host) = forwarded_host(request, http) {
-        // The client signed the host that it asked the proxy for; the bucket was read off it, too.
+    // Behind a proxy the client signed the host that it asked the proxy for.
+    if let Some(host) = asked_host(request, http) {
         headers.retain(|(name, _)| *name != "host");
         headers.push(("host", host.as_bytes()));
     }
