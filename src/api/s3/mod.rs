@@ -28,16 +28,16 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::api::Http;
 use crate::api::body::Incoming;
-use crate::api::faults::{Instead, Planned, PlannedAnswer};
+use crate::api::faults::{self, PlannedAnswer};
 use crate::api::native::cors as browsers;
-use crate::api::native::disconnect;
 use crate::api::request_id::RequestId;
 use crate::api::s3::error::{
     S3Error, S3Refusal, invalid_argument, method_not_allowed, not_entitled, not_implemented,
     render, s3_refuse, second_id,
 };
 use crate::api::s3::headers::{
-    ACL, BYPASS, COPY, CUSTOMER, ENCRYPTION, LOCK, Names, SOURCE, SOURCE_RANGE, STORAGE_CLASS,
+    ACL, BYPASS, COPY, CUSTOMER, ENCRYPTION, Headers, LOCK, Names, SOURCE, SOURCE_RANGE,
+    STATUS_OF_REPLICA, STORAGE_CLASS,
 };
 use crate::api::s3::place::{Place, Query};
 use crate::api::s3::xml::{Element, Writer};
@@ -155,6 +155,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
     "PutBucketLifecycleConfiguration", "PUT", Bucket, "lifecycle", Some(C::WriteBucketLifecycleRules), C, "b2_update_bucket",
     &[&["x-amz-transition-default-minimum-object-size"]], settings::set_lifecycle;
     "DeleteBucketLifecycle", "DELETE", Bucket, "lifecycle", Some(C::WriteBucketLifecycleRules), C, "b2_update_bucket", &[], settings::delete_lifecycle;
+    "GetBucketReplication", "GET", Bucket, "replication", Some(C::ReadBucketReplications), C, "b2_list_buckets", &[], settings::replication;
     "GetBucketLogging", "GET", Bucket, "logging", Some(C::ReadBucketLogging), C, "-", &[], settings::logging;
     "PutBucketLogging", "PUT", Bucket, "logging", Some(C::WriteBucketLogging), C, "-", &[], settings::set_logging;
 
@@ -164,7 +165,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
     "ListMultipartUploads", "GET", Bucket, "uploads", Some(C::ListFiles), C, "b2_list_unfinished_large_files", &[], listing::uploads;
     "DeleteObjects", "POST", Bucket, "delete", None, A, "b2_delete_file_version", &[BYPASS], objects::delete_many;
 
-    "PutObject", "PUT", Object, "", Some(C::WriteFiles), A, "b2_upload_file", &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS], objects::put;
+    "PutObject", "PUT", Object, "", Some(C::WriteFiles), A, "b2_upload_file", &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS, STATUS_OF_REPLICA], objects::put;
     "GetObject", "GET", Object, "", Some(C::ReadFiles), B, "b2_download_file_by_name", &[CUSTOMER], objects::get;
     "HeadObject", "HEAD", Object, "", Some(C::ReadFiles), B, "b2_get_file_info", &[CUSTOMER], objects::get;
     "DeleteObject", "DELETE", Object, "", None, A, "b2_hide_file", &[BYPASS], objects::delete;
@@ -180,7 +181,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
     &[CUSTOMER, &["x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker"]], versions::attributes;
 
     "CreateMultipartUpload", "POST", Object, "uploads", Some(C::WriteFiles), A, "b2_start_large_file",
-    &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS, &["x-amz-checksum-algorithm", "x-amz-checksum-type"]], multipart::create;
+    &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS, STATUS_OF_REPLICA, &["x-amz-checksum-algorithm", "x-amz-checksum-type"]], multipart::create;
     "UploadPart", "PUT", Object, "uploadId", Some(C::WriteFiles), A, "b2_upload_part", &[CUSTOMER], multipart::upload_part;
     "UploadPartCopy", "PUT", Object, "uploadId copy", Some(C::WriteFiles), C, "b2_copy_part", &[CUSTOMER, SOURCE, SOURCE_RANGE], copy::copy_part;
     "CompleteMultipartUpload", "POST", Object, "uploadId", Some(C::WriteFiles), A, "b2_finish_large_file",
@@ -190,7 +191,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
 };
 
 /// Query parameters that choose among the operations of a method.
-const SUBS: [&str; 16] = [
+const SUBS: [&str; 17] = [
     "acl",
     "attributes",
     "cors",
@@ -201,6 +202,7 @@ const SUBS: [&str; 16] = [
     "location",
     "logging",
     "object-lock",
+    "replication",
     "retention",
     "uploadId",
     "uploads",
@@ -211,7 +213,7 @@ const SUBS: [&str; 16] = [
 
 /// Query parameters that choose operations of S3 which Backblaze does not have. A request with one
 /// never reaches another operation.
-const REFUSED_SUBS: [&str; 25] = [
+const REFUSED_SUBS: [&str; 24] = [
     "accelerate",
     "analytics",
     "intelligent-tiering",
@@ -227,7 +229,6 @@ const REFUSED_SUBS: [&str; 25] = [
     "policyStatus",
     "publicAccessBlock",
     "renameObject",
-    "replication",
     "requestPayment",
     "restore",
     "select",
@@ -242,6 +243,10 @@ const REFUSED_SUBS: [&str; 25] = [
 /// What tells the operation from others with its method; refused when the request names two.
 fn sub_of(query: &Query, level: Level, method: &str, copies: bool) -> Result<String, S3Refusal> {
     if query.names().any(|name| REFUSED_SUBS.contains(&name)) {
+        return Err(not_implemented());
+    }
+    // It is set natively, and shown here.
+    if query.has("replication") && (level, method) != (Level::Bucket, "GET") {
         return Err(not_implemented());
     }
     let found: Vec<&str> = SUBS.into_iter().filter(|sub| query.has(sub)).collect();
@@ -294,6 +299,7 @@ pub(crate) type Reply = Result<HttpResponse, S3Error>;
 pub(crate) struct Call {
     pub(crate) http: web::Data<Http>,
     pub(crate) request: HttpRequest,
+    pub(crate) headers: Headers,
     pub(crate) payload: Incoming,
     pub(crate) signed: Authentic,
     pub(crate) operation: &'static Operation,
@@ -343,7 +349,7 @@ impl Call {
     }
 
     pub(crate) fn header(&self, name: &str) -> Result<Option<&str>, S3Refusal> {
-        headers::text(self.request.headers(), name)
+        headers::text(&self.headers, name)
     }
 
     /// The body as an XML document whose root has this name.
@@ -363,15 +369,15 @@ impl Call {
     /// The whole body, checked against what was signed and against its digests.
     pub(crate) async fn small_body(&mut self, bytes_max: usize) -> Result<bytes::Bytes, S3Error> {
         let payload = self.payload.clone();
-        let request = &self.request;
-        let whole = chunked::whole(request, payload, &self.http, &mut self.signed, bytes_max, true);
+        let headers = &self.headers;
+        let whole = chunked::whole(headers, payload, &self.http, &mut self.signed, bytes_max, true);
         whole.await
     }
 
     /// The whole body of a call whose checksum headers are about something else.
     pub(crate) async fn unchecked_body(&mut self) -> Result<bytes::Bytes, S3Error> {
         let (payload, max) = (self.payload.clone(), XML_BYTES_MAX);
-        chunked::whole(&self.request, payload, &self.http, &mut self.signed, max, false).await
+        chunked::whole(&self.headers, payload, &self.http, &mut self.signed, max, false).await
     }
 }
 
@@ -455,14 +461,22 @@ pub(crate) async fn serve(
 /// A request whose operation is known.
 enum Routed {
     Preflight(Place),
-    Operation(Place, Query, &'static Operation),
+    Operation(Asked),
+}
+
+/// What an operation is asked for.
+struct Asked {
+    place: Place,
+    query: Query,
+    headers: Headers,
+    operation: &'static Operation,
 }
 
 impl Routed {
     fn name(&self) -> &'static str {
         match self {
             Self::Preflight(_) => "OPTIONS",
-            Self::Operation(_, _, operation) => operation.name,
+            Self::Operation(asked) => asked.operation.name,
         }
     }
 }
@@ -472,10 +486,11 @@ fn route(request: &HttpRequest, http: &Http, place: Place) -> Result<Routed, S3R
         return Ok(Routed::Preflight(place));
     }
     let query = Query::parse(request.query_string())?;
-    let copies = request.headers().contains_key("x-amz-copy-source");
+    let headers = Headers::of(request, &query)?;
+    let copies = headers.contains_key("x-amz-copy-source");
     let profile = http.settings.s3.profile;
     let operation = find_operation(&place, &query, request.method(), copies, profile)?;
-    Ok(Routed::Operation(place, query, operation))
+    Ok(Routed::Operation(Asked { place, query, headers, operation }))
 }
 
 fn cors_operation(method: &str) -> Option<CorsOperation> {
@@ -545,27 +560,14 @@ async fn perform(
     routed: Routed,
     id: RequestId,
 ) -> Reply {
-    let (place, query, operation) = match routed {
+    let asked = match routed {
         Routed::Preflight(place) => return preflight(request, http, &place),
-        Routed::Operation(place, query, operation) => (place, query, operation),
+        Routed::Operation(asked) => asked,
     };
-    let planned = http.controls.as_ref().and_then(|controls| controls.faults.take(operation.name));
-    let performed = dispatch(request, payload, http, (place, query, operation), id);
-    let Some(Planned { delay, performed: is_performed, instead }) = planned else {
-        return performed.await;
-    };
-    tokio::time::sleep(delay).await;
-    if instead == Instead::Nothing {
-        return performed.await;
-    }
-    if is_performed {
-        // Whatever comes of it: its answer is lost.
-        drop(performed.await);
-    }
-    match instead {
-        Instead::Answer(answer) => Err(planned_refusal(&answer).into()),
-        Instead::Nothing | Instead::Disconnect => Ok(disconnect()),
-    }
+    let controls = http.controls.as_ref();
+    let planned = controls.and_then(|controls| controls.faults.take(asked.operation.name));
+    let performed = dispatch(request, payload, http, asked, id);
+    faults::perform(planned, performed, |planned| Err(planned_refusal(&planned).into())).await
 }
 
 /// Codes of S3 that a fault rule may name.
@@ -605,15 +607,18 @@ async fn dispatch(
     request: &HttpRequest,
     payload: Incoming,
     http: &web::Data<Http>,
-    (place, query, operation): (Place, Query, &'static Operation),
+    Asked { place, query, headers, operation }: Asked,
     id: RequestId,
 ) -> Reply {
     let signed = signed::authenticate(request, http)?;
+    if http.settings.refuse_checksums {
+        chunked::refuse_checksums(&headers)?;
+    }
     if signed.caller.is_none() && !operation.reads_files() {
         return Err(not_entitled().into());
     }
-    headers::check(request.headers(), operation.headers, http.settings.s3.profile)?;
-    check_owner(request, http, &signed, place.bucket.as_deref())?;
+    headers::check(&headers, operation.headers, http.settings.s3.profile)?;
+    check_owner(&headers, http, &signed, place.bucket.as_deref())?;
     if let Some(caller) = &signed.caller
         && !operation.reads_files()
     {
@@ -632,6 +637,7 @@ async fn dispatch(
     let call = Call {
         http: http.clone(),
         request: request.clone(),
+        headers,
         payload,
         signed,
         operation,
@@ -644,12 +650,12 @@ async fn dispatch(
 
 /// Refuses a request that expects the bucket to belong to somebody else.
 fn check_owner(
-    request: &HttpRequest,
+    headers: &Headers,
     http: &Http,
     signed: &Authentic,
     bucket: Option<&str>,
 ) -> Result<(), S3Error> {
-    let Some(expected) = headers::text(request.headers(), "x-amz-expected-bucket-owner")? else {
+    let Some(expected) = headers::text(headers, "x-amz-expected-bucket-owner")? else {
         return Ok(());
     };
     let owner = match (&signed.caller, bucket) {
@@ -706,6 +712,16 @@ mod tests {
                     assert_eq!(found(method, path, &mixed, false), Err(501), "{method} {mixed}");
                 }
             }
+        }
+        for (method, path) in [
+            ("PUT", "/bucket"),
+            ("DELETE", "/bucket"),
+            ("POST", "/bucket"),
+            ("GET", "/bucket/key"),
+            ("PUT", "/bucket/key"),
+        ] {
+            assert_eq!(found(method, path, "replication", false), Err(501), "{method} {path}");
+            assert_eq!(found(method, path, "replication&acl", false), Err(501), "{method} {path}");
         }
         assert_eq!(found("POST", "/bucket", "", false), Err(501));
         assert_eq!(found("GET", "/bucket/key", "attributes", false), Err(501));

@@ -36,13 +36,11 @@ use crate::operations::download::{
     Download, DownloadQuery, Found, FoundFile, LockShown, find_file,
 };
 use crate::operations::files::{self, Over};
-use crate::operations::upload::{
-    Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload_checked,
-};
+use crate::operations::upload::{NewFile, OnlyIf, check_upload, upload_checked};
 
 /// The condition that a write is to happen on. Only the extended profile knows any.
 pub(crate) fn only_if(call: &Call) -> Result<OnlyIf, S3Refusal> {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     if call.profile() == Profile::Backblaze {
         refuse_conditions(headers)?;
         return Ok(OnlyIf::Anyway);
@@ -56,7 +54,7 @@ pub(crate) fn only_if(call: &Call) -> Result<OnlyIf, S3Refusal> {
 }
 
 pub(crate) async fn put(mut call: Call) -> Reply {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     let only_if = only_if(&call)?;
     let (name, bucket) = (call.name()?, call.bucket()?);
     check_acl(headers, &bucket)?;
@@ -64,12 +62,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
     let (lock, encryption) = (lock(headers)?, encryption(headers)?);
     let about = about(headers, &name)?;
     let content =
-        chunked::content(&call.request, call.payload.clone(), &call.http, &mut call.signed)?;
-    let announced = Announced {
-        body_bytes: content.content_bytes,
-        sha1: DeclaredSha1::Unknown,
-        md5: content.md5,
-    };
+        chunked::content(&call.headers, call.payload.clone(), &call.http, &mut call.signed)?;
     let outcome = content.outcome.clone();
     let file = NewFile {
         name,
@@ -77,7 +70,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
         info: about.info,
         lock,
         encryption,
-        body: announced,
+        body: content.announced,
         custom_time: None,
         only_if,
     };
@@ -87,7 +80,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
         upload_checked(call.app(), &ticket, file, content.body, || outcome.checksum()).await;
     let stored = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
-    let key = customer_key(call.request.headers())?;
+    let key = customer_key(&call.headers)?;
     let told = answer.headers_mut();
     set_header(told, "etag", &quoted_tag(&stored));
     set_header(told, "x-amz-version-id", &stored.id().to_string());
@@ -179,7 +172,7 @@ pub(crate) fn absent(error: S3Error, version_id: Option<&str>) -> S3Error {
 
 /// The bytes that a call asks for, and of how many parts they are one.
 fn wanted(call: &Call, file: &FoundFile) -> Result<(Wanted, Option<u32>), S3Error> {
-    let range = text(call.request.headers(), RANGE.as_str())?;
+    let range = text(&call.headers, RANGE.as_str())?;
     let Some(number) = call.query.number("partNumber")? else {
         return Ok((Wanted::parse(range), None));
     };
@@ -204,7 +197,7 @@ fn wanted(call: &Call, file: &FoundFile) -> Result<(Wanted, Option<u32>), S3Erro
 }
 
 pub(crate) async fn get(call: Call) -> Reply {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     let version_id = call.query.get("versionId");
     let overrides = overrides(&call)?;
     let key = customer_key(headers)?;
@@ -344,12 +337,12 @@ async fn delete_one(
 }
 
 pub(crate) async fn delete(call: Call) -> Reply {
-    refuse_conditions(call.request.headers())?;
+    refuse_conditions(&call.headers)?;
     let version_id = call.query.get("versionId");
     let needed =
         if version_id.is_some() { Capability::DeleteFiles } else { Capability::WriteFiles };
     let bucket = call.bucket_for(needed)?;
-    let bypass = bypass(call.request.headers())?;
+    let bypass = bypass(&call.headers)?;
     let deleted = delete_one(&call, bucket.id, call.key(), version_id, bypass).await?;
     let mut answer = empty(StatusCode::NO_CONTENT);
     let told = answer.headers_mut();
@@ -367,13 +360,13 @@ const DELETED_AT_ONCE: usize = 32;
 
 pub(crate) async fn delete_many(mut call: Call) -> Reply {
     // Whoever deletes a thousand things must say what the list of them is.
-    if !chunked::brings_digest(&call.request) {
+    if !chunked::brings_digest(&call.headers) {
         return Err(invalid_request(
             "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
         )
         .into());
     }
-    let bypass = bypass(call.request.headers())?;
+    let bypass = bypass(&call.headers)?;
     let document = call.document_of("Delete", KEYS_XML_BYTES_MAX).await?;
     let caller = call.caller()?;
     let one = if caller.may(Capability::WriteFiles) {

@@ -96,6 +96,10 @@ impl Query {
             .map_err(|_| s3_refuse(400, "InvalidURI", "Couldn't parse the specified URI."))
     }
 
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }

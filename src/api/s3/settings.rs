@@ -290,6 +290,51 @@ pub(crate) async fn delete_lifecycle(call: Call) -> Reply {
     change(&call, right, wanted, StatusCode::NO_CONTENT).await
 }
 
+// Replication.
+
+/// What Cloud Replication does here, as S3 shows it; it is set natively.
+pub(crate) async fn replication(call: Call) -> Reply {
+    let bucket = call.bucket()?;
+    let Some(source) = &bucket.settings.replication.as_replication_source else {
+        return Err(s3_refuse(
+            404,
+            "ReplicationConfigurationNotFoundError",
+            "The replication configuration was not found",
+        )
+        .into());
+    };
+    let mut xml = Writer::new("ReplicationConfiguration");
+    xml.text("Role", &source.source_application_key_id);
+    let state = |is_on: bool| if is_on { "Enabled" } else { "Disabled" };
+    for rule in &source.replication_rules {
+        // Names of buckets that the caller does not reach are not told.
+        let known = rule.destination().and_then(|id| {
+            let caller = call.caller().ok()?;
+            caller.require_bucket(Capability::ReadBucketReplications, id).ok()?;
+            bucket_of_caller(call.app(), caller, id).ok()
+        });
+        let name = known.as_ref().map_or(&*rule.destination_bucket_id, |known| known.name.as_str());
+        xml.begin("Rule");
+        xml.text("ID", &rule.name);
+        xml.text("Priority", &rule.priority.to_string());
+        xml.text("Status", state(rule.is_enabled));
+        xml.begin("Filter");
+        xml.text("Prefix", &rule.file_name_prefix);
+        xml.end();
+        xml.begin("Destination");
+        xml.text("Bucket", &format!("arn:aws:s3:::{name}"));
+        xml.end();
+        xml.begin("DeleteMarkerReplication");
+        xml.text("Status", state(false));
+        xml.end();
+        xml.begin("ExistingObjectReplication");
+        xml.text("Status", state(rule.include_existing_files));
+        xml.end();
+        xml.end();
+    }
+    Ok(xml_answer(xml))
+}
+
 // Logging.
 
 pub(crate) async fn logging(call: Call) -> Reply {

@@ -3,7 +3,6 @@
 use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderValue};
 
-use crate::api::s3::chunked::refuse_checksums;
 use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
 use crate::api::{Http, asked_host};
 use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
@@ -32,11 +31,7 @@ pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authent
         query: uri.query().unwrap_or_default(),
         headers: &headers,
     };
-    let authentic = signatures::authenticate(&http.app, &signed)?;
-    if http.settings.refuse_checksums {
-        refuse_checksums(request.headers())?;
-    }
-    Ok(authentic)
+    Ok(signatures::authenticate(&http.app, &signed)?)
 }
 
 impl From<NotAuthentic> for S3Error {

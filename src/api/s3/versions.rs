@@ -67,7 +67,7 @@ pub(crate) async fn retention(call: Call) -> Reply {
 
 pub(crate) async fn set_retention(mut call: Call) -> Reply {
     check_locks(&call)?;
-    let bypass = bypass(call.request.headers())?;
+    let bypass = bypass(&call.headers)?;
     let document = call.document("Retention").await?;
     document.only(&["Mode", "RetainUntilDate"])?;
     let wanted = match (document.opt_text("Mode")?, document.opt_text("RetainUntilDate")?) {

@@ -4,5 +4,6 @@
 mod bodies;
 mod framing;
 mod lasting;
+mod replication;
 mod rights;
 mod signatures;
