@@ -87,16 +87,16 @@ pub(crate) fn asked_host<'r>(request: &'r HttpRequest, http: &Http) -> Option<&'
     let received = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
     // HTTP/2 names the host in the address.
     let addressed = || request.uri().authority().map(Authority::as_str);
-    forwarded_host(request, http).or_else(received).or_else(addressed)
+    forwarded(request, http, "x-forwarded-host").or_else(received).or_else(addressed)
 }
 
-/// The host that a client asked a trusted proxy for; None when there is no such proxy in between, or
-/// it says more than one.
-fn forwarded_host<'r>(request: &'r HttpRequest, http: &Http) -> Option<&'r str> {
+/// What a trusted proxy says in this header; None when there is no such proxy in between, or it says
+/// more than one thing.
+pub(crate) fn forwarded<'r>(request: &'r HttpRequest, http: &Http, name: &str) -> Option<&'r str> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let is_trusted = http.settings.trusted_proxies.iter().any(|one| one.to_canonical() == peer);
-    let mut values = request.headers().get_all("x-forwarded-host").filter(|_| is_trusted);
-    let host = values.next()?.to_str().ok()?.trim();
-    let is_one = values.next().is_none() && !host.is_empty() && !host.contains(',');
-    is_one.then_some(host)
+    let mut values = request.headers().get_all(name).filter(|_| is_trusted);
+    let said = values.next()?.to_str().ok()?.trim();
+    let is_one = values.next().is_none() && !said.is_empty() && !said.contains(',');
+    is_one.then_some(said)
 }

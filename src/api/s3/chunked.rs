@@ -51,6 +51,8 @@ const NO_CHECKSUMS: [&str; 3] =
 pub(crate) struct S3Content<B> {
     /// Whoever stores the content compares it with this.
     pub(crate) announced: Announced,
+    /// Of the checksum that it comes with.
+    pub(crate) algorithm: Option<ChecksumAlgorithm>,
     pub(crate) body: B,
     pub(crate) outcome: Outcome,
 }
@@ -99,8 +101,9 @@ pub(crate) fn content(
         md5: content_md5(headers)?,
     };
     let checker = Checker::of(headers, signed, Some(content_bytes))?;
+    let algorithm = checker.checksum.as_ref().map(|(hasher, _)| hasher.algorithm());
     let (body, outcome) = checked(checker, payload, http);
-    Ok(S3Content { announced, body, outcome })
+    Ok(S3Content { announced, algorithm, body, outcome })
 }
 
 /// Reads a whole small body, for XML. `has_own_checksums` says that checksums in the headers are those

@@ -177,6 +177,10 @@ pub(crate) fn check(
 ) -> Result<(), S3Refusal> {
     for name in headers.keys() {
         let name = name.as_str();
+        // Live Read and whatever else Backblaze has of its own: what asks for it must not think to have it.
+        if name.starts_with("x-backblaze-") {
+            return Err(unsupported_header(name));
+        }
         if !name.starts_with("x-amz-") || name.starts_with(METADATA) || ALWAYS.contains(&name) {
             continue;
         }
@@ -419,6 +423,10 @@ pub(crate) fn about(headers: &HeaderMap, name: &FileName) -> Result<About, S3Err
     let mut own = 0_usize;
     for header in headers.keys() {
         let Some(info) = header.as_str().strip_prefix(METADATA) else { continue };
+        if info.starts_with("b2-") {
+            // It would be another header when it is read.
+            return Err(unsupported_header(header.as_str()).into());
+        }
         let values: Vec<String> =
             headers.get_all(header).map(|value| metadata_text(value.as_bytes())).collect();
         own += 1;
@@ -430,7 +438,7 @@ pub(crate) fn about(headers: &HeaderMap, name: &FileName) -> Result<About, S3Err
         ))
         .into());
     }
-    let info = FileInfo::from_entries(entries, name)?;
+    let info = FileInfo::of_object(entries, name)?;
     Ok(About { content_type, info })
 }
 
@@ -534,6 +542,7 @@ mod tests {
             "x-amz-mfa",
             "x-amz-security-token",
             "x-amz-object-ownership",
+            "x-backblaze-live-read-enabled",
         ] {
             let refusal = strict(wrong).expect_err("refused");
             let text = format!("Unsupported header '{wrong}' received for this API call.");

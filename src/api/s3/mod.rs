@@ -21,7 +21,9 @@ pub(crate) mod xml;
 
 use std::sync::Arc;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, STRICT_TRANSPORT_SECURITY,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
@@ -308,9 +310,11 @@ pub(crate) struct Call {
     pub(crate) id: RequestId,
 }
 
-/// Bytes of an XML body at most (ours), and of one that names a thousand keys.
+/// Bytes of an XML body at most (ours), of one that names a thousand keys, and of one that names ten
+/// thousand parts with their checksums.
 const XML_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const KEYS_XML_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const PARTS_XML_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl Call {
     pub(crate) fn app(&self) -> &App {
@@ -374,9 +378,9 @@ impl Call {
         whole.await
     }
 
-    /// The whole body of a call whose checksum headers are about something else.
+    /// The whole body of a call that completes an upload, whose checksum headers are about the file.
     pub(crate) async fn unchecked_body(&mut self) -> Result<bytes::Bytes, S3Error> {
-        let (payload, max) = (self.payload.clone(), XML_BYTES_MAX);
+        let (payload, max) = (self.payload.clone(), PARTS_XML_BYTES_MAX);
         chunked::whole(&self.headers, payload, &self.http, &mut self.signed, max, false).await
     }
 }
@@ -441,6 +445,10 @@ pub(crate) async fn serve(
     put("x-amz-id-2", &second_id(id));
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=0, no-cache, no-store"));
+    }
+    if http.settings.scheme == "https" {
+        let year_or_two = HeaderValue::from_static("max-age=63072000");
+        headers.insert(STRICT_TRANSPORT_SECURITY, year_or_two);
     }
     if let Some(opening) = &opening {
         browsers::open(headers, opening);
@@ -658,12 +666,12 @@ fn check_owner(
     let Some(expected) = headers::text(headers, "x-amz-expected-bucket-owner")? else {
         return Ok(());
     };
-    let owner = match (&signed.caller, bucket) {
-        (Some(caller), _) => Some(caller.account()),
-        (None, Some(bucket)) => owner_of_name(&http.app, bucket)?,
-        (None, None) => None,
+    let owner = match (bucket, &signed.caller) {
+        (Some(bucket), _) => owner_of_name(&http.app, bucket)?,
+        (None, caller) => caller.as_ref().map(Caller::account),
     };
-    if owner.is_some_and(|owner| owner.to_string() == expected) {
+    // Of a bucket that is not there, the call itself says so.
+    if owner.is_none_or(|owner| owner.to_string() == expected) {
         Ok(())
     } else {
         Err(s3_refuse(403, "AccessDenied", "Access Denied").into())

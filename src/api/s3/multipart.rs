@@ -30,6 +30,8 @@ use crate::operations::large_files::{
     self, NamedParts, NewLargeFile, PartTicket, Unfinished, unfinished,
 };
 
+/// Elements of a document that names parts at most: ten for each.
+const PARTS_ELEMENTS_MAX: usize = 100_000;
 /// The header that says how large the file is that the parts make.
 const OBJECT_SIZE: &str = "x-amz-mp-object-size";
 
@@ -142,9 +144,22 @@ pub(crate) fn part_encryption(call: &Call) -> Result<AskedEncryption, S3Refusal>
 pub(crate) async fn upload_part(mut call: Call) -> Reply {
     let number = part_number(&call)?;
     let asked = part_encryption(&call)?;
-    let ticket = PartTicket::of_caller(upload_of(&call, Capability::WriteFiles)?);
+    let upload = upload_of(&call, Capability::WriteFiles)?;
     let content =
         chunked::content(&call.headers, call.payload.clone(), &call.http, &mut call.signed)?;
+    if let Some(sent) = content.algorithm
+        && let Some(KeptChecksum { algorithm: begun, .. }) =
+            checksum_of(call.app(), &upload.version)?
+        && begun != sent
+    {
+        let (begun, sent) = (begun.as_str(), sent.as_str());
+        return Err(invalid_request(format!(
+            "Checksum Type mismatch occurred, expected checksum Type: {begun}, actual checksum \
+             Type: {sent}"
+        ))
+        .into());
+    }
+    let ticket = PartTicket::of_caller(upload);
     let (announced, outcome) = (content.announced, content.outcome.clone());
     let body = (content.body, || outcome.checksum());
     let stored =
@@ -186,6 +201,11 @@ fn named_parts(document: &Element) -> Result<Vec<NamedPart>, S3Refusal> {
     if named.is_empty() || named.len() > max { Err(malformed_xml()) } else { Ok(named) }
 }
 
+fn read_parts(body: &[u8]) -> Result<Vec<NamedPart>, S3Refusal> {
+    let document = Element::parse_long(body, &["CompleteMultipartUpload"], PARTS_ELEMENTS_MAX)?;
+    named_parts(&document)
+}
+
 /// What the headers say of the file that the parts make.
 fn claimed_whole(headers: &HeaderMap) -> Result<ClaimedWhole, S3Refusal> {
     let invalid = |name: &str| invalid_request(format!("Value for {name} header is invalid."));
@@ -210,9 +230,10 @@ fn claimed_whole(headers: &HeaderMap) -> Result<ClaimedWhole, S3Refusal> {
 pub(crate) async fn complete(mut call: Call) -> Reply {
     let only_if = only_if(&call)?;
     let whole = claimed_whole(&call.headers)?;
+    call.bucket()?;
     let body = call.unchecked_body().await?;
-    let document = Element::parse(&body, &["CompleteMultipartUpload"])?;
-    let named = named_parts(&document)?;
+    let named = read_parts(&body)?;
+    drop(body);
     let (app, caller, id) = (call.app(), call.caller()?, upload_id(&call));
     let finished = match upload_of(&call, Capability::WriteFiles) {
         Ok(_) => {

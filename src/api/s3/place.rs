@@ -1,5 +1,7 @@
 //! Where a request is addressed: which bucket, which key, in the path or in the name of the host.
 
+use std::collections::BTreeMap;
+
 use actix_web::HttpRequest;
 
 use crate::api::native::fields::parse_query;
@@ -8,6 +10,7 @@ use crate::api::s3::error::{S3Refusal, invalid_argument, s3_refuse};
 use crate::api::{Http, asked_host};
 use crate::domain::names::BucketName;
 use crate::domain::percent;
+use crate::domain::refusal::shorten;
 
 /// A bucket and a key in it, both decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub(crate) fn decode(encoded: &str) -> Result<String, S3Refusal> {
 }
 
 /// The bucket whose host this is, below one of the domains.
-fn bucket_of_host(host: &str, domains: &[String]) -> Option<String> {
+pub(crate) fn bucket_of_host(host: &str, domains: &[String]) -> Option<String> {
     let host = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
@@ -91,9 +94,17 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: &str) -> Result<Self, S3Refusal> {
-        parse_query(query)
-            .map(Self)
-            .map_err(|_| s3_refuse(400, "InvalidURI", "Couldn't parse the specified URI."))
+        let pairs = parse_query(query)
+            .map_err(|_| s3_refuse(400, "InvalidURI", "Couldn't parse the specified URI."))?;
+        let mut known = BTreeMap::new();
+        for (name, value) in &pairs {
+            // Of two that differ, another reader of the address might go by the other one.
+            if known.insert(name, value).is_some_and(|other| other != value) {
+                let name = shorten(name);
+                return Err(invalid_argument(format!("Parameter {name} is there twice")));
+            }
+        }
+        Ok(Self(pairs))
     }
 
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {

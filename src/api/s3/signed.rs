@@ -4,7 +4,8 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderValue};
 
 use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
-use crate::api::{Http, asked_host};
+use crate::api::s3::place::bucket_of_host;
+use crate::api::{Http, asked_host, forwarded};
 use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
 use crate::operations::signatures::{self, Authentic, NotAuthentic};
 
@@ -20,18 +21,39 @@ pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authent
     {
         return Err(refusal(&BadSignature::TwoHosts).into());
     }
-    // Behind a proxy the client signed the host that it asked the proxy for.
-    if let Some(host) = asked_host(request, http) {
-        headers.retain(|(name, _)| *name != "host");
+    headers.retain(|(name, _)| *name != "host");
+    let mut authentic = Err(NotAuthentic::Signature(BadSignature::Mismatch));
+    for host in signed_hosts(request, http) {
+        let mut headers = headers.clone();
         headers.push(("host", host.as_bytes()));
+        let signed = Request {
+            method: request.method().as_str(),
+            path: uri.path(),
+            query: uri.query().unwrap_or_default(),
+            headers: &headers,
+        };
+        authentic = signatures::authenticate(&http.app, &signed);
+        if !matches!(authentic, Err(NotAuthentic::Signature(BadSignature::Mismatch))) {
+            break;
+        }
     }
-    let signed = Request {
-        method: request.method().as_str(),
-        path: uri.path(),
-        query: uri.query().unwrap_or_default(),
-        headers: &headers,
-    };
-    Ok(signatures::authenticate(&http.app, &signed)?)
+    Ok(authentic?)
+}
+
+/// The hosts that the client may have signed: the one that was received, and behind a proxy the one
+/// that it asked the proxy for, there with its port. Only those on which it asked for the same bucket.
+fn signed_hosts(request: &HttpRequest, http: &Http) -> Vec<String> {
+    let asked = asked_host(request, http).unwrap_or_default();
+    let received = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let mut hosts: Vec<String> = received.into_iter().chain([asked]).map(str::to_owned).collect();
+    if let Some(port) = forwarded(request, http, "x-forwarded-port") {
+        hosts.push(format!("{asked}:{port}"));
+    }
+    let domains = &http.settings.s3.domains;
+    let bucket = bucket_of_host(asked, domains);
+    hosts.retain(|host| bucket_of_host(host, domains) == bucket);
+    hosts.dedup();
+    hosts
 }
 
 impl From<NotAuthentic> for S3Error {

@@ -2,6 +2,7 @@
 //! built binary.
 
 mod bodies;
+mod door;
 mod framing;
 mod lasting;
 mod replication;

@@ -183,6 +183,8 @@ fn s3_14_15_16_17_25_33_what_is_not_wholly_signed_by_version_4_is_refused() {
     }
     let listed = signer.sign(Request::new("GET", "/signed-bucket")).send(&server.address);
     assert!(!String::from_utf8_lossy(&listed.body).contains("<Key>n</Key>"), "nothing was stored");
+    let lacking = signer.sign(get().header("x-amz-meta-a", "")).without("x-amz-meta-a");
+    assert_eq!(send(&lacking), refused(403, "SignatureDoesNotMatch"), "a signed header is gone");
     let hostless = signer.sign_but(get(), &["host"]);
     assert_eq!(send(&hostless), refused(403, "AccessDenied"));
     let token = signer.sign(get().header("x-amz-security-token", "token"));
@@ -309,6 +311,14 @@ fn s3_24_reliability_e6_the_host_that_a_proxy_names_is_believed_from_trusted_one
             assert_eq!(two.send(&server.address).status, 403, "{trusted}");
             // Whoever comes without a proxy is taken as before.
             assert_eq!(request.send(&server.address).status, 200);
+        }
+        // A proxy that hands on the host that it was asked for, port and all.
+        let with_port = Signer { host: "s3.example.org:8443".to_owned(), ..signer.clone() };
+        for of in [with_port.sign(get()), with_port.presign(get(), "60")] {
+            let kept = of.clone().header("x-forwarded-host", "s3.example.org");
+            assert_eq!(kept.send(&server.address).status, 200, "{trusted}: the host was kept");
+            let named = kept.header("host", "kiln.internal").header("x-forwarded-port", "8443");
+            assert_eq!(named.send(&server.address).status, status, "{trusted}: the port is said");
         }
         // Nobody is led to another bucket by it.
         let elsewhere =
