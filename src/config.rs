@@ -23,7 +23,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::Preset::{Computed, Text, Unset};
-use self::Shape::{Plain, Sealed, Switch};
+use self::Shape::{List, Plain, Sealed, Switch};
 use crate::domain::ids::AccountId;
 use crate::domain::key::Secret;
 use crate::tls::TlsFiles;
@@ -387,6 +387,8 @@ impl Draft {
 pub(crate) enum Shape {
     /// A value; the word is what the help calls it.
     Plain(&'static str),
+    /// Values with commas between them; the flag may be repeated, and a file may have an array.
+    List(&'static str),
     /// True or false; the flag alone means true.
     Switch,
     /// Never a flag (other users of the machine see those) and never shown.
@@ -563,7 +565,7 @@ settings! {
     config.http.json_bytes_max = |text| whole(text, 1024..=67_108_864),
     "Largest body of a JSON call, 1024 to 67108864";
 
-    "http.trusted_proxies", Plain("ADDRS"), Unset("none"), config.http.trusted_proxies = addresses,
+    "http.trusted_proxies", List("ADDRS"), Unset("none"), config.http.trusted_proxies = addresses,
     "Addresses of proxies, with commas between, whose X-Forwarded-Host is believed for S3 signatures and for hosts of buckets";
 
     "limits.buckets", Plain("N"), Text("100"), config.limits.buckets = |text| whole(text, 1..=1_000_000),
@@ -611,7 +613,7 @@ settings! {
     "s3.profile", Plain("WHAT"), Text("backblaze"), config.s3.profile = choice,
     "How far S3 goes: backblaze refuses what Backblaze refuses; extended has conditional writes and object attributes too, and passes over unknown headers";
 
-    "s3.domain", Plain("DOMAINS"), Unset("no host names for buckets"), config.s3.domain = domains,
+    "s3.domain", List("DOMAINS"), Unset("no host names for buckets"), config.s3.domain = domains,
     "Domains below which buckets have host names, with commas between: BUCKET.DOMAIN is then the address of a bucket";
 
     "s3.allow_master_key", Switch, Text("false"), config.s3.allow_master_key = switch,
@@ -887,7 +889,7 @@ impl Given {
         environment: &[(String, OsString)],
         default_file: &Path,
     ) -> Result<Self, ConfigError> {
-        let mut named_file = flag_value(matches, "config").map(PathBuf::from);
+        let mut named_file = flag_values(matches, "config").map(PathBuf::from);
         let mut from_environment = BTreeMap::new();
         for (name, value) in environment {
             if name == "KILN_CONFIG" {
@@ -905,9 +907,9 @@ impl Given {
         }
         typed.extend(from_environment);
         for setting in SETTINGS {
-            if let Some(text) = flag_value(matches, setting.key) {
+            if let Some(text) = flag_values(matches, setting.key) {
                 let origin = Origin::Flag(setting.flag());
-                typed.insert(setting.key, Typed { text: text.to_owned(), origin });
+                typed.insert(setting.key, Typed { text, origin });
             }
         }
         Ok(Self { typed, file: file.map(|(path, _)| path) })
@@ -936,7 +938,7 @@ impl Given {
             }
             (setting.keep)(&mut draft, &text).map_err(|problem| match setting.shape {
                 Sealed => self.wrong(setting.key, problem),
-                Plain(_) | Switch => {
+                Plain(_) | List(_) | Switch => {
                     self.wrong(setting.key, format!("{problem}, not {}", quoted(&text)))
                 }
             })?;
@@ -1157,13 +1159,16 @@ fn flag(setting: &Setting, name: &'static str) -> Arg {
             .default_missing_value("true")
             .value_name("true|false"),
         Plain(name) => arg.value_name(name),
+        List(name) => arg.value_name(name).action(ArgAction::Append),
         Sealed => arg,
     }
 }
 
-fn flag_value<'a>(matches: &'a ArgMatches, id: &str) -> Option<&'a str> {
-    let text = matches.try_get_one::<String>(id).ok().flatten()?;
-    (matches.value_source(id) == Some(ValueSource::CommandLine)).then_some(text.as_str())
+/// What a flag was given, with commas between where it was repeated.
+fn flag_values(matches: &ArgMatches, id: &str) -> Option<String> {
+    let texts = matches.try_get_many::<String>(id).ok().flatten()?;
+    let texts: Vec<&str> = texts.map(String::as_str).collect();
+    (matches.value_source(id) == Some(ValueSource::CommandLine)).then(|| texts.join(","))
 }
 
 fn variable(setting: &Setting, name: &str, value: &OsString) -> Result<Typed, ConfigError> {
@@ -1250,12 +1255,18 @@ fn file_values(
             match (setting, value.get_ref()) {
                 (None, DeValue::Table(inner)) if is_section => open.push((below, inner)),
                 (Some(setting), _) => {
-                    let typed_value = scalar(value).ok_or_else(|| ConfigError::Wrong {
+                    let (text, wanted) = match setting.shape {
+                        List(_) => (list(value), "must be a string or an array of strings"),
+                        Plain(_) | Switch | Sealed => {
+                            (scalar(value), "must be a string, a whole number, true or false")
+                        }
+                    };
+                    let text = text.ok_or_else(|| ConfigError::Wrong {
                         key: setting.key,
                         origin: origin.clone(),
-                        problem: "must be a string, a whole number, true or false".to_owned(),
+                        problem: wanted.to_owned(),
                     })?;
-                    typed.insert(setting.key, Typed { text: typed_value, origin });
+                    typed.insert(setting.key, Typed { text, origin });
                 }
                 (None, _) => {
                     let known = SETTINGS.iter().map(|setting| setting.key);
@@ -1278,6 +1289,21 @@ fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
             i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string())
         }
         DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// A string, or the strings of an array with commas between them.
+fn list(value: &Spanned<DeValue<'_>>) -> Option<String> {
+    let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+        DeValue::String(text) => Some(text.clone().into_owned()),
+        _ => None,
+    };
+    match value.get_ref() {
+        DeValue::Array(values) => {
+            let texts: Option<Vec<String>> = values.iter().map(text).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        _ => text(value),
     }
 }
 
@@ -1568,6 +1594,27 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_flags_again_and_again_arrays_or_texts_with_commas() {
+        let domains = |places: Places| places.config().unwrap().s3.domain.0;
+        let both = ["a.example", "b.example"].map(str::to_owned);
+        let flags = Places::none().flag("--s3-domain=a.example").flag("--s3-domain");
+        assert_eq!(domains(flags.flag("B.example")), both);
+        assert_eq!(domains(Places::none().flag("--s3-domain=a.example,b.example")), both);
+        assert_eq!(domains(variable_of("s3.domain", "a.example, b.example")), both);
+        for file in ["domain = [\"a.example\", 'b.example']", "domain = \"a.example,b.example\""] {
+            assert_eq!(domains(Places::none().file(&format!("[s3]\n{file}\n"))), both);
+        }
+        let proxies = "[http]\ntrusted_proxies = ['127.0.0.1', '::1']\n";
+        assert_eq!(Places::none().file(proxies).config().unwrap().http.trusted_proxies.0.len(), 2);
+        for wrong in ["[1]", "[['a']]", "1", "{}"] {
+            let line = Places::none().file(&format!("[s3]\ndomain = {wrong}\n")).complaint();
+            assert_eq!(line, "s3.domain (kiln.toml:2): must be a string or an array of strings");
+        }
+        let line = Places::none().file("[s3]\ndomain = []\n").complaint();
+        assert!(line.starts_with("s3.domain (kiln.toml:2): is empty"), "{line}");
+    }
+
+    #[test]
     fn a_switch_may_be_turned_off_again_by_a_flag() {
         let on = Places::none().file("insecure_http = true\n");
         assert!(on.config().unwrap().insecure_http);
@@ -1847,6 +1894,7 @@ The flag wins over the variable, the variable over the file, the file over the d
 The file is the one that `--config` or `KILN_CONFIG` names, else `./kiln.toml` if it is there.
 Relative paths start at the folder kiln is run in, wherever they were given.
 A switch is true when its flag stands alone; `--flag=false` turns it off again.
+Where values are given with commas between, the flag may be repeated instead, and the file may have an array of strings.
 
 What is no setting is an error that names the nearest one: a key of the file, or a variable that \
 begins with `KILN_`.
@@ -1868,7 +1916,7 @@ and those that container platforms make for a service called kiln (`KILN_SERVICE
             page += "| setting | flag | environment | default | meaning |\n|---|---|---|---|---|\n";
             for setting in SETTINGS.iter().filter(|one| one.group().section == group.section) {
                 let flag = match setting.shape {
-                    Plain(name) => format!("`--{} {name}`", setting.flag()),
+                    Plain(name) | List(name) => format!("`--{} {name}`", setting.flag()),
                     Switch => format!("`--{}`", setting.flag()),
                     Sealed => "none".to_owned(),
                 };

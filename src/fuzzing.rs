@@ -23,7 +23,7 @@ use crate::domain::digest::Sha1Digest;
 use crate::domain::encryption::{CustomerKey, DataKey};
 use crate::domain::file::{FileInfo, check_header_value};
 use crate::domain::ids::{BlobId, BucketId, ClaimedFileId, FileId, KeyId};
-use crate::domain::lifecycle::check_rules;
+use crate::domain::lifecycle::check_each;
 use crate::domain::names::{BucketName, FileName, check_prefix, decode_text, successor};
 use crate::domain::percent;
 use crate::domain::range::{ByteRange, Wanted};
@@ -158,7 +158,7 @@ fn s3_document(bytes: &[u8]) {
     const ROOT: &str = "LifecycleConfiguration";
     let Ok(document) = Element::parse(bytes, &[ROOT]) else { return };
     let Ok((rules, names)) = read_rules(&document, Profile::Backblaze) else { return };
-    assert!(check_rules(&rules).is_ok(), "what is taken can be stored");
+    assert!(check_each(&rules).is_ok(), "what is taken can be stored");
     let shown = write_rules(&rules, &names).finish();
     let again = Element::parse(shown.as_bytes(), &[ROOT])
         .map(|shown| read_rules(&shown, Profile::Backblaze));

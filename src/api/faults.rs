@@ -4,9 +4,13 @@
 //! Only on a server started with test controls. A rule is about one operation and fires a given
 //! number of times: there is no probability in it, so that a test means the same on every run.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use actix_web::HttpResponse;
+use actix_web::body::SizedStream;
+use futures_util::stream;
 use serde::de::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
@@ -104,6 +108,33 @@ pub(crate) struct Planned {
     /// The operation is performed all the same, only its answer is lost.
     pub(crate) performed: bool,
     pub(crate) instead: Instead,
+}
+
+/// Performs a request, or what is planned in its place; `answer` renders a planned error.
+pub(crate) async fn perform<E>(
+    planned: Option<Planned>,
+    request: impl Future<Output = Result<HttpResponse, E>>,
+    answer: impl FnOnce(PlannedAnswer) -> Result<HttpResponse, E>,
+) -> Result<HttpResponse, E> {
+    let Some(Planned { delay, performed, instead }) = planned else { return request.await };
+    tokio::time::sleep(delay).await;
+    if instead == Instead::Nothing {
+        return request.await;
+    }
+    if performed {
+        // Whatever comes of it: its answer is lost.
+        drop(request.await);
+    }
+    match instead {
+        Instead::Answer(planned) => answer(planned),
+        Instead::Nothing | Instead::Disconnect => Ok(disconnect()),
+    }
+}
+
+/// An answer that fails before its first byte: the client sees the connection end.
+fn disconnect() -> HttpResponse {
+    let broken = stream::once(async { Err(io::Error::other("a fault rule ends the connection")) });
+    HttpResponse::Ok().body(SizedStream::new(1, Box::pin(broken)))
 }
 
 #[derive(Debug)]

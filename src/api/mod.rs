@@ -19,6 +19,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::header::HOST;
+use actix_web::http::uri::Authority;
 use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::sync::RwLock;
 
@@ -89,13 +91,22 @@ pub(crate) async fn serve(
     }
 }
 
-/// The host that a client asked a trusted proxy for; None when there is no such proxy in between, or
-/// it says more than one.
-pub(crate) fn forwarded_host<'r>(request: &'r HttpRequest, http: &Http) -> Option<&'r str> {
+/// The host that a client asked for. The bucket is read off it and the signature is checked with it,
+/// so that one cannot name another than the other.
+pub(crate) fn asked_host<'r>(request: &'r HttpRequest, http: &Http) -> Option<&'r str> {
+    let received = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 names the host in the address.
+    let addressed = || request.uri().authority().map(Authority::as_str);
+    forwarded(request, http, "x-forwarded-host").or_else(received).or_else(addressed)
+}
+
+/// What a trusted proxy says in this header; None when there is no such proxy in between, or it says
+/// more than one thing.
+pub(crate) fn forwarded<'r>(request: &'r HttpRequest, http: &Http, name: &str) -> Option<&'r str> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let is_trusted = http.settings.trusted_proxies.iter().any(|one| one.to_canonical() == peer);
-    let mut values = request.headers().get_all("x-forwarded-host").filter(|_| is_trusted);
-    let host = values.next()?.to_str().ok()?.trim();
-    let is_one = values.next().is_none() && !host.is_empty() && !host.contains(',');
-    is_one.then_some(host)
+    let mut values = request.headers().get_all(name).filter(|_| is_trusted);
+    let said = values.next()?.to_str().ok()?.trim();
+    let is_one = values.next().is_none() && !said.is_empty() && !said.contains(',');
+    is_one.then_some(said)
 }

@@ -366,7 +366,8 @@ fn claim(
     })
 }
 
-/// Refuses a request with a header that matters and is not signed.
+/// Refuses a request with a header that matters and is not signed, and one without a header that is
+/// signed.
 fn check_coverage(request: &Request<'_>, signed_headers: &str) -> Result<(), BadSignature> {
     let is_signed = |name: &str| signed_headers.split(';').any(|signed| signed == name);
     let amz = request.headers.iter().map(|(name, _)| *name).filter(|n| n.starts_with("x-amz-"));
@@ -378,7 +379,8 @@ fn check_coverage(request: &Request<'_>, signed_headers: &str) -> Result<(), Bad
             return Err(BadSignature::NotSigned(name.to_owned()));
         }
     }
-    Ok(())
+    let is_there = |name: &str| request.values(name).next().is_some();
+    if signed_headers.split(';').all(is_there) { Ok(()) } else { Err(BadSignature::Mismatch) }
 }
 
 /// Reads `YYYYMMDDTHHMMSSZ`.

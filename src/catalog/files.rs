@@ -493,6 +493,21 @@ pub(crate) fn find_checksum(
     Ok(found.flatten())
 }
 
+/// Notes of a whole copy what was noted of its source: the checksum, and how long the parts were.
+pub(crate) fn take_facts(
+    tx: &mut dyn Tx,
+    source: FileNumber,
+    copy: FileNumber,
+) -> Result<(), Error> {
+    if let Some(sizes) = find_part_sizes(tx, source)? {
+        set_part_sizes(tx, copy, &sizes)?;
+    }
+    if let Some(checksum) = find_checksum(tx, source)? {
+        set_checksum(tx, copy, Some(&checksum))?;
+    }
+    Ok(())
+}
+
 /// How long the parts were that a large file was made of; None where that was not noted.
 pub(crate) fn find_part_sizes(
     tx: &mut dyn Tx,

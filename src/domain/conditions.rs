@@ -49,10 +49,38 @@ impl Conditions {
     }
 }
 
+/// Whether content with this tag that was made at `modified` is what an `If-Range` header names: by a
+/// strong tag, or by exactly its date (RFC 9110, section 13.1.5).
+pub(crate) fn is_still(validator: &str, tag: Option<&str>, modified: Millis) -> bool {
+    match validator.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"').is_some_and(|named| tag == Some(named)),
+        None => validator == modified.http_date(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Verdict::{Failed, GoOn, NotModified};
     use super::*;
+
+    #[test]
+    fn s3_87_ranges_are_of_the_content_that_a_client_knows() {
+        let at = Millis(1_700_000_000_123);
+        for (validator, is_it) in [
+            ("\"a-2\"", true),
+            ("Tue, 14 Nov 2023 22:13:20 GMT", true),
+            ("\"b\"", false),
+            ("W/\"a-2\"", false),
+            ("a-2", false),
+            ("\"a-2", false),
+            ("Tue, 14 Nov 2023 22:13:21 GMT", false),
+            ("*", false),
+            ("", false),
+        ] {
+            assert_eq!(is_still(validator, Some("a-2"), at), is_it, "{validator}");
+        }
+        assert!(!is_still("\"\"", None, at));
+    }
 
     #[test]
     fn s3_86_tags_go_before_dates() {

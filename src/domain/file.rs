@@ -188,7 +188,7 @@ impl FileInfo {
             let value = decode_text(encoded, "file info value")?;
             Ok((info.to_owned(), value, encoded.len()))
         });
-        Self::checked(decoded, name)
+        Self::checked(decoded, name, check_header_value)
     }
 
     /// Builds file info from the JSON object of a request. `name` counts toward the limit on
@@ -197,17 +197,22 @@ impl FileInfo {
         entries: BTreeMap<String, String>,
         name: &FileName,
     ) -> Result<Self, Refusal> {
-        let measured = entries.into_iter().map(|(info, value)| {
-            let encoded_bytes = percent::encode(&value).len();
-            Ok((info, value, encoded_bytes))
-        });
-        Self::checked(measured, name)
+        Self::checked(measured(entries), name, check_header_value)
+    }
+
+    /// As [`Self::from_entries`]; headers of the content are what S3 takes them for, printable text.
+    pub(crate) fn of_object(
+        entries: BTreeMap<String, String>,
+        name: &FileName,
+    ) -> Result<Self, Refusal> {
+        Self::checked(measured(entries), name, check_printable)
     }
 
     /// Checks names, values and the size of their encoded forms.
     fn checked(
         given: impl Iterator<Item = Result<(String, String, usize), Refusal>>,
         name: &FileName,
+        check_header: fn(&str, &str) -> Result<(), Refusal>,
     ) -> Result<Self, Refusal> {
         let mut entries = BTreeMap::new();
         let mut metadata_bytes = percent::encode(name.as_str()).len();
@@ -215,7 +220,9 @@ impl FileInfo {
             let (info, value, encoded_bytes) = entry?;
             metadata_bytes += info.len() + encoded_bytes;
             let info = check_info_name(&info)?;
-            check_info_value(&info, &value)?;
+            if let Some((_, header)) = HEADER_INFOS.iter().find(|(known, _)| *known == info) {
+                check_header(header, &value)?;
+            }
             if entries.insert(info.clone(), value).is_some() {
                 return Err(bad_request(format!("duplicate file info: {info}")));
             }
@@ -248,11 +255,14 @@ fn check_info_name(name: &str) -> Result<String, Refusal> {
     Ok(name)
 }
 
-fn check_info_value(name: &str, value: &str) -> Result<(), Refusal> {
-    match HEADER_INFOS.iter().find(|(info, _)| *info == name) {
-        Some((_, header)) => check_header_value(header, value),
-        None => Ok(()),
-    }
+/// Entries with the lengths of their encoded values.
+fn measured(
+    entries: BTreeMap<String, String>,
+) -> impl Iterator<Item = Result<(String, String, usize), Refusal>> {
+    entries.into_iter().map(|(info, value)| {
+        let encoded_bytes = percent::encode(&value).len();
+        Ok((info, value, encoded_bytes))
+    })
 }
 
 fn check_metadata_bytes(bytes: usize, max: usize) -> Result<(), Refusal> {
@@ -273,18 +283,23 @@ pub(crate) fn check_short_metadata(name: &FileName, info: &FileInfo) -> Result<(
 
 /// Checks a value that a download will send as the header `header`.
 pub(crate) fn check_header_value(header: &str, value: &str) -> Result<(), Refusal> {
-    let printable = value.bytes().all(|b| (32..127).contains(&b));
+    check_printable(header, value)?;
     let grammatical = match header {
         "Content-Disposition" => is_disposition(value),
         "Expires" => Millis::from_http_date(value).is_some(),
         "Content-Language" | "Content-Encoding" => is_token_list(value),
         _ => !value.trim().is_empty(),
     };
-    if printable && grammatical {
-        Ok(())
-    } else {
-        Err(bad_request(format!("Bad {header} value: '{}'", shorten(value))))
-    }
+    if grammatical { Ok(()) } else { Err(bad_header(header, value)) }
+}
+
+fn check_printable(header: &str, value: &str) -> Result<(), Refusal> {
+    let printable = value.bytes().all(|b| (32..127).contains(&b));
+    if printable { Ok(()) } else { Err(bad_header(header, value)) }
+}
+
+fn bad_header(header: &str, value: &str) -> Refusal {
+    bad_request(format!("Bad {header} value: '{}'", shorten(value)))
 }
 
 /// `type` or `type; name=value; name="value"`, as in RFC 6266.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::checksum::Checksum;
+use crate::domain::checksum::{Checksum, ChecksumAlgorithm, ChecksumKind, KeptChecksum};
 use crate::domain::digest::{Md5Digest, Sha1Digest, md5_of};
 use crate::domain::file::{ContentSha1, PartsDigest};
 use crate::domain::ids::BlobId;
@@ -122,15 +122,73 @@ impl fmt::Display for SizesOfParts {
     }
 }
 
-/// Finds the parts that an S3 client names by number and tag, in the order in which it names them.
-/// The tags are MD5s in hex, with or without quotation marks. Parts it does not name are left out.
-/// `parts` are in the order of their numbers.
+/// A part as an S3 client names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedPart {
+    pub(crate) number: i64,
+    /// Its MD5 in hex, with or without quotation marks.
+    pub(crate) tag: String,
+    pub(crate) checksums: Vec<Checksum>,
+}
+
+/// What an S3 client says of the file that its parts become, besides what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct ClaimedWhole {
+    pub(crate) bytes: Option<u64>,
+    pub(crate) kind: Option<ChecksumKind>,
+    /// In base64; a composite one with the number of parts behind it, or without.
+    pub(crate) checksum: Option<(ChecksumAlgorithm, String)>,
+}
+
+/// The checksum of a file that is made of these parts: the one `wanted` when it was begun, else the
+/// one that is claimed at its end. Refused where anything is not as claimed.
+pub(crate) fn checksum_of_whole(
+    parts: &[Part],
+    wanted: Option<&KeptChecksum>,
+    claimed: &ClaimedWhole,
+) -> Result<Option<KeptChecksum>, Refusal> {
+    let mismatch = |text: &'static str| Err(refuse(Code::CompletionMismatch, text));
+    let bytes = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
+    if claimed.bytes.is_some_and(|claimed| claimed != bytes) {
+        return mismatch("The parts do not make a file of the size in x-amz-mp-object-size.");
+    }
+    if wanted.zip(claimed.kind).is_some_and(|(wanted, kind)| wanted.kind != kind) {
+        return mismatch("The upload was begun with another type of checksum.");
+    }
+    let over_parts = |wanted: &KeptChecksum| {
+        wanted.over_parts(parts.iter().map(|part| (part.checksum.as_ref(), part.size)))
+    };
+    let Some((algorithm, value)) = &claimed.checksum else {
+        return Ok(wanted.and_then(over_parts));
+    };
+    let wanted = match wanted {
+        Some(wanted) if wanted.algorithm != *algorithm => {
+            return mismatch("The upload was begun with another checksum algorithm.");
+        }
+        Some(wanted) => Some(wanted.clone()),
+        None => KeptChecksum::wanted(*algorithm, claimed.kind),
+    };
+    let Some(whole) = wanted.as_ref().and_then(over_parts) else {
+        return mismatch("The parts have no checksums that make one of the file.");
+    };
+    let right = whole.value.as_deref().unwrap_or_default();
+    let alone = right.split_once('-').map_or(right, |(alone, _)| alone);
+    if value == right || value == alone {
+        return Ok(Some(whole));
+    }
+    let name = algorithm.as_str();
+    let text = format!("The {name} you specified did not match the calculated checksum.");
+    Err(refuse(Code::ChecksumMismatch, text))
+}
+
+/// Finds the parts that an S3 client names, in the order in which it names them. Parts it does not
+/// name are left out. `parts` are in the order of their numbers.
 pub(crate) fn chosen_parts(
     parts: &[Part],
-    named: &[(i64, String)],
+    named: &[NamedPart],
     sizes: PartSizes,
 ) -> Result<Vec<Part>, Refusal> {
-    let ascending = named.iter().is_sorted_by(|(one, _), (other, _)| one < other);
+    let ascending = named.iter().is_sorted_by(|one, other| one.number < other.number);
     if !ascending {
         return Err(refuse(
             Code::InvalidPartOrder,
@@ -146,10 +204,11 @@ pub(crate) fn chosen_parts(
         )
     };
     let mut chosen = Vec::with_capacity(named.len());
-    for (number, tag) in named {
+    for NamedPart { number, tag, checksums } in named {
         let at = parts.binary_search_by_key(number, |part| part.number.get());
         let part = at.ok().and_then(|at| parts.get(at)).ok_or_else(invalid)?;
-        if !tag.trim_matches('"').eq_ignore_ascii_case(&part.md5.to_string()) {
+        let is_tag = tag.trim_matches('"').eq_ignore_ascii_case(&part.md5.to_string());
+        if !is_tag || checksums.iter().any(|named| part.checksum.as_ref() != Some(named)) {
             return Err(invalid());
         }
         chosen.push(part.clone());
@@ -242,6 +301,7 @@ pub(crate) fn parts_digest(parts: &[Part]) -> PartsDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::checksum::ChecksumHasher;
 
     fn part(number: i64, size: u64, byte: u8) -> Part {
         Part {
@@ -314,7 +374,13 @@ mod tests {
         let tag = |byte| Md5Digest([byte; 16]).to_string();
         let sizes = PartSizes { bytes_min: 100, bytes_recommended: 1000 };
         let of = |named: &[(i64, String)]| {
-            chosen_parts(&parts, named, sizes)
+            let part = |(number, tag): &(i64, String)| NamedPart {
+                number: *number,
+                tag: tag.clone(),
+                checksums: Vec::new(),
+            };
+            let named: Vec<_> = named.iter().map(part).collect();
+            chosen_parts(&parts, &named, sizes)
                 .map(|chosen| chosen.iter().map(|part| part.number.get()).collect::<Vec<_>>())
                 .map_err(|refusal| refusal.code)
         };
@@ -325,6 +391,65 @@ mod tests {
         assert_eq!(of(&[(1, tag(2))]), Err(Code::InvalidPart));
         assert_eq!(of(&[(2, tag(2))]), Err(Code::InvalidPart));
         assert_eq!(of(&[(3, tag(3)), (9, tag(9))]), Err(Code::PartTooSmall));
+    }
+
+    #[test]
+    fn s3_119_checksums_at_the_end_of_an_upload_are_compared() {
+        let crc = ChecksumAlgorithm::Crc32;
+        let sum = |content: &[u8]| {
+            let mut hasher = ChecksumHasher::new(crc);
+            hasher.update(content);
+            hasher.finish()
+        };
+        let sent = |number: i64, content: &[u8]| Part {
+            checksum: Some(sum(content)),
+            ..part(number, content.len() as u64, 0)
+        };
+        let parts = [sent(1, b"1234"), sent(2, b"56789")];
+        let sizes = PartSizes { bytes_min: 1, bytes_recommended: 1 };
+        let tag = Md5Digest([0; 16]).to_string();
+        let chosen = |checksums: Vec<Checksum>| {
+            let named = NamedPart { number: 1, tag: tag.clone(), checksums };
+            chosen_parts(&parts, &[named], sizes).map(|_| ()).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(chosen(vec![sum(b"1234")]), Ok(()));
+        assert_eq!(chosen(vec![sum(b"1235")]), Err(Code::InvalidPart));
+        let other = Checksum { algorithm: ChecksumAlgorithm::Crc32c, ..sum(b"1234") };
+        assert_eq!(chosen(vec![sum(b"1234"), other]), Err(Code::InvalidPart));
+
+        let full = Some(ChecksumKind::Full);
+        let whole = sum(b"123456789").base64();
+        let begun = |kind| KeptChecksum::wanted(crc, kind);
+        let of = |wanted: Option<KeptChecksum>, claimed: ClaimedWhole| {
+            checksum_of_whole(&parts, wanted.as_ref(), &claimed)
+                .map(|kept| kept.and_then(|kept| kept.value))
+                .map_err(|refusal| refusal.code)
+        };
+        let claimed = |kind, value: &str| ClaimedWhole {
+            bytes: Some(9),
+            kind,
+            checksum: Some((crc, value.to_owned())),
+        };
+        assert_eq!(of(None, ClaimedWhole::default()), Ok(None));
+        assert_eq!(of(begun(full), ClaimedWhole::default()), Ok(Some(whole.clone())));
+        assert_eq!(of(begun(full), claimed(full, &whole)), Ok(Some(whole.clone())));
+        assert_eq!(of(None, claimed(full, &whole)), Ok(Some(whole.clone())));
+        assert_eq!(of(begun(full), claimed(None, "AAAAAA==")), Err(Code::ChecksumMismatch));
+        let composite = of(begun(None), ClaimedWhole::default()).expect("made").expect("some");
+        let alone = composite.strip_suffix("-2").expect("of two parts");
+        for right in [composite.as_str(), alone] {
+            assert_eq!(of(begun(None), claimed(None, right)), Ok(Some(composite.clone())));
+        }
+        let mismatch = Err(Code::CompletionMismatch);
+        assert_eq!(of(begun(None), claimed(full, &whole)), mismatch, "another type");
+        let short = ClaimedWhole { bytes: Some(8), ..ClaimedWhole::default() };
+        assert_eq!(of(None, short), mismatch);
+        let sha = ClaimedWhole {
+            checksum: Some((ChecksumAlgorithm::Sha256, String::new())),
+            ..ClaimedWhole::default()
+        };
+        assert_eq!(of(begun(full), sha.clone()), mismatch, "another algorithm");
+        assert_eq!(of(None, sha), mismatch, "the parts have none");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::domain::names::check_prefix;
 use crate::domain::refusal::{Refusal, bad_request, shorten};
 use crate::domain::time::{DAY_MS, Millis};
 
-/// Rules per bucket (documented).
+/// Rules that one call of the Native API may set (documented).
 const RULES_MAX: usize = 100;
 /// Days a rule may wait at most (ours: what 32 bits hold, as clients keep it).
 const DAYS_MAX: i64 = 2_147_483_647;
@@ -32,11 +32,16 @@ pub(crate) struct LifecycleRule {
     pub(crate) file_name_prefix: String,
 }
 
-/// Checks the rules of a bucket.
+/// Checks the rules that a caller of the Native API sets.
 pub(crate) fn check_rules(rules: &[LifecycleRule]) -> Result<(), Refusal> {
     if rules.len() > RULES_MAX {
         return Err(bad_request(format!("a bucket may have at most {RULES_MAX} lifecycle rules")));
     }
+    check_each(rules)
+}
+
+/// Checks rules of which there may be more than the Native API takes: S3 takes a thousand.
+pub(crate) fn check_each(rules: &[LifecycleRule]) -> Result<(), Refusal> {
     for (at, rule) in rules.iter().enumerate() {
         check_rule(rule)?;
         // At most one rule applies to a file.

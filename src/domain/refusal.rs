@@ -37,6 +37,8 @@ codes! {
     PartTooSmall, "bad_request", 400;
     InvalidPart, "bad_request", 400;
     InvalidPartOrder, "bad_request", 400;
+    ChecksumMismatch, "bad_request", 400;
+    CompletionMismatch, "bad_request", 400;
     CustomerKeyNeeded, "bad_request", 400;
     CustomerKeyUnused, "bad_request", 400;
     BadJson, "bad_json", 400;

@@ -493,9 +493,9 @@ mod tests {
         let plain = read("https://b.example:9700/");
         assert_eq!((plain.kind, plain.base.as_str()), (None, "https://b.example:9700"));
         assert_eq!(read("peer+http://10.0.0.1").kind, Some(RemoteKind::Peer));
-        let s3 = read("s3+https://s3.example/root/?region=us-west-004&style=virtual");
+        let s3 = read("s3+https://s3.example/below/?region=us-west-004&style=virtual");
         assert_eq!(s3.kind, Some(RemoteKind::S3));
-        assert_eq!(s3.base, "https://s3.example/root");
+        assert_eq!(s3.base, "https://s3.example/below");
         assert_eq!(s3.region.as_deref(), Some("us-west-004"));
         assert_eq!(s3.addressing, Some(Addressing::Virtual));
         for wrong in [

@@ -185,8 +185,11 @@ pub(crate) async fn change_bucket(
     if let Some(rules) = &change.cors_rules {
         cors::check_rules(rules)?;
     }
-    if let Some(rules) = &change.lifecycle_rules {
-        lifecycle::check_rules(rules)?;
+    match (&change.lifecycle_rules, &change.lifecycle_names) {
+        (None, _) => {}
+        (Some(rules), None) => lifecycle::check_rules(rules)?,
+        // Rules with names come from S3, which has a limit of its own.
+        (Some(rules), Some(_)) => lifecycle::check_each(rules)?,
     }
     let of_server = app.policy.default_encryption;
     let encryption = change.encryption.map(|asked| asked.settle(of_server)).transpose()?;

@@ -307,7 +307,10 @@ pub(crate) async fn copy_file(
     let sealing = wanted.encryption.in_bucket(fence.bucket.settings.encryption);
     let encryption = encryption_of(app, &sealing)?;
     let copied = copied(app, &readable, &sealing, Becomes::File).await?;
+    // What a whole copy of a large file shows to S3 is what its source shows; its digests here are those
+    // of the content.
     let whole_of = readable.is_whole().then_some(readable.version.number);
+    let parts = readable.version.parts.filter(|_| whole_of.is_some());
     let moment = Moment::of(app);
     let number = app.numbers.small_file(moment.now);
     let (source_id, name, lock) = (wanted.source.file_id, wanted.name, wanted.lock);
@@ -328,7 +331,7 @@ pub(crate) async fn copy_file(
             size: copied.size,
             sha1: copied.sha1,
             md5: Some(copied.md5),
-            parts: None,
+            parts,
             content_type: content_type.clone(),
             info: info.clone(),
             blob: Some(blob),
@@ -337,10 +340,8 @@ pub(crate) async fn copy_file(
             encryption: encryption.clone(),
         };
         let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Copy, moment)?;
-        if let Some(source) = whole_of
-            && let Some(checksum) = files::find_checksum(tx, source)?
-        {
-            files::set_checksum(tx, version.number, Some(&checksum))?;
+        if let Some(source) = whole_of {
+            files::take_facts(tx, source, version.number)?;
         }
         Ok((version, aftermath))
     })

@@ -13,6 +13,7 @@ use crate::catalog::{Error as CatalogError, files};
 use crate::domain::bucket::{Bucket, BucketType};
 use crate::domain::capability::Capability;
 use crate::domain::checksum::KeptChecksum;
+use crate::domain::conditions::is_still;
 use crate::domain::digest::Verifier;
 use crate::domain::encryption::CustomerKey;
 use crate::domain::file::{Action, FileVersion};
@@ -166,6 +167,8 @@ impl PiecesReader {
 #[derive(Clone, Debug)]
 pub(crate) struct DownloadQuery {
     pub(crate) range: Wanted,
+    /// The tag or the date of the content of which a part is wanted; of other content all is sent.
+    pub(crate) if_range: Option<String>,
     pub(crate) overrides: Overrides,
     /// A page of some origin asks, not a program.
     pub(crate) by_a_page: bool,
@@ -246,6 +249,28 @@ impl FoundFile {
     pub(crate) fn download(self, app: &App, query: DownloadQuery) -> Result<Download, Error> {
         let found = (self.version, self.blob);
         prepare(app, &self.grant, self.reader.as_ref(), found, query)
+    }
+
+    /// Checks the key that the content is encrypted with.
+    pub(crate) fn check_key(&self, key: Option<&CustomerKey>) -> Result<(), Error> {
+        Ok(check_key(&self.version.encryption, key)?)
+    }
+
+    /// The headers that tell caches how long they may keep what they have, by name.
+    pub(crate) fn caching(&self, overrides: &Overrides) -> Vec<(&'static str, String)> {
+        let settings = &self.grant.bucket.settings;
+        let entries = self.version.info.entries();
+        let told = |parameter: &str, info: &str| {
+            overrides.get(parameter).or_else(|| entries.get(info)).cloned()
+        };
+        let of_bucket = || settings.cache_control().map(str::to_owned);
+        let vary = (!settings.cors_rules.is_empty()).then(|| "Origin".to_owned());
+        let named = [
+            ("Cache-Control", told("b2CacheControl", "b2-cache-control").or_else(of_bucket)),
+            ("Expires", told("b2Expires", "b2-expires")),
+            ("Vary", vary),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// The checksum that came with the content.
@@ -381,12 +406,19 @@ fn prepare(
         return Err(CatalogError::Unreadable { what: "blob of a file version" }.into());
     };
     check_key(&version.encryption, query.key.as_ref())?;
-    let range = query.range.clamp(version.size).map_err(|Unsatisfiable| range_not_satisfiable())?;
+    let modified = version.upload_at;
+    let wanted = match &query.if_range {
+        Some(validator) if !is_still(validator, version.etag().as_deref(), modified) => {
+            Wanted::Whole
+        }
+        Some(_) | None => query.range,
+    };
+    let range = wanted.clamp(version.size).map_err(|Unsatisfiable| range_not_satisfiable())?;
     admit_download(app, grant.bucket.account)?;
     app.metrics.downloads.one();
     Ok(Download {
         range,
-        is_partial: query.range != Wanted::Whole,
+        is_partial: wanted != Wanted::Whole,
         differs_by_origin: !settings.cors_rules.is_empty(),
         cache_control: settings.cache_control().map(str::to_owned),
         lock_shown: settings

@@ -160,6 +160,28 @@ pub(crate) async fn delete_version(
     file_id: &str,
     bypass_governance: bool,
 ) -> Result<Action, Error> {
+    delete(app, caller, (file_name, file_id), bypass_governance, |_| true).await
+}
+
+/// As [`delete_version`]; an unfinished large file counts as none.
+pub(crate) async fn delete_finished_version(
+    app: &App,
+    caller: &Caller,
+    file_name: &str,
+    file_id: &str,
+    bypass_governance: bool,
+) -> Result<Action, Error> {
+    let is_finished = |action| action != Action::Start;
+    delete(app, caller, (file_name, file_id), bypass_governance, is_finished).await
+}
+
+async fn delete(
+    app: &App,
+    caller: &Caller,
+    (file_name, file_id): (&str, &str),
+    bypass_governance: bool,
+    counts: fn(Action) -> bool,
+) -> Result<Action, Error> {
     caller.require(Capability::DeleteFiles)?;
     if bypass_governance {
         caller.require(Capability::BypassGovernance)?;
@@ -184,7 +206,7 @@ pub(crate) async fn delete_version(
             let reread = fence.reread(tx, moment.now)?;
             let bucket = reread.as_ref().unwrap_or(&fence.bucket);
             let version = find_claimed(tx, bucket, &claimed)?
-                .filter(|version| version.name.as_str() == file_name)
+                .filter(|version| version.name.as_str() == file_name && counts(version.action))
                 .ok_or_else(|| absent.clone())?;
             let cause = match version.action {
                 Action::Start => Cause::Cancel,

@@ -18,7 +18,8 @@ use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::{Action, ContentSha1, FileInfo, FileVersion};
 use crate::domain::ids::{AccountId, BlobId, ClaimedFileId, FileId};
 use crate::domain::large_file::{
-    Part, PartNumber, PartSizes, SizesOfParts, check_parts, chosen_parts, parts_digest,
+    ClaimedWhole, NamedPart, Part, PartNumber, PartSizes, SizesOfParts, check_parts,
+    checksum_of_whole, chosen_parts, parts_digest,
 };
 use crate::domain::lock::FileLock;
 use crate::domain::names::FileName;
@@ -484,8 +485,8 @@ pub(crate) async fn list_unfinished(
 pub(crate) enum NamedParts {
     /// The SHA-1s of all of them, in order.
     Sha1s(Vec<String>),
-    /// Numbers and tags of those that are to be in it, in order.
-    Tags(Vec<(i64, String)>, OnlyIf),
+    /// Those that are to be in it, in order.
+    Chosen { parts: Vec<NamedPart>, whole: ClaimedWhole, only_if: OnlyIf },
 }
 
 /// Makes an upload of an unfinished large file. Exactly one of several callers succeeds.
@@ -589,15 +590,21 @@ impl Completion {
         }
         let mut all = parts::list_parts(tx, version.number, 1, i64::MAX)?;
         let sizes = origin.is_none().then_some(self.sizes);
-        match &self.named {
-            NamedParts::Sha1s(sha1s) => check_parts(&all, sha1s, sizes)?,
-            NamedParts::Tags(tags, only_if) => {
+        let wanted = files::find_checksum(tx, version.number)?;
+        let checksum = match &self.named {
+            NamedParts::Sha1s(sha1s) => {
+                check_parts(&all, sha1s, sizes)?;
+                checksum_of_whole(&all, wanted.as_ref(), &ClaimedWhole::default())?
+            }
+            NamedParts::Chosen { parts, whole, only_if } => {
                 only_if.check(tx, bucket, version.name.as_str())?;
-                let chosen = chosen_parts(&all, tags, self.sizes)?;
+                let chosen = chosen_parts(&all, parts, self.sizes)?;
+                let checksum = checksum_of_whole(&chosen, wanted.as_ref(), whole)?;
                 effects::drop_parts(tx, bucket, &version, (&all, &chosen), moment)?;
                 all = chosen;
+                checksum
             }
-        }
+        };
         let pieces = take_over(tx, &all, moment.now)?;
         parts::forget_parts(tx, version.number)?;
         version.size = blob_refs::insert_pieces(tx, self.blob, &mut pieces.into_iter())?;
@@ -613,9 +620,8 @@ impl Completion {
         let newest = files::newest(tx, bucket.number, version.name.as_str())?;
         let aftermath = effects::add(tx, bucket, &mut version, newest, Cause::Finish, moment)?;
         files::set_part_sizes(tx, version.number, &SizesOfParts::of(&all))?;
-        if let Some(wanted) = files::find_checksum(tx, version.number)? {
-            let parts = all.iter().map(|part| (part.checksum.as_ref(), part.size));
-            files::set_checksum(tx, version.number, wanted.over_parts(parts).as_ref())?;
+        if wanted != checksum {
+            files::set_checksum(tx, version.number, checksum.as_ref())?;
         }
         Ok((version, Outcome::Finished(aftermath)))
     }

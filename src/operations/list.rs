@@ -23,6 +23,9 @@ const ROOM_FOR_ENTRIES: usize = 1000;
 /// Rows of one folder that are passed over one by one before the walk jumps behind the folder.
 const ROWS_BEFORE_JUMP: usize = 8;
 
+/// Unfinished large files that a page passes over at most; it then ends early.
+const UNFINISHED_PER_PAGE_MAX: usize = 10_000;
+
 /// What a listing is asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListQuery {
@@ -55,6 +58,8 @@ pub(crate) struct Page {
     pub(crate) next_id: Option<FileId>,
     /// The first entry is not the newest of its name.
     pub(crate) begins_inside_a_name: bool,
+    /// The version that the page ended behind although it was not full, and is not in it.
+    pub(crate) ended_behind: Option<(String, FileId)>,
 }
 
 /// Checks a page size; 0 asks for the default.
@@ -121,10 +126,10 @@ pub(crate) async fn list_versions(
             let bucket = &grant.bucket;
             let start = version_start(tx, bucket, &query, claimed.as_ref())?;
             let place = (bucket.number, bucket.id);
-            let mut page = Folder::new(&query, size).list(tx, start, &mut |tx, start, each| {
-                Ok(files::walk_versions(tx, place, start, &mut |version| {
-                    (query.as_s3 && version.action == Action::Start) || each(version)
-                })?)
+            let mut folder = Folder::new(&query, size);
+            folder.without_unfinished = query.as_s3;
+            let mut page = folder.list(tx, start, &mut |tx, start, each| {
+                Ok(files::walk_versions(tx, place, start, each)?)
             })?;
             if let Some(Entry::File(first)) = page.entries.first() {
                 let newest = files::newest(tx, bucket.number, first.name.as_str())?.finished;
@@ -234,6 +239,8 @@ struct Folder<'q> {
     /// The folder that was listed last; its further rows are passed over.
     current: Option<String>,
     passed_over: usize,
+    without_unfinished: bool,
+    unfinished: usize,
 }
 
 /// What to do after a row.
@@ -255,6 +262,8 @@ impl<'q> Folder<'q> {
             },
             current: None,
             passed_over: 0,
+            without_unfinished: false,
+            unfinished: 0,
         }
     }
 
@@ -293,6 +302,15 @@ impl<'q> Folder<'q> {
                 return Step::On;
             }
             return successor(current).map_or(Step::End, |after| Step::Jump(Start::Name(after)));
+        }
+        if self.without_unfinished && version.action == Action::Start {
+            self.unfinished += 1;
+            if self.unfinished < UNFINISHED_PER_PAGE_MAX {
+                return Step::On;
+            }
+            self.page.next_name = Some(name.to_owned());
+            self.page.ended_behind = Some((name.to_owned(), version.id()));
+            return Step::End;
         }
         if self.page.entries.len() >= self.size {
             self.page.next_name = Some(name.to_owned());
@@ -391,6 +409,40 @@ mod tests {
             .expect("rows only");
         assert_eq!(page.entries.len(), 10);
         assert!(rows < 10 * 20, "{rows} rows for 10 folders");
+    }
+
+    #[test]
+    fn s3_132_a_page_passes_over_unfinished_uploads_up_to_a_number() {
+        let begun =
+            |at: usize| FileVersion { action: Action::Start, ..version(&format!("{at:06}")) };
+        let query = ListQuery::default();
+        let (mut rows, mut from, mut pages) = (0_usize, 0, 0);
+        let mut found = Vec::new();
+        loop {
+            let mut folder = Folder::new(&query, 1000);
+            folder.without_unfinished = true;
+            let page = folder
+                .list(&mut NoTx, Start::Name(String::new()), &mut |_, _, each| {
+                    for at in from..25_000 {
+                        rows += 1;
+                        if !each(if at % 12_000 == 5 { version("finished") } else { begun(at) }) {
+                            from = at + 1;
+                            break;
+                        }
+                    }
+                    Ok(())
+                })
+                .expect("rows only");
+            pages += 1;
+            assert_eq!(page.next_name.is_some(), page.ended_behind.is_some());
+            assert!(rows <= pages * (UNFINISHED_PER_PAGE_MAX + 1000), "{rows} rows");
+            let goes_on = page.ended_behind.is_some();
+            found.extend(page.entries);
+            if !goes_on {
+                break;
+            }
+        }
+        assert_eq!((pages, found.len()), (3, 3));
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(crate) fn open_token(app: &App, stored: &StoredRemote) -> Result<Secret, Err
     let doing = "open the token of a remote";
     let opened = app.sealer.open(&owner(stored.remote.id), &stored.sealed_token);
     let opened = opened.map_err(|error| unsealable(doing, error))?;
-    let text = String::from_utf8(opened).map_err(|_| unsealable(doing, Unsealable))?;
-    Ok(Secret::new(text))
+    let text = std::str::from_utf8(&opened).map_err(|_| unsealable(doing, Unsealable))?;
+    Ok(Secret::new(text.to_owned()))
 }
 
 fn unsealable(doing: &'static str, error: Unsealable) -> Fault {

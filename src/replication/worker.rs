@@ -921,14 +921,7 @@ fn write_replica(
     let bucket = &passed.destination;
     let newest = files::newest(tx, bucket.number, replica.name.as_str())?;
     let aftermath = effects::add(tx, bucket, replica, newest, Cause::Replica, moment)?;
-    if passed.source.parts.is_some()
-        && let Some(sizes) = files::find_part_sizes(tx, passed.source.number)?
-    {
-        files::set_part_sizes(tx, replica.number, &sizes)?;
-    }
-    if let Some(checksum) = files::find_checksum(tx, passed.source.number)? {
-        files::set_checksum(tx, replica.number, Some(&checksum))?;
-    }
+    files::take_facts(tx, passed.source.number, replica.number)?;
     replication::insert_replica(tx, passed.destination.id, origin, &replica.id().to_string())?;
     Ok(aftermath)
 }

@@ -435,6 +435,7 @@ impl TestHouse {
     /// The bytes of a version, whole.
     pub(crate) async fn content(&self, version: &FileVersion) -> Vec<u8> {
         let query = DownloadQuery {
+            if_range: None,
             range: Wanted::Whole,
             overrides: BTreeMap::new(),
             by_a_page: false,

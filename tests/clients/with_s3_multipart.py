@@ -236,6 +236,17 @@ def s3_100_101_102_107_108_objects_are_copied(server):
     blobs = [path for path in (server.folder / "data" / "blobs").rglob("*")
              if path.is_file() and path.read_bytes() == big]
     check(len(blobs) == 1, blobs)
+    pieces = [os.urandom(PART), b"end"]
+    at = {"Bucket": "copy-from", "Key": "parts"}
+    upload = s3.create_multipart_upload(**at)["UploadId"]
+    s3.complete_multipart_upload(
+        **at, UploadId=upload, MultipartUpload={"Parts": send(s3, at, upload, pieces)})
+    told = s3.copy_object(Bucket="copy-to", Key="parts", CopySource=at)
+    shown = s3.head_object(Bucket="copy-to", Key="parts", PartNumber=2)
+    check(told["CopyObjectResult"]["ETag"] == shown["ETag"] == tag_of(pieces), (told, shown))
+    check((shown["PartsCount"], shown["ContentLength"]) == (2, 3), shown)
+    digest = hashlib.sha1(b"".join(pieces)).hexdigest()
+    check(native_info(server, shown["VersionId"])["contentSha1"] == digest, "natively")
     s3.delete_object(Bucket="copy-from", Key="big", VersionId=one)
     check(s3.get_object(Bucket="copy-to", Key="big")["Body"].read() == big, "still there")
 
@@ -406,6 +417,30 @@ def s3_46_47_119_checksums_are_kept_and_told(server):
             wanted = value_of(algorithm, joined) + "-2"
         check(told[field] == head[field] == wanted, (told, head, wanted))
         check(told["ChecksumType"] == head["ChecksumType"] == kind, (told, head))
+    for kind, whole in (
+            ("COMPOSITE", value_of("SHA256", b"".join(base64.b64decode(value_of("SHA256", piece))
+                                                      for piece in pieces)) + "-2"),
+            (None, value_of("CRC32", b"".join(pieces)))):
+        algorithm = "SHA256" if kind else "CRC32"
+        field, key = f"Checksum{algorithm}", {**at, "Key": f"claimed {kind}"}
+        asked = {"ChecksumAlgorithm": algorithm, "ChecksumType": kind} if kind else {}
+        upload = s3.create_multipart_upload(**key, **asked)["UploadId"]
+        parts = []
+        for number, piece in enumerate(pieces, 1):
+            sent = s3.upload_part(**key, UploadId=upload, PartNumber=number, Body=piece,
+                                  ChecksumAlgorithm=algorithm)
+            parts.append({"PartNumber": number, "ETag": sent["ETag"], field: sent[field]})
+        size = sum(map(len, pieces))
+        end = lambda parts=parts, **more: s3.complete_multipart_upload(
+            **key, UploadId=upload, MultipartUpload={"Parts": parts}, **more)
+        refused("InvalidPart", 400, end,
+                parts=[parts[0], {**parts[1], field: value_of(algorithm, b"other")}])
+        refused("InvalidRequest", 400, end, parts=[parts[0], {**parts[1], field: "short"}])
+        full = {} if kind else {"ChecksumType": "FULL_OBJECT"}
+        refused("BadDigest", 400, end, **{field: value_of(algorithm, b"other")}, **full)
+        refused("InvalidRequest", 400, end, MpuObjectSize=size + 1)
+        told = end(MpuObjectSize=size, **{field: whole}, **full)
+        check(told[field] == s3.head_object(**key, ChecksumMode="ENABLED")[field] == whole, told)
     for asked in ({"ChecksumAlgorithm": "SHA256", "ChecksumType": "FULL_OBJECT"},
                   {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "COMPOSITE"},
                   {"ChecksumAlgorithm": "MD4"}):

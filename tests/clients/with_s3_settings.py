@@ -224,6 +224,14 @@ def s3_71_73_75_lifecycle_rules_are_those_of_b2(server):
         {"fileNamePrefix": "tmp/", "daysFromUploadingToHiding": None,
          "daysFromHidingToDeleting": 1, "daysFromStartingToCancelingUnfinishedLargeFiles": 2}],
         native)
+    # As many as S3 takes, which are more than one native call may set.
+    many = [rule(f"r{number}", f"p{number:04}/", NoncurrentVersionExpiration={"NoncurrentDays": 1})
+            for number in range(1000)]
+    put(many)
+    check(sorted(get(), key=lambda one: one["Filter"]["Prefix"]) == many, "a thousand")
+    check(len(native_bucket(server, "life-rules")["lifecycleRules"]) == 1000, "natively")
+    refused("MalformedXML", 400, put, rules=[
+        *many, rule("one more", "q/", NoncurrentVersionExpiration={"NoncurrentDays": 1})])
     server.call("b2_update_bucket", {
         "accountId": KEY_ID, "bucketId": bucket_id(server, "life-rules"), "lifecycleRules": [
             {"fileNamePrefix": "x/", "daysFromUploadingToHiding": 5,
@@ -409,7 +417,7 @@ def s3_138_139_140_141_142_144_locks_of_versions(server):
     answers(raw(server, "PUT", "/lock-versions/c?retention", body=malformed), 400, "MalformedXML")
 
 
-def s3_99_uploads_enter_replication(server):
+def s3_99_replication_138_139_uploads_enter_replication(server):
     s3 = client(server)
     for name in ("repl-source", "repl-target"):
         s3.create_bucket(Bucket=name)
@@ -449,6 +457,9 @@ def s3_99_uploads_enter_replication(server):
         check(told["ETag"] == there["ETag"] and told["VersionId"] != there["VersionId"], there)
         check(told["Metadata"] == there["Metadata"], there)
     check(there["VersionId"] != put["VersionId"], there)
+    s3.create_bucket(Bucket="repl-none")
+    s3.put_object(Bucket="repl-none", Key="k", Body=b"")
+    check("ReplicationStatus" not in s3.head_object(Bucket="repl-none", Key="k"), "no status")
     for number, piece in enumerate(pieces, 1):
         got = s3.get_object(Bucket="repl-target", Key="m", PartNumber=number)["Body"].read()
         check(got == piece, number)
@@ -492,6 +503,35 @@ def s3_26_to_31_addresses_signed_in_advance(server):
     s3.put_object(Bucket="presigned", Key="p", Body=b"x")
     answers(raw(server, "GET", "/presigned/p?response-content-type=x%2Fy", signed=False), 400,
             "InvalidRequest")
+
+
+def s3_26_headers_in_signed_addresses_count(server):
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+    import urllib.parse
+    s3 = client(server)
+    s3.create_bucket(Bucket="presigned-moved")
+
+    def put(key, body, **moved):
+        query = urllib.parse.urlencode(moved, quote_via=urllib.parse.quote)
+        request = AWSRequest(method="PUT", url=f"{server.url}/presigned-moved/{key}?{query}")
+        S3SigV4QueryAuth(Credentials(*keys_of(server)), "s3", "us-west-000", 60).add_auth(request)
+        path = request.url.partition(server.url)[2]
+        return raw(server, "PUT", path, body=body, signed=False)
+
+    content = b"content"
+    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+    answers(put("k", content, **{
+        "x-amz-meta-colour": "sky blue", "x-amz-checksum-sha256": digest,
+        "x-amz-sdk-checksum-algorithm": "SHA256", "x-amz-server-side-encryption": "AES256"}), 200)
+    told = s3.head_object(Bucket="presigned-moved", Key="k", ChecksumMode="ENABLED")
+    check((told["Metadata"], told["ChecksumSHA256"], told["ServerSideEncryption"])
+          == ({"colour": "sky blue"}, digest, "AES256"), told)
+    answers(put("other", b"other", **{"x-amz-checksum-sha256": digest}), 400, "BadDigest")
+    answers(put("other", b"other", **{"x-amz-tagging": "a=b"}), 400, "InvalidArgument")
+    answers(put("other", b"other", **{"x-amz-acl": "public-read"}), 400, "InvalidArgument")
+    refused("404", 404, s3.head_object, Bucket="presigned-moved", Key="other")
 
 
 def s3_34_35_everybody_reads_what_is_public_and_nothing_else(server):
@@ -594,8 +634,9 @@ CHECKS = [
     s3_76_logging_is_kept,
     s3_135_136_137_locks_of_buckets,
     s3_138_139_140_141_142_144_locks_of_versions,
-    s3_99_uploads_enter_replication,
+    s3_99_replication_138_139_uploads_enter_replication,
     s3_26_to_31_addresses_signed_in_advance,
+    s3_26_headers_in_signed_addresses_count,
     s3_34_35_everybody_reads_what_is_public_and_nothing_else,
     s3_9_10_151_keys_reach_their_buckets_and_names,
     s3_156_documents_that_are_too_much_are_refused_quickly,

@@ -64,7 +64,7 @@ const CRATES: [(&str, &[&str]); 26] = [
     ("libfuzzer_sys", &["bin/fuzz.rs"]),
     ("toml", &["config.rs"]),
     ("tracing_subscriber", &["house.rs"]),
-    ("base64", &["auth/", "api/", "domain/"]),
+    ("base64", &["auth/", "api/", "domain/", "replication/destination/remote/"]),
     (
         "tokio",
         &[

@@ -75,7 +75,8 @@ fn the_page_of_errors_has_each_code_with_its_status_in_order() {
 
 #[test]
 fn the_guide_names_exactly_the_figures_that_are_served() {
-    let source = figures(&read("src/api/admin/health.rs"));
+    let mut source = figures(&read("src/api/admin/health.rs"));
+    source.extend(figures(&read("src/api/admin/stream_metrics.rs")));
     assert!(source.len() > 20, "the figures were found");
     assert_eq!(figures(&read("docs/operations-guide.md")), source);
 }

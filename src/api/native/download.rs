@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    ORIGIN, RANGE,
+    IF_RANGE, ORIGIN, RANGE,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -88,10 +88,18 @@ fn parameters(request: &HttpRequest) -> Result<Parameters, Refusal> {
     Ok(known)
 }
 
+/// What a range depends on; an empty text, which nothing is, when it cannot be read.
+pub(crate) fn if_range(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(IF_RANGE);
+    let first = values.next()?.to_str().ok().filter(|_| values.next().is_none());
+    Some(first.unwrap_or_default().trim().to_owned())
+}
+
 fn query(request: &HttpRequest, overrides: Overrides) -> Result<DownloadQuery, Refusal> {
     let headers = request.headers();
     Ok(DownloadQuery {
         range: Wanted::parse(headers.get(RANGE).and_then(|value| value.to_str().ok())),
+        if_range: if_range(headers),
         overrides,
         by_a_page: headers.contains_key(ORIGIN),
         key: encryption::customer_key(headers)?,

@@ -22,22 +22,18 @@ pub(crate) mod replication;
 pub(crate) mod upload;
 pub(crate) mod wire;
 
-use std::io;
-
-use actix_web::body::SizedStream;
 use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
-use futures_util::stream;
 use serde::Serialize;
 
 use crate::api::Http;
 use crate::api::body::{Incoming, read_small};
 use crate::api::error::{Asked, render, render_planned};
-use crate::api::faults::{Instead, Planned};
+use crate::api::faults;
 use crate::api::native::fields::Fields;
 use crate::api::native::wire::{ApiVersion, Reader};
 use crate::api::peer;
@@ -430,9 +426,9 @@ pub(crate) async fn serve(
     let planned = planned.and_then(|controls| controls.faults.take(operation));
     let (opening, outcome) = match cors::opening(&request, &http, routed) {
         Ok(opening) => {
-            let outcome =
-                perform(&request, incoming.clone(), &http, (routed, asked), planned).await;
-            (opening, outcome)
+            let performed = dispatch(&request, incoming.clone(), &http, routed, id);
+            let answer = |planned| Ok(render_planned(&planned, asked));
+            (opening, faults::perform(planned, performed, answer).await)
         }
         Err(error) => (None, Err(error)),
     };
@@ -465,37 +461,6 @@ pub(crate) async fn serve(
 fn ends_upload_url(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::REQUEST_TIMEOUT)
-}
-
-/// Performs a request, or what a fault rule has planned for it.
-async fn perform(
-    request: &HttpRequest,
-    payload: Incoming,
-    http: &web::Data<Http>,
-    (routed, asked): (Option<Route<'_>>, Asked),
-    planned: Option<Planned>,
-) -> Result<HttpResponse, Error> {
-    let Some(planned) = planned else {
-        return dispatch(request, payload, http, routed, asked.id).await;
-    };
-    tokio::time::sleep(planned.delay).await;
-    if planned.instead == Instead::Nothing {
-        return dispatch(request, payload, http, routed, asked.id).await;
-    }
-    if planned.performed {
-        // Whatever comes of it: its answer is lost.
-        drop(dispatch(request, payload, http, routed, asked.id).await);
-    }
-    match planned.instead {
-        Instead::Answer(answer) => Ok(render_planned(&answer, asked)),
-        Instead::Nothing | Instead::Disconnect => Ok(disconnect()),
-    }
-}
-
-/// An answer that fails before its first byte: the client sees the connection end.
-pub(crate) fn disconnect() -> HttpResponse {
-    let broken = stream::once(async { Err(io::Error::other("a fault rule ends the connection")) });
-    HttpResponse::Ok().body(SizedStream::new(1, Box::pin(broken)))
 }
 
 /// The operation of this name.

@@ -76,6 +76,10 @@ fn check_location(body: &[u8], region: &str) -> Result<(), S3Refusal> {
         return Ok(());
     }
     let document = Element::parse(body, &["CreateBucketConfiguration"])?;
+    if document.only(&["LocationConstraint"]).is_err() {
+        // Tags and directory buckets.
+        return Err(not_implemented());
+    }
     match document.opt_text("LocationConstraint")? {
         None | Some("") => Ok(()),
         Some(location) if location == region => Ok(()),
@@ -163,6 +167,10 @@ pub(crate) async fn versioning(call: Call) -> Reply {
 pub(crate) async fn set_versioning(mut call: Call) -> Reply {
     let bucket = call.bucket()?;
     let document = call.document("VersioningConfiguration").await?;
+    document.only(&["Status", "MfaDelete"])?;
+    if document.opt_text("MfaDelete")?.is_some_and(|text| text != "Disabled") {
+        return Err(not_implemented().into());
+    }
     match document.opt_text("Status")? {
         Some("Enabled") => Ok(empty(StatusCode::OK)),
         Some("Suspended") if bucket.settings.file_lock.is_file_lock_enabled => Err(s3_refuse(

@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +27,7 @@ use crate::auth::sigv4::{ChunkSigner, PayloadHash};
 use crate::domain::checksum::{Checksum, ChecksumAlgorithm, ChecksumHasher};
 use crate::domain::digest::{Md5Digest, Sha256Digest, Sha256Hasher, md5_of, sha256_of};
 use crate::operations::signatures::Authentic;
-use crate::operations::upload::BodyFault;
+use crate::operations::upload::{Announced, BodyFault, DeclaredSha1};
 
 /// Length of the line before a chunk (ours; no client comes near it).
 const LINE_BYTES_MAX: usize = 1024;
@@ -42,7 +41,7 @@ const PIECE_BYTES_MIN: usize = 16 * 1024;
 const TRAILER: &str = "x-amz-trailer";
 const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature";
 const DECODED_LENGTH: &str = "x-amz-decoded-content-length";
-const SDK_ALGORITHM: &str = "x-amz-sdk-checksum-algorithm";
+pub(crate) const SDK_ALGORITHM: &str = "x-amz-sdk-checksum-algorithm";
 const CHECKSUM_PREFIX: &str = "x-amz-checksum-";
 /// Headers that begin like checksums and are none.
 const NO_CHECKSUMS: [&str; 3] =
@@ -50,10 +49,10 @@ const NO_CHECKSUMS: [&str; 3] =
 
 /// Content on its way in.
 pub(crate) struct S3Content<B> {
-    /// Length of the content.
-    pub(crate) content_bytes: u64,
-    /// From `Content-MD5`; whoever stores the content compares it.
-    pub(crate) md5: Option<Md5Digest>,
+    /// Whoever stores the content compares it with this.
+    pub(crate) announced: Announced,
+    /// Of the checksum that it comes with.
+    pub(crate) algorithm: Option<ChecksumAlgorithm>,
     pub(crate) body: B,
     pub(crate) outcome: Outcome,
 }
@@ -90,30 +89,34 @@ impl Outcome {
 
 /// The content of a request whose length must be known before.
 pub(crate) fn content(
-    request: &HttpRequest,
+    headers: &HeaderMap,
     payload: Incoming,
     http: &Http,
     signed: &mut Authentic,
 ) -> Result<S3Content<impl Stream<Item = Result<Bytes, BodyFault>> + use<>>, S3Error> {
-    let headers = request.headers();
     let content_bytes = content_length(headers, signed)?.ok_or_else(missing_length)?;
-    let md5 = content_md5(headers)?;
+    let announced = Announced {
+        body_bytes: content_bytes,
+        sha1: DeclaredSha1::Unknown,
+        md5: content_md5(headers)?,
+    };
     let checker = Checker::of(headers, signed, Some(content_bytes))?;
+    let algorithm = checker.checksum.as_ref().map(|(hasher, _)| hasher.algorithm());
     let (body, outcome) = checked(checker, payload, http);
-    Ok(S3Content { content_bytes, md5, body, outcome })
+    Ok(S3Content { announced, algorithm, body, outcome })
 }
 
 /// Reads a whole small body, for XML. `has_own_checksums` says that checksums in the headers are those
 /// of this body.
 pub(crate) async fn whole(
-    request: &HttpRequest,
+    headers: &HeaderMap,
     payload: Incoming,
     http: &Http,
     signed: &mut Authentic,
     bytes_max: usize,
     has_own_checksums: bool,
 ) -> Result<Bytes, S3Error> {
-    let mut headers = request.headers().clone();
+    let mut headers = headers.clone();
     if !has_own_checksums {
         for algorithm in ChecksumAlgorithm::ALL {
             headers.remove(algorithm.header());
@@ -145,8 +148,7 @@ pub(crate) async fn whole(
 }
 
 /// Whether a request says anything of its content that damage would not fit.
-pub(crate) fn brings_digest(request: &HttpRequest) -> bool {
-    let headers = request.headers();
+pub(crate) fn brings_digest(headers: &HeaderMap) -> bool {
     let is_checksum = |name: &str| ChecksumAlgorithm::of_header(name).is_some();
     headers.contains_key("content-md5")
         || headers.contains_key(TRAILER)

@@ -56,7 +56,7 @@ fn read_source(header: &str) -> Result<Named, S3Refusal> {
 
 /// Finds the source of a copy for a caller who may read it, and settles its conditions.
 fn source(call: &Call) -> Result<(Named, FileVersion), S3Error> {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     let header = text(headers, "x-amz-copy-source")?.unwrap_or_default();
     let named = read_source(header)?;
     let caller = call.caller()?;
@@ -93,7 +93,7 @@ fn tell(
     source: &FileVersion,
     made: &FileVersion,
 ) -> Result<(), S3Error> {
-    let key = customer_key(call.request.headers())?;
+    let key = customer_key(&call.headers)?;
     let told = answer.headers_mut();
     set_header(told, "x-amz-copy-source-version-id", &source.id().to_string());
     told_encryption(&made.encryption, key.as_ref(), told);
@@ -101,7 +101,7 @@ fn tell(
 }
 
 pub(crate) async fn copy_object(call: Call) -> Reply {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     if only_if(&call)? != OnlyIf::Anyway {
         return Err(crate::api::s3::error::not_implemented().into());
     }
@@ -155,7 +155,7 @@ pub(crate) async fn copy_object(call: Call) -> Reply {
 
 /// The stretch of the source that becomes a part: `bytes=first-last`, inside of it.
 fn range(call: &Call, source: &FileVersion) -> Result<Option<String>, S3Error> {
-    let Some(header) = text(call.request.headers(), "x-amz-copy-source-range")? else {
+    let Some(header) = text(&call.headers, "x-amz-copy-source-range")? else {
         return Ok(None);
     };
     let wrong = || {
@@ -185,7 +185,7 @@ pub(crate) async fn copy_part(call: Call) -> Reply {
     let upload = upload_of(&call, Capability::WriteFiles)?;
     let (_, source) = source(&call)?;
     let range = range(&call, &source)?;
-    let key = source_key(call.request.headers())?;
+    let key = source_key(&call.headers)?;
     let from = Source { file_id: source.id().to_string(), range, key };
     let id = upload_id(&call);
     let made = copy::copy_part(call.app(), call.caller()?, from, id, number, asked).await;

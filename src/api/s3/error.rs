@@ -179,7 +179,10 @@ fn of_native(refusal: &Refusal) -> S3Refusal {
         Code::PartTooSmall => s3_refuse(400, "EntityTooSmall", text()),
         Code::InvalidPart => s3_refuse(400, "InvalidPart", text()),
         Code::InvalidPartOrder => s3_refuse(400, "InvalidPartOrder", text()),
-        Code::CustomerKeyNeeded | Code::CustomerKeyUnused => invalid_request(text()),
+        Code::ChecksumMismatch => s3_refuse(400, "BadDigest", text()),
+        Code::CustomerKeyNeeded | Code::CustomerKeyUnused | Code::CompletionMismatch => {
+            invalid_request(text())
+        }
         Code::BucketMissingFileLock => {
             invalid_request("Bucket is missing Object Lock Configuration")
         }

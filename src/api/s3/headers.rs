@@ -1,25 +1,32 @@
 //! Which `x-amz-` headers a call understands, and how headers ask for things that several calls
 //! know: encryption, locks, metadata.
 
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use actix_web::HttpRequest;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES,
-    HeaderMap, HeaderName, HeaderValue,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_TYPE, EXPIRES, HeaderMap, HeaderName, HeaderValue,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use std::collections::BTreeMap;
 
 use crate::api::s3::Profile;
+use crate::api::s3::chunked::SDK_ALGORITHM;
 use crate::api::s3::error::{
     S3Error, S3Refusal, invalid_argument, malformed_xml, not_implemented, s3_refuse,
     unsupported_header,
 };
+use crate::api::s3::place::Query;
 use crate::domain::bucket::{Bucket, BucketType};
+use crate::domain::checksum::{ChecksumAlgorithm, ChecksumHasher};
 use crate::domain::content_type;
 use crate::domain::encryption::{ALGORITHM, AskedEncryption, CustomerKey, Encryption};
 use crate::domain::file::{FileInfo, HEADER_INFOS};
 use crate::domain::lock::{FileLock, Retention, RetentionMode};
 use crate::domain::names::FileName;
+use crate::domain::refusal::shorten;
 use crate::domain::time::Millis;
 
 /// Names of headers, in lower case.
@@ -44,6 +51,8 @@ pub(crate) const LOCK: Names = &[
     "x-amz-object-lock-legal-hold",
 ];
 pub(crate) const STORAGE_CLASS: Names = &["x-amz-storage-class"];
+/// Passed over: what is a replica is what replication made, whatever an uploader says.
+pub(crate) const STATUS_OF_REPLICA: Names = &["x-amz-replication-status"];
 pub(crate) const COPY: Names = &["x-amz-metadata-directive", "x-amz-tagging-directive"];
 pub(crate) const SOURCE_RANGE: Names = &["x-amz-copy-source-range"];
 pub(crate) const SOURCE: Names = &[
@@ -86,6 +95,80 @@ const METADATA: &str = "x-amz-meta-";
 /// Entries of metadata of one file (documented for B2).
 const METADATA_ENTRIES_MAX: usize = 10;
 
+/// What an address that was signed in advance proves itself with; no header of the call.
+const OF_PROOF: Names = &[
+    "x-amz-algorithm",
+    "x-amz-content-sha256",
+    "x-amz-credential",
+    "x-amz-date",
+    "x-amz-expires",
+    "x-amz-signature",
+    "x-amz-signedheaders",
+];
+
+/// The headers of a request, and those that stand in its address.
+///
+/// Whoever signs an address in advance may move `x-amz-` headers into it, where the signature covers
+/// them as well. So a call reads all of them here, wherever they stand.
+pub(crate) struct Headers {
+    request: HttpRequest,
+    /// There where the address brings some.
+    all: Option<HeaderMap>,
+}
+
+impl Headers {
+    pub(crate) fn of(request: &HttpRequest, query: &Query) -> Result<Self, S3Refusal> {
+        let all = with_moved(request.headers(), query)?;
+        Ok(Self { request: request.clone(), all })
+    }
+}
+
+impl Deref for Headers {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        self.all.as_ref().unwrap_or_else(|| self.request.headers())
+    }
+}
+
+/// These headers and those that the address brings; None when it brings none.
+fn with_moved(headers: &HeaderMap, query: &Query) -> Result<Option<HeaderMap>, S3Refusal> {
+    let mut all = None;
+    for (name, value) in query.pairs() {
+        let name = name.to_ascii_lowercase();
+        if !name.starts_with("x-amz-") || OF_PROOF.contains(&name.as_str()) {
+            continue;
+        }
+        let wrong = || invalid_argument(format!("Bad parameter {}", shorten(&name)));
+        let header = HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| wrong())?;
+        if says_nothing(headers, &header, &value) {
+            continue;
+        }
+        let all = all.get_or_insert_with(|| headers.clone());
+        if all.get_all(&header).any(|other| *other != value) {
+            return Err(wrong());
+        }
+        all.insert(header, value);
+    }
+    let Some(mut all) = all else { return Ok(None) };
+    // A name of an algorithm alone tells the SDK what to compute, and nothing of what comes.
+    let has_checksum = ChecksumAlgorithm::ALL.iter().any(|one| all.contains_key(one.header()));
+    if !has_checksum && !headers.contains_key(SDK_ALGORITHM) {
+        all.remove(SDK_ALGORITHM);
+    }
+    Ok(Some(all))
+}
+
+/// Whether a header in an address is the checksum of no content although content comes. SDKs that
+/// sign an address before there is any put that into it, and AWS takes whatever comes then.
+fn says_nothing(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
+    let has_content = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    ChecksumAlgorithm::of_header(name.as_str()).is_some_and(|algorithm| {
+        has_content && *value == *ChecksumHasher::new(algorithm).finish().base64()
+    })
+}
+
 /// Refuses headers that the call does not know.
 pub(crate) fn check(
     headers: &HeaderMap,
@@ -94,6 +177,10 @@ pub(crate) fn check(
 ) -> Result<(), S3Refusal> {
     for name in headers.keys() {
         let name = name.as_str();
+        // Live Read and whatever else Backblaze has of its own: what asks for it must not think to have it.
+        if name.starts_with("x-backblaze-") {
+            return Err(unsupported_header(name));
+        }
         if !name.starts_with("x-amz-") || name.starts_with(METADATA) || ALWAYS.contains(&name) {
             continue;
         }
@@ -267,7 +354,7 @@ pub(crate) fn bucket_type(acl: &str) -> Result<BucketType, S3Refusal> {
         "public-read" => Ok(BucketType::AllPublic),
         other => Err(invalid_argument(format!(
             "The x-amz-acl value '{}' is not supported: it must be private or public-read",
-            crate::domain::refusal::shorten(other)
+            shorten(other)
         ))),
     }
 }
@@ -336,6 +423,10 @@ pub(crate) fn about(headers: &HeaderMap, name: &FileName) -> Result<About, S3Err
     let mut own = 0_usize;
     for header in headers.keys() {
         let Some(info) = header.as_str().strip_prefix(METADATA) else { continue };
+        if info.starts_with("b2-") {
+            // It would be another header when it is read.
+            return Err(unsupported_header(header.as_str()).into());
+        }
         let values: Vec<String> =
             headers.get_all(header).map(|value| metadata_text(value.as_bytes())).collect();
         own += 1;
@@ -347,7 +438,7 @@ pub(crate) fn about(headers: &HeaderMap, name: &FileName) -> Result<About, S3Err
         ))
         .into());
     }
-    let info = FileInfo::from_entries(entries, name)?;
+    let info = FileInfo::of_object(entries, name)?;
     Ok(About { content_type, info })
 }
 
@@ -451,6 +542,7 @@ mod tests {
             "x-amz-mfa",
             "x-amz-security-token",
             "x-amz-object-ownership",
+            "x-backblaze-live-read-enabled",
         ] {
             let refusal = strict(wrong).expect_err("refused");
             let text = format!("Unsupported header '{wrong}' received for this API call.");
@@ -458,6 +550,51 @@ mod tests {
         }
         assert!(with("x-amz-tagging", Profile::Extended).is_ok());
         assert!(with("x-amz-security-token", Profile::Extended).is_err());
+    }
+
+    #[test]
+    fn s3_26_headers_in_an_address_count_as_headers() {
+        let sent = [("x-amz-acl", "private"), ("content-length", "7")];
+        let of = |query: &str| {
+            let query = Query::parse(query).expect("a query");
+            with_moved(&headers(&sent), &query).map_err(|refusal| refusal.code)
+        };
+        let value = |all: &HeaderMap, name: &str| {
+            text(all, name).expect("one").map(str::to_owned).unwrap_or_default()
+        };
+        assert_eq!(
+            of("X-Amz-Date=x&X-Amz-Signature=y&x-id=z&prefix=p").map(|all| all.is_none()),
+            Ok(true)
+        );
+        let all = of("X-Amz-Meta-Foo=b%20%C3%BC&X-Amz-Tagging=a&x-amz-acl=private");
+        let all = all.expect("taken").expect("some");
+        assert_eq!(all.len(), 4);
+        assert_eq!(
+            all.get("x-amz-meta-foo").map(HeaderValue::as_bytes),
+            Some("b \u{fc}".as_bytes())
+        );
+        let refusal = check(&all, &[ACL], Profile::Backblaze).expect_err("tagging");
+        assert!(refusal.message.contains("'x-amz-tagging'"), "{}", refusal.message);
+        for wrong in [
+            "x-amz-acl=public-read",
+            "x-amz-meta-a=1&X-Amz-Meta-A=2",
+            "x-amz-a%20b=1",
+            "x-amz-meta-a=%0D%0Ax",
+        ] {
+            assert_eq!(of(wrong).map(|_| ()), Err("InvalidArgument"), "{wrong}");
+        }
+        let sums = "x-amz-checksum-crc32=yhzkjQ%3D%3D&x-amz-sdk-checksum-algorithm=CRC32";
+        let all = of(sums).expect("taken").expect("some");
+        assert_eq!(value(&all, "x-amz-checksum-crc32"), "yhzkjQ==");
+        assert_eq!(value(&all, "x-amz-sdk-checksum-algorithm"), "CRC32");
+        // Of no content, or no value at all.
+        for nothing in [
+            "x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32",
+            "x-amz-sdk-checksum-algorithm=SHA256",
+        ] {
+            let all = of(nothing).expect("taken").expect("some");
+            assert_eq!(all.len(), sent.len(), "{nothing}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::api::s3::Profile;
 use crate::api::s3::error::{S3Refusal, invalid_argument, malformed_xml, s3_refuse};
 use crate::api::s3::xml::{Element, Writer};
 use crate::domain::bucket::RuleNames;
-use crate::domain::lifecycle::{LifecycleRule, check_rules};
+use crate::domain::lifecycle::{LifecycleRule, check_each};
 
 /// Rules of S3 at most (documented).
 const RULES_MAX: usize = 1000;
@@ -184,7 +184,7 @@ pub(crate) fn read_rules(
         names.insert(prefix, kept);
         rules.push(rule);
     }
-    check_rules(&rules).map_err(|_| not_supported())?;
+    check_each(&rules).map_err(|_| not_supported())?;
     Ok((rules, names))
 }
 

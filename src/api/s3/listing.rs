@@ -95,6 +95,9 @@ pub(crate) fn quoted_tag(version: &FileVersion) -> String {
 
 /// What the last entry of a page is called, for listings that go on behind it.
 fn last_of(page: &Page) -> Option<(&str, Option<String>)> {
+    if let Some((name, id)) = &page.ended_behind {
+        return Some((name, Some(id.to_string())));
+    }
     page.entries.last().map(|entry| match entry {
         Entry::File(version) => (version.name.as_str(), Some(version.id().to_string())),
         Entry::Folder(folder) => (folder.as_str(), None),

@@ -21,23 +21,25 @@ pub(crate) mod xml;
 
 use std::sync::Arc;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, STRICT_TRANSPORT_SECURITY,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
 
 use crate::api::Http;
 use crate::api::body::Incoming;
-use crate::api::faults::{Instead, Planned, PlannedAnswer};
+use crate::api::faults::{self, PlannedAnswer};
 use crate::api::native::cors as browsers;
-use crate::api::native::disconnect;
 use crate::api::request_id::RequestId;
 use crate::api::s3::error::{
     S3Error, S3Refusal, invalid_argument, method_not_allowed, not_entitled, not_implemented,
     render, s3_refuse, second_id,
 };
 use crate::api::s3::headers::{
-    ACL, BYPASS, COPY, CUSTOMER, ENCRYPTION, LOCK, Names, SOURCE, SOURCE_RANGE, STORAGE_CLASS,
+    ACL, BYPASS, COPY, CUSTOMER, ENCRYPTION, Headers, LOCK, Names, SOURCE, SOURCE_RANGE,
+    STATUS_OF_REPLICA, STORAGE_CLASS,
 };
 use crate::api::s3::place::{Place, Query};
 use crate::api::s3::xml::{Element, Writer};
@@ -155,6 +157,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
     "PutBucketLifecycleConfiguration", "PUT", Bucket, "lifecycle", Some(C::WriteBucketLifecycleRules), C, "b2_update_bucket",
     &[&["x-amz-transition-default-minimum-object-size"]], settings::set_lifecycle;
     "DeleteBucketLifecycle", "DELETE", Bucket, "lifecycle", Some(C::WriteBucketLifecycleRules), C, "b2_update_bucket", &[], settings::delete_lifecycle;
+    "GetBucketReplication", "GET", Bucket, "replication", Some(C::ReadBucketReplications), C, "b2_list_buckets", &[], settings::replication;
     "GetBucketLogging", "GET", Bucket, "logging", Some(C::ReadBucketLogging), C, "-", &[], settings::logging;
     "PutBucketLogging", "PUT", Bucket, "logging", Some(C::WriteBucketLogging), C, "-", &[], settings::set_logging;
 
@@ -164,7 +167,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
     "ListMultipartUploads", "GET", Bucket, "uploads", Some(C::ListFiles), C, "b2_list_unfinished_large_files", &[], listing::uploads;
     "DeleteObjects", "POST", Bucket, "delete", None, A, "b2_delete_file_version", &[BYPASS], objects::delete_many;
 
-    "PutObject", "PUT", Object, "", Some(C::WriteFiles), A, "b2_upload_file", &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS], objects::put;
+    "PutObject", "PUT", Object, "", Some(C::WriteFiles), A, "b2_upload_file", &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS, STATUS_OF_REPLICA], objects::put;
     "GetObject", "GET", Object, "", Some(C::ReadFiles), B, "b2_download_file_by_name", &[CUSTOMER], objects::get;
     "HeadObject", "HEAD", Object, "", Some(C::ReadFiles), B, "b2_get_file_info", &[CUSTOMER], objects::get;
     "DeleteObject", "DELETE", Object, "", None, A, "b2_hide_file", &[BYPASS], objects::delete;
@@ -180,7 +183,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
     &[CUSTOMER, &["x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker"]], versions::attributes;
 
     "CreateMultipartUpload", "POST", Object, "uploads", Some(C::WriteFiles), A, "b2_start_large_file",
-    &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS, &["x-amz-checksum-algorithm", "x-amz-checksum-type"]], multipart::create;
+    &[ACL, ENCRYPTION, CUSTOMER, LOCK, STORAGE_CLASS, STATUS_OF_REPLICA, &["x-amz-checksum-algorithm", "x-amz-checksum-type"]], multipart::create;
     "UploadPart", "PUT", Object, "uploadId", Some(C::WriteFiles), A, "b2_upload_part", &[CUSTOMER], multipart::upload_part;
     "UploadPartCopy", "PUT", Object, "uploadId copy", Some(C::WriteFiles), C, "b2_copy_part", &[CUSTOMER, SOURCE, SOURCE_RANGE], copy::copy_part;
     "CompleteMultipartUpload", "POST", Object, "uploadId", Some(C::WriteFiles), A, "b2_finish_large_file",
@@ -190,7 +193,7 @@ pub(crate) const OPERATIONS: &[Operation] = rows! {
 };
 
 /// Query parameters that choose among the operations of a method.
-const SUBS: [&str; 16] = [
+const SUBS: [&str; 17] = [
     "acl",
     "attributes",
     "cors",
@@ -201,6 +204,7 @@ const SUBS: [&str; 16] = [
     "location",
     "logging",
     "object-lock",
+    "replication",
     "retention",
     "uploadId",
     "uploads",
@@ -211,7 +215,7 @@ const SUBS: [&str; 16] = [
 
 /// Query parameters that choose operations of S3 which Backblaze does not have. A request with one
 /// never reaches another operation.
-const REFUSED_SUBS: [&str; 25] = [
+const REFUSED_SUBS: [&str; 24] = [
     "accelerate",
     "analytics",
     "intelligent-tiering",
@@ -227,7 +231,6 @@ const REFUSED_SUBS: [&str; 25] = [
     "policyStatus",
     "publicAccessBlock",
     "renameObject",
-    "replication",
     "requestPayment",
     "restore",
     "select",
@@ -242,6 +245,10 @@ const REFUSED_SUBS: [&str; 25] = [
 /// What tells the operation from others with its method; refused when the request names two.
 fn sub_of(query: &Query, level: Level, method: &str, copies: bool) -> Result<String, S3Refusal> {
     if query.names().any(|name| REFUSED_SUBS.contains(&name)) {
+        return Err(not_implemented());
+    }
+    // It is set natively, and shown here.
+    if query.has("replication") && (level, method) != (Level::Bucket, "GET") {
         return Err(not_implemented());
     }
     let found: Vec<&str> = SUBS.into_iter().filter(|sub| query.has(sub)).collect();
@@ -294,6 +301,7 @@ pub(crate) type Reply = Result<HttpResponse, S3Error>;
 pub(crate) struct Call {
     pub(crate) http: web::Data<Http>,
     pub(crate) request: HttpRequest,
+    pub(crate) headers: Headers,
     pub(crate) payload: Incoming,
     pub(crate) signed: Authentic,
     pub(crate) operation: &'static Operation,
@@ -302,9 +310,11 @@ pub(crate) struct Call {
     pub(crate) id: RequestId,
 }
 
-/// Bytes of an XML body at most (ours), and of one that names a thousand keys.
+/// Bytes of an XML body at most (ours), of one that names a thousand keys, and of one that names ten
+/// thousand parts with their checksums.
 const XML_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const KEYS_XML_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const PARTS_XML_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl Call {
     pub(crate) fn app(&self) -> &App {
@@ -343,7 +353,7 @@ impl Call {
     }
 
     pub(crate) fn header(&self, name: &str) -> Result<Option<&str>, S3Refusal> {
-        headers::text(self.request.headers(), name)
+        headers::text(&self.headers, name)
     }
 
     /// The body as an XML document whose root has this name.
@@ -363,15 +373,15 @@ impl Call {
     /// The whole body, checked against what was signed and against its digests.
     pub(crate) async fn small_body(&mut self, bytes_max: usize) -> Result<bytes::Bytes, S3Error> {
         let payload = self.payload.clone();
-        let request = &self.request;
-        let whole = chunked::whole(request, payload, &self.http, &mut self.signed, bytes_max, true);
+        let headers = &self.headers;
+        let whole = chunked::whole(headers, payload, &self.http, &mut self.signed, bytes_max, true);
         whole.await
     }
 
-    /// The whole body of a call whose checksum headers are about something else.
+    /// The whole body of a call that completes an upload, whose checksum headers are about the file.
     pub(crate) async fn unchecked_body(&mut self) -> Result<bytes::Bytes, S3Error> {
-        let (payload, max) = (self.payload.clone(), XML_BYTES_MAX);
-        chunked::whole(&self.request, payload, &self.http, &mut self.signed, max, false).await
+        let (payload, max) = (self.payload.clone(), PARTS_XML_BYTES_MAX);
+        chunked::whole(&self.headers, payload, &self.http, &mut self.signed, max, false).await
     }
 }
 
@@ -436,6 +446,10 @@ pub(crate) async fn serve(
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=0, no-cache, no-store"));
     }
+    if http.settings.scheme == "https" {
+        let year_or_two = HeaderValue::from_static("max-age=63072000");
+        headers.insert(STRICT_TRANSPORT_SECURITY, year_or_two);
+    }
     if let Some(opening) = &opening {
         browsers::open(headers, opening);
     }
@@ -455,14 +469,22 @@ pub(crate) async fn serve(
 /// A request whose operation is known.
 enum Routed {
     Preflight(Place),
-    Operation(Place, Query, &'static Operation),
+    Operation(Asked),
+}
+
+/// What an operation is asked for.
+struct Asked {
+    place: Place,
+    query: Query,
+    headers: Headers,
+    operation: &'static Operation,
 }
 
 impl Routed {
     fn name(&self) -> &'static str {
         match self {
             Self::Preflight(_) => "OPTIONS",
-            Self::Operation(_, _, operation) => operation.name,
+            Self::Operation(asked) => asked.operation.name,
         }
     }
 }
@@ -472,10 +494,11 @@ fn route(request: &HttpRequest, http: &Http, place: Place) -> Result<Routed, S3R
         return Ok(Routed::Preflight(place));
     }
     let query = Query::parse(request.query_string())?;
-    let copies = request.headers().contains_key("x-amz-copy-source");
+    let headers = Headers::of(request, &query)?;
+    let copies = headers.contains_key("x-amz-copy-source");
     let profile = http.settings.s3.profile;
     let operation = find_operation(&place, &query, request.method(), copies, profile)?;
-    Ok(Routed::Operation(place, query, operation))
+    Ok(Routed::Operation(Asked { place, query, headers, operation }))
 }
 
 fn cors_operation(method: &str) -> Option<CorsOperation> {
@@ -545,27 +568,14 @@ async fn perform(
     routed: Routed,
     id: RequestId,
 ) -> Reply {
-    let (place, query, operation) = match routed {
+    let asked = match routed {
         Routed::Preflight(place) => return preflight(request, http, &place),
-        Routed::Operation(place, query, operation) => (place, query, operation),
+        Routed::Operation(asked) => asked,
     };
-    let planned = http.controls.as_ref().and_then(|controls| controls.faults.take(operation.name));
-    let performed = dispatch(request, payload, http, (place, query, operation), id);
-    let Some(Planned { delay, performed: is_performed, instead }) = planned else {
-        return performed.await;
-    };
-    tokio::time::sleep(delay).await;
-    if instead == Instead::Nothing {
-        return performed.await;
-    }
-    if is_performed {
-        // Whatever comes of it: its answer is lost.
-        drop(performed.await);
-    }
-    match instead {
-        Instead::Answer(answer) => Err(planned_refusal(&answer).into()),
-        Instead::Nothing | Instead::Disconnect => Ok(disconnect()),
-    }
+    let controls = http.controls.as_ref();
+    let planned = controls.and_then(|controls| controls.faults.take(asked.operation.name));
+    let performed = dispatch(request, payload, http, asked, id);
+    faults::perform(planned, performed, |planned| Err(planned_refusal(&planned).into())).await
 }
 
 /// Codes of S3 that a fault rule may name.
@@ -605,15 +615,18 @@ async fn dispatch(
     request: &HttpRequest,
     payload: Incoming,
     http: &web::Data<Http>,
-    (place, query, operation): (Place, Query, &'static Operation),
+    Asked { place, query, headers, operation }: Asked,
     id: RequestId,
 ) -> Reply {
     let signed = signed::authenticate(request, http)?;
+    if http.settings.refuse_checksums {
+        chunked::refuse_checksums(&headers)?;
+    }
     if signed.caller.is_none() && !operation.reads_files() {
         return Err(not_entitled().into());
     }
-    headers::check(request.headers(), operation.headers, http.settings.s3.profile)?;
-    check_owner(request, http, &signed, place.bucket.as_deref())?;
+    headers::check(&headers, operation.headers, http.settings.s3.profile)?;
+    check_owner(&headers, http, &signed, place.bucket.as_deref())?;
     if let Some(caller) = &signed.caller
         && !operation.reads_files()
     {
@@ -632,6 +645,7 @@ async fn dispatch(
     let call = Call {
         http: http.clone(),
         request: request.clone(),
+        headers,
         payload,
         signed,
         operation,
@@ -644,20 +658,20 @@ async fn dispatch(
 
 /// Refuses a request that expects the bucket to belong to somebody else.
 fn check_owner(
-    request: &HttpRequest,
+    headers: &Headers,
     http: &Http,
     signed: &Authentic,
     bucket: Option<&str>,
 ) -> Result<(), S3Error> {
-    let Some(expected) = headers::text(request.headers(), "x-amz-expected-bucket-owner")? else {
+    let Some(expected) = headers::text(headers, "x-amz-expected-bucket-owner")? else {
         return Ok(());
     };
-    let owner = match (&signed.caller, bucket) {
-        (Some(caller), _) => Some(caller.account()),
-        (None, Some(bucket)) => owner_of_name(&http.app, bucket)?,
-        (None, None) => None,
+    let owner = match (bucket, &signed.caller) {
+        (Some(bucket), _) => owner_of_name(&http.app, bucket)?,
+        (None, caller) => caller.as_ref().map(Caller::account),
     };
-    if owner.is_some_and(|owner| owner.to_string() == expected) {
+    // Of a bucket that is not there, the call itself says so.
+    if owner.is_none_or(|owner| owner.to_string() == expected) {
         Ok(())
     } else {
         Err(s3_refuse(403, "AccessDenied", "Access Denied").into())
@@ -706,6 +720,16 @@ mod tests {
                     assert_eq!(found(method, path, &mixed, false), Err(501), "{method} {mixed}");
                 }
             }
+        }
+        for (method, path) in [
+            ("PUT", "/bucket"),
+            ("DELETE", "/bucket"),
+            ("POST", "/bucket"),
+            ("GET", "/bucket/key"),
+            ("PUT", "/bucket/key"),
+        ] {
+            assert_eq!(found(method, path, "replication", false), Err(501), "{method} {path}");
+            assert_eq!(found(method, path, "replication&acl", false), Err(501), "{method} {path}");
         }
         assert_eq!(found("POST", "/bucket", "", false), Err(501));
         assert_eq!(found("GET", "/bucket/key", "attributes", false), Err(501));

@@ -17,17 +17,23 @@ use crate::api::s3::objects::only_if;
 use crate::api::s3::xml::{Element, Writer};
 use crate::api::s3::{Call, Reply, empty, xml_answer};
 use crate::domain::capability::Capability;
-use crate::domain::checksum::{ChecksumAlgorithm, ChecksumKind, KeptChecksum};
+use crate::domain::checksum::{Checksum, ChecksumAlgorithm, ChecksumKind, KeptChecksum};
 use crate::domain::encryption::AskedEncryption;
 use crate::domain::file::FileVersion;
-use crate::domain::large_file::{PART_NUMBER_MAX, PartNumber, tag_over_tags};
+use crate::domain::large_file::{
+    ClaimedWhole, NamedPart, PART_NUMBER_MAX, PartNumber, tag_over_tags,
+};
 use crate::domain::refusal::Code;
 use crate::operations::download::checksum_of;
 use crate::operations::files::find_named;
 use crate::operations::large_files::{
     self, NamedParts, NewLargeFile, PartTicket, Unfinished, unfinished,
 };
-use crate::operations::upload::{Announced, DeclaredSha1};
+
+/// Elements of a document that names parts at most: ten for each.
+const PARTS_ELEMENTS_MAX: usize = 100_000;
+/// The header that says how large the file is that the parts make.
+const OBJECT_SIZE: &str = "x-amz-mp-object-size";
 
 /// Says of an id that names no upload that it names no upload, whatever else is wrong with it.
 pub(crate) fn not_an_upload(error: impl Into<S3Error>) -> S3Error {
@@ -63,7 +69,7 @@ pub(crate) fn part_number(call: &Call) -> Result<PartNumber, S3Refusal> {
 }
 
 pub(crate) async fn create(call: Call) -> Reply {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     refuse_conditions(headers)?;
     let (name, bucket) = (call.name()?, call.bucket()?);
     check_acl(headers, &bucket)?;
@@ -99,14 +105,15 @@ pub(crate) async fn create(call: Call) -> Reply {
     Ok(answer)
 }
 
+fn checksum_kind(headers: &HeaderMap) -> Result<Option<ChecksumKind>, S3Refusal> {
+    let invalid = || invalid_request("Value for x-amz-checksum-type header is invalid.");
+    let kind = text(headers, "x-amz-checksum-type")?;
+    kind.map(|kind| ChecksumKind::parse(kind).ok_or_else(invalid)).transpose()
+}
+
 /// The checksum that the parts are to make.
 fn wanted_checksum(headers: &HeaderMap) -> Result<Option<KeptChecksum>, S3Refusal> {
-    let kind = text(headers, "x-amz-checksum-type")?
-        .map(|kind| {
-            ChecksumKind::parse(kind)
-                .ok_or_else(|| invalid_request("Value for x-amz-checksum-type header is invalid."))
-        })
-        .transpose()?;
+    let kind = checksum_kind(headers)?;
     let Some(algorithm) = text(headers, "x-amz-checksum-algorithm")? else {
         return match kind {
             None => Ok(None),
@@ -129,7 +136,7 @@ fn wanted_checksum(headers: &HeaderMap) -> Result<Option<KeptChecksum>, S3Refusa
 
 /// The encryption that a part asks for: that of its upload, which only a customer's key must repeat.
 pub(crate) fn part_encryption(call: &Call) -> Result<AskedEncryption, S3Refusal> {
-    Ok(match customer_key(call.request.headers())? {
+    Ok(match customer_key(&call.headers)? {
         Some(key) => AskedEncryption::Customer(key),
         None => AskedEncryption::Default,
     })
@@ -138,21 +145,29 @@ pub(crate) fn part_encryption(call: &Call) -> Result<AskedEncryption, S3Refusal>
 pub(crate) async fn upload_part(mut call: Call) -> Reply {
     let number = part_number(&call)?;
     let asked = part_encryption(&call)?;
-    let ticket = PartTicket::of_caller(upload_of(&call, Capability::WriteFiles)?);
+    let upload = upload_of(&call, Capability::WriteFiles)?;
     let content =
-        chunked::content(&call.request, call.payload.clone(), &call.http, &mut call.signed)?;
-    let announced = Announced {
-        body_bytes: content.content_bytes,
-        sha1: DeclaredSha1::Unknown,
-        md5: content.md5,
-    };
-    let outcome = content.outcome.clone();
+        chunked::content(&call.headers, call.payload.clone(), &call.http, &mut call.signed)?;
+    if let Some(sent) = content.algorithm
+        && let Some(KeptChecksum { algorithm: begun, .. }) =
+            checksum_of(call.app(), &upload.version)?
+        && begun != sent
+    {
+        let (begun, sent) = (begun.as_str(), sent.as_str());
+        return Err(invalid_request(format!(
+            "Checksum Type mismatch occurred, expected checksum Type: {begun}, actual checksum \
+             Type: {sent}"
+        ))
+        .into());
+    }
+    let ticket = PartTicket::of_caller(upload);
+    let (announced, outcome) = (content.announced, content.outcome.clone());
     let body = (content.body, || outcome.checksum());
     let stored =
         large_files::upload_checked_part(call.app(), ticket, number, announced, asked, body).await;
     let (file, part) = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
-    let key = customer_key(call.request.headers())?;
+    let key = customer_key(&call.headers)?;
     let told = answer.headers_mut();
     set_header(told, "etag", &format!("\"{}\"", part.md5));
     if let Some(checksum) = outcome.checksum() {
@@ -167,26 +182,63 @@ pub(crate) fn explain(error: S3Error, outcome: &chunked::Outcome) -> S3Error {
     outcome.failure().map_or(error, S3Error::from)
 }
 
-/// The parts that a client names: numbers and tags, in its order.
-fn named_parts(document: &Element) -> Result<Vec<(i64, String)>, S3Refusal> {
+/// The parts that a client names, in its order.
+fn named_parts(document: &Element) -> Result<Vec<NamedPart>, S3Refusal> {
     let mut named = Vec::new();
     for part in document.all("Part") {
         let number = part.one("PartNumber")?.text().parse().map_err(|_| malformed_xml())?;
-        named.push((number, part.one("ETag")?.text().to_owned()));
+        let tag = part.one("ETag")?.text().to_owned();
+        let mut checksums = Vec::new();
+        for &algorithm in ChecksumAlgorithm::ALL {
+            let name = format!("Checksum{}", algorithm.as_str());
+            let Some(text) = part.opt_text(&name)? else { continue };
+            let checksum = Checksum::parse(algorithm, text.as_bytes());
+            let invalid = || invalid_request(format!("Value for {name} is invalid."));
+            checksums.push(checksum.ok_or_else(invalid)?);
+        }
+        named.push(NamedPart { number, tag, checksums });
     }
     let max = usize::try_from(PART_NUMBER_MAX).unwrap_or(usize::MAX);
     if named.is_empty() || named.len() > max { Err(malformed_xml()) } else { Ok(named) }
 }
 
+fn read_parts(body: &[u8]) -> Result<Vec<NamedPart>, S3Refusal> {
+    let document = Element::parse_long(body, &["CompleteMultipartUpload"], PARTS_ELEMENTS_MAX)?;
+    named_parts(&document)
+}
+
+/// What the headers say of the file that the parts make.
+fn claimed_whole(headers: &HeaderMap) -> Result<ClaimedWhole, S3Refusal> {
+    let invalid = |name: &str| invalid_request(format!("Value for {name} header is invalid."));
+    let mut checksum = None;
+    for &algorithm in ChecksumAlgorithm::ALL {
+        let name = algorithm.header();
+        let Some(value) = text(headers, name)? else { continue };
+        let digits = value.split_once('-').map_or(value, |(digits, _)| digits);
+        Checksum::parse(algorithm, digits.as_bytes()).ok_or_else(|| invalid(name))?;
+        if checksum.replace((algorithm, value.to_owned())).is_some() {
+            return Err(invalid_request(
+                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+            ));
+        }
+    }
+    let bytes = text(headers, OBJECT_SIZE)?
+        .map(|bytes| bytes.parse().map_err(|_| invalid(OBJECT_SIZE)))
+        .transpose()?;
+    Ok(ClaimedWhole { bytes, kind: checksum_kind(headers)?, checksum })
+}
+
 pub(crate) async fn complete(mut call: Call) -> Reply {
     let only_if = only_if(&call)?;
+    let whole = claimed_whole(&call.headers)?;
+    call.bucket()?;
     let body = call.unchecked_body().await?;
-    let document = Element::parse(&body, &["CompleteMultipartUpload"])?;
-    let named = named_parts(&document)?;
+    let named = read_parts(&body)?;
+    drop(body);
     let (app, caller, id) = (call.app(), call.caller()?, upload_id(&call));
     let finished = match upload_of(&call, Capability::WriteFiles) {
         Ok(_) => {
-            let by = NamedParts::Tags(named.clone(), only_if);
+            let by = NamedParts::Chosen { parts: named.clone(), whole, only_if };
             large_files::finish(app, caller, id, by).await.map_err(not_an_upload)
         }
         Err(error) => Err(error),
@@ -218,13 +270,13 @@ fn is_no_upload(error: &S3Error) -> bool {
 }
 
 /// The file that the same call made before: whoever did not hear the first answer asks again.
-fn finished_before(call: &Call, named: &[(i64, String)]) -> Option<FileVersion> {
+fn finished_before(call: &Call, named: &[NamedPart]) -> Option<FileVersion> {
     let bucket = call.bucket().ok()?;
     let caller = call.caller().ok()?;
     let id = Some(upload_id(call));
     let found =
         find_named(call.app(), caller, Capability::WriteFiles, &bucket, call.key(), id).ok()?;
-    let tag = tag_over_tags(named.iter().map(|(_, tag)| tag.as_str()))?;
+    let tag = tag_over_tags(named.iter().map(|part| part.tag.as_str()))?;
     (found.etag()? == tag).then_some(found)
 }
 

@@ -8,11 +8,11 @@ use actix_web::http::{Method, StatusCode};
 use futures_util::{StreamExt, stream};
 
 use crate::api::native::cors::vary_by_origin;
-use crate::api::native::download::with_content;
+use crate::api::native::download::{if_range, with_content};
 use crate::api::s3::chunked;
 use crate::api::s3::error::{
     S3Error, S3Refusal, invalid_argument, invalid_request, malformed_xml, method_not_allowed,
-    no_such_key, no_such_version, s3_refuse,
+    no_such_key, no_such_version, not_implemented, s3_refuse,
 };
 use crate::api::s3::headers::{
     about, bypass, check_acl, check_storage_class, customer_key, encryption, lock,
@@ -20,7 +20,7 @@ use crate::api::s3::headers::{
 };
 use crate::api::s3::listing::quoted_tag;
 use crate::api::s3::multipart::explain;
-use crate::api::s3::xml::Writer;
+use crate::api::s3::xml::{Element, Writer};
 use crate::api::s3::{Call, KEYS_XML_BYTES_MAX, Profile, Reply, empty, name_of_key, xml_answer};
 use crate::domain::capability::Capability;
 use crate::domain::checksum::KeptChecksum;
@@ -36,13 +36,11 @@ use crate::operations::download::{
     Download, DownloadQuery, Found, FoundFile, LockShown, find_file,
 };
 use crate::operations::files::{self, Over};
-use crate::operations::upload::{
-    Announced, DeclaredSha1, NewFile, OnlyIf, check_upload, upload_checked,
-};
+use crate::operations::upload::{NewFile, OnlyIf, check_upload, upload_checked};
 
 /// The condition that a write is to happen on. Only the extended profile knows any.
 pub(crate) fn only_if(call: &Call) -> Result<OnlyIf, S3Refusal> {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     if call.profile() == Profile::Backblaze {
         refuse_conditions(headers)?;
         return Ok(OnlyIf::Anyway);
@@ -56,7 +54,7 @@ pub(crate) fn only_if(call: &Call) -> Result<OnlyIf, S3Refusal> {
 }
 
 pub(crate) async fn put(mut call: Call) -> Reply {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     let only_if = only_if(&call)?;
     let (name, bucket) = (call.name()?, call.bucket()?);
     check_acl(headers, &bucket)?;
@@ -64,12 +62,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
     let (lock, encryption) = (lock(headers)?, encryption(headers)?);
     let about = about(headers, &name)?;
     let content =
-        chunked::content(&call.request, call.payload.clone(), &call.http, &mut call.signed)?;
-    let announced = Announced {
-        body_bytes: content.content_bytes,
-        sha1: DeclaredSha1::Unknown,
-        md5: content.md5,
-    };
+        chunked::content(&call.headers, call.payload.clone(), &call.http, &mut call.signed)?;
     let outcome = content.outcome.clone();
     let file = NewFile {
         name,
@@ -77,7 +70,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
         info: about.info,
         lock,
         encryption,
-        body: announced,
+        body: content.announced,
         custom_time: None,
         replica: None,
         only_if,
@@ -88,7 +81,7 @@ pub(crate) async fn put(mut call: Call) -> Reply {
         upload_checked(call.app(), &ticket, file, content.body, || outcome.checksum()).await;
     let stored = stored.map_err(|error| explain(error.into(), &outcome))?;
     let mut answer = empty(StatusCode::OK);
-    let key = customer_key(call.request.headers())?;
+    let key = customer_key(&call.headers)?;
     let told = answer.headers_mut();
     set_header(told, "etag", &quoted_tag(&stored));
     set_header(told, "x-amz-version-id", &stored.id().to_string());
@@ -180,7 +173,7 @@ pub(crate) fn absent(error: S3Error, version_id: Option<&str>) -> S3Error {
 
 /// The bytes that a call asks for, and of how many parts they are one.
 fn wanted(call: &Call, file: &FoundFile) -> Result<(Wanted, Option<u32>), S3Error> {
-    let range = text(call.request.headers(), RANGE.as_str())?;
+    let range = text(&call.headers, RANGE.as_str())?;
     let Some(number) = call.query.number("partNumber")? else {
         return Ok((Wanted::parse(range), None));
     };
@@ -205,7 +198,7 @@ fn wanted(call: &Call, file: &FoundFile) -> Result<(Wanted, Option<u32>), S3Erro
 }
 
 pub(crate) async fn get(call: Call) -> Reply {
-    let headers = call.request.headers();
+    let headers = &call.headers;
     let version_id = call.query.get("versionId");
     let overrides = overrides(&call)?;
     let key = customer_key(headers)?;
@@ -213,15 +206,19 @@ pub(crate) async fn get(call: Call) -> Reply {
     let file = found_file(&call, call.bucket_name(), call.key(), version_id)?;
     let (tag, modified) = (quoted_tag(&file.version), file.version.upload_at);
     let size = file.version.size;
+    file.check_key(key.as_ref())?;
     match conditions.judge(file.version.etag().as_deref(), modified) {
         Verdict::GoOn => {}
         Verdict::Failed => return Err(precondition_failed().into()),
         Verdict::NotModified => {
-            return Err(s3_refuse(304, "NotModified", "Not Modified")
+            let mut refusal = s3_refuse(304, "NotModified", "Not Modified")
                 .header("ETag", tag)
                 .header("Last-Modified", modified.http_date())
-                .header("x-amz-version-id", file.version.id().to_string())
-                .into());
+                .header("x-amz-version-id", file.version.id().to_string());
+            for (header, value) in file.caching(&overrides) {
+                refusal = refusal.header(header, value);
+            }
+            return Err(refusal.into());
         }
     }
     let (range, parts) = wanted(&call, &file)?;
@@ -231,7 +228,8 @@ pub(crate) async fn get(call: Call) -> Reply {
         && text(headers, "x-amz-checksum-mode")?
             .is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"));
     let checksum = if tells_checksum { file.checksum(call.app())? } else { None };
-    let query = DownloadQuery { range, overrides, by_a_page: false, key };
+    let if_range = if_range(headers).filter(|_| call.query.get("partNumber").is_none());
+    let query = DownloadQuery { range, if_range, overrides, by_a_page: false, key };
     let download = file.download(call.app(), query).map_err(|error| {
         S3Error::from(error).instead_of(Code::RangeNotSatisfiable, || {
             s3_refuse(416, "InvalidRange", "The requested range is not satisfiable")
@@ -337,7 +335,9 @@ async fn delete_one(
         caller.require_bucket(Capability::DeleteFiles, bucket)?;
         return Ok(gone());
     }
-    match files::delete_version(app, caller, key, id, bypass).await.map_err(S3Error::from) {
+    // An upload that is not finished is no version here.
+    match files::delete_finished_version(app, caller, key, id, bypass).await.map_err(S3Error::from)
+    {
         Ok(action) => Ok(Deleted { is_marker: action == Action::Hide, ..gone() }),
         Err(error) if error.is(Code::FileNotPresent) => Ok(gone()),
         Err(error) => Err(error),
@@ -345,12 +345,12 @@ async fn delete_one(
 }
 
 pub(crate) async fn delete(call: Call) -> Reply {
-    refuse_conditions(call.request.headers())?;
+    refuse_conditions(&call.headers)?;
     let version_id = call.query.get("versionId");
     let needed =
         if version_id.is_some() { Capability::DeleteFiles } else { Capability::WriteFiles };
     let bucket = call.bucket_for(needed)?;
-    let bypass = bypass(call.request.headers())?;
+    let bypass = bypass(&call.headers)?;
     let deleted = delete_one(&call, bucket.id, call.key(), version_id, bypass).await?;
     let mut answer = empty(StatusCode::NO_CONTENT);
     let told = answer.headers_mut();
@@ -366,16 +366,33 @@ const KEYS_MAX: usize = 1000;
 /// Deletions under way at a time, so that they share commits.
 const DELETED_AT_ONCE: usize = 32;
 
+/// One of many things to be deleted.
+struct Doomed {
+    key: String,
+    id: Option<String>,
+    /// It is to go only if it is as the client knows it.
+    has_condition: bool,
+}
+
+fn doomed(object: &Element) -> Result<Doomed, S3Refusal> {
+    let conditions = ["ETag", "LastModifiedTime", "Size"];
+    let id = object.opt_text("VersionId")?.filter(|id| !id.is_empty());
+    Ok(Doomed {
+        key: object.one("Key")?.raw_text().to_owned(),
+        id: id.map(str::to_owned),
+        has_condition: conditions.iter().any(|name| object.all(name).next().is_some()),
+    })
+}
+
 pub(crate) async fn delete_many(mut call: Call) -> Reply {
     // Whoever deletes a thousand things must say what the list of them is.
-    if !chunked::brings_digest(&call.request) {
+    if !chunked::brings_digest(&call.headers) {
         return Err(invalid_request(
             "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
         )
         .into());
     }
-    let bypass = bypass(call.request.headers())?;
-    let document = call.document_of("Delete", KEYS_XML_BYTES_MAX).await?;
+    let bypass = bypass(&call.headers)?;
     let caller = call.caller()?;
     let one = if caller.may(Capability::WriteFiles) {
         Capability::WriteFiles
@@ -383,24 +400,26 @@ pub(crate) async fn delete_many(mut call: Call) -> Reply {
         Capability::DeleteFiles
     };
     let bucket = call.bucket_for(one)?;
+    let document = call.document_of("Delete", KEYS_XML_BYTES_MAX).await?;
     let is_quiet = document.opt_text("Quiet")? == Some("true");
-    let mut wanted = Vec::new();
-    for object in document.all("Object") {
-        let key = object.one("Key")?.raw_text().to_owned();
-        let id = object.opt_text("VersionId")?.filter(|id| !id.is_empty() && *id != "null");
-        wanted.push((key, id.map(str::to_owned)));
-    }
+    let wanted: Vec<Doomed> = document.all("Object").map(doomed).collect::<Result<_, _>>()?;
+    drop(document);
     if wanted.is_empty() || wanted.len() > KEYS_MAX {
         return Err(malformed_xml().into());
     }
     let id_of_bucket = bucket.id;
-    let deletions = wanted.iter().map(|(key, id)| {
+    let deletions = wanted.iter().map(|Doomed { key, id, has_condition }| {
         let call = &call;
-        async move { delete_one(call, id_of_bucket, key, id.as_deref(), bypass).await }
+        async move {
+            if *has_condition {
+                return Err(not_implemented().into());
+            }
+            delete_one(call, id_of_bucket, key, id.as_deref(), bypass).await
+        }
     });
     let outcomes: Vec<_> = stream::iter(deletions).buffered(DELETED_AT_ONCE).collect().await;
     let mut xml = Writer::new("DeleteResult");
-    for ((key, id), outcome) in wanted.iter().zip(outcomes) {
+    for (Doomed { key, id, .. }, outcome) in wanted.iter().zip(outcomes) {
         match outcome {
             Ok(_) if is_quiet => {}
             Ok(deleted) => {

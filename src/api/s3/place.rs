@@ -1,14 +1,16 @@
 //! Where a request is addressed: which bucket, which key, in the path or in the name of the host.
 
+use std::collections::BTreeMap;
+
 use actix_web::HttpRequest;
-use actix_web::http::header::HOST;
 
 use crate::api::native::fields::parse_query;
 use crate::api::s3::Level;
 use crate::api::s3::error::{S3Refusal, invalid_argument, s3_refuse};
-use crate::api::{Http, forwarded_host};
+use crate::api::{Http, asked_host};
 use crate::domain::names::BucketName;
 use crate::domain::percent;
+use crate::domain::refusal::shorten;
 
 /// A bucket and a key in it, both decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,10 +51,7 @@ impl Place {
     ) -> Option<Result<Self, S3Refusal>> {
         let path = request.uri().path();
         let domains = &http.settings.s3.domains;
-        let received = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let host = forwarded_host(request, http).or_else(received);
-        let host =
-            host.or_else(|| request.uri().authority().map(actix_web::http::uri::Authority::as_str));
+        let host = asked_host(request, http);
         if let Some(bucket) = host.and_then(|host| bucket_of_host(host, domains)) {
             return Some(Self::of_host(&bucket, path));
         }
@@ -73,7 +72,7 @@ pub(crate) fn decode(encoded: &str) -> Result<String, S3Refusal> {
 }
 
 /// The bucket whose host this is, below one of the domains.
-fn bucket_of_host(host: &str, domains: &[String]) -> Option<String> {
+pub(crate) fn bucket_of_host(host: &str, domains: &[String]) -> Option<String> {
     let host = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
@@ -95,9 +94,21 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: &str) -> Result<Self, S3Refusal> {
-        parse_query(query)
-            .map(Self)
-            .map_err(|_| s3_refuse(400, "InvalidURI", "Couldn't parse the specified URI."))
+        let pairs = parse_query(query)
+            .map_err(|_| s3_refuse(400, "InvalidURI", "Couldn't parse the specified URI."))?;
+        let mut known = BTreeMap::new();
+        for (name, value) in &pairs {
+            // Of two that differ, another reader of the address might go by the other one.
+            if known.insert(name, value).is_some_and(|other| other != value) {
+                let name = shorten(name);
+                return Err(invalid_argument(format!("Parameter {name} is there twice")));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {

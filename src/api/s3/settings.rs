@@ -3,7 +3,8 @@
 use actix_web::http::StatusCode;
 
 use crate::api::s3::error::{
-    S3Error, S3Refusal, invalid_argument, invalid_request, malformed_xml, s3_refuse,
+    S3Error, S3Refusal, invalid_argument, invalid_request, malformed_xml, not_implemented,
+    s3_refuse,
 };
 use crate::api::s3::headers::{retention_mode, shown_mode};
 use crate::api::s3::lifecycle::{read_rules, write_rules};
@@ -16,6 +17,7 @@ use crate::domain::encryption::{ALGORITHM, AskedDefault, DefaultEncryption};
 use crate::domain::lock::{BucketLockChange, DefaultChange, DefaultRetention, Period, PeriodUnit};
 use crate::operations::authorize::{bucket_of_caller, bucket_of_name};
 use crate::operations::buckets::{BucketChange, LoggingChange, change_bucket};
+use crate::operations::error::Error;
 
 /// Changes the bucket with the right of the call, and answers nothing more.
 async fn change(
@@ -123,6 +125,7 @@ fn cors_rule(rule: &Element, number: usize) -> Result<CorsRule, S3Refusal> {
 }
 
 pub(crate) async fn set_cors(mut call: Call) -> Reply {
+    call.bucket()?;
     let document = call.document("CORSConfiguration").await?;
     let rules = document.all("CORSRule").enumerate();
     let rules: Vec<CorsRule> =
@@ -162,8 +165,15 @@ pub(crate) async fn encryption(call: Call) -> Reply {
 }
 
 pub(crate) async fn set_encryption(mut call: Call) -> Reply {
+    call.bucket()?;
     let document = call.document("ServerSideEncryptionConfiguration").await?;
+    document.only(&["Rule"])?;
     let rule = document.one("Rule")?;
+    let is_known = rule.only(&["ApplyServerSideEncryptionByDefault", "BucketKeyEnabled"]).is_ok();
+    if !is_known || rule.opt_text("BucketKeyEnabled")?.is_some_and(|text| text != "false") {
+        // Keys of KMS for buckets, and kinds of encryption that are forbidden.
+        return Err(not_implemented().into());
+    }
     let default = rule.one("ApplyServerSideEncryptionByDefault")?;
     match default.one("SSEAlgorithm")?.text() {
         ALGORITHM if default.opt("KMSMasterKeyID")?.is_none() => {}
@@ -234,6 +244,7 @@ fn default_retention(document: &Element) -> Result<DefaultChange, S3Refusal> {
 }
 
 pub(crate) async fn set_object_lock(mut call: Call) -> Reply {
+    call.bucket()?;
     let document = call.document("ObjectLockConfiguration").await?;
     document.only(&["ObjectLockEnabled", "Rule"])?;
     if document.one("ObjectLockEnabled")?.text() != "Enabled" {
@@ -269,9 +280,10 @@ pub(crate) async fn lifecycle(call: Call) -> Reply {
 }
 
 pub(crate) async fn set_lifecycle(mut call: Call) -> Reply {
+    let right = one_of(&call, Capability::WriteBucketLifecycleRules, Capability::WriteBuckets)?;
+    call.bucket_for(right)?;
     let document = call.document("LifecycleConfiguration").await?;
     let (rules, names) = read_rules(&document, call.profile())?;
-    let right = one_of(&call, Capability::WriteBucketLifecycleRules, Capability::WriteBuckets)?;
     let wanted = BucketChange {
         lifecycle_rules: Some(rules),
         lifecycle_names: Some(names),
@@ -288,6 +300,51 @@ pub(crate) async fn delete_lifecycle(call: Call) -> Reply {
         ..BucketChange::default()
     };
     change(&call, right, wanted, StatusCode::NO_CONTENT).await
+}
+
+// Replication.
+
+/// What Cloud Replication does here, as S3 shows it; it is set natively.
+pub(crate) async fn replication(call: Call) -> Reply {
+    let bucket = call.bucket()?;
+    let Some(source) = &bucket.settings.replication.as_replication_source else {
+        return Err(s3_refuse(
+            404,
+            "ReplicationConfigurationNotFoundError",
+            "The replication configuration was not found",
+        )
+        .into());
+    };
+    let mut xml = Writer::new("ReplicationConfiguration");
+    xml.text("Role", &source.source_application_key_id);
+    let state = |is_on: bool| if is_on { "Enabled" } else { "Disabled" };
+    for rule in &source.replication_rules {
+        // Names of buckets that the caller does not reach are not told.
+        let known = rule.destination().and_then(|id| {
+            let caller = call.caller().ok()?;
+            caller.require_bucket(Capability::ReadBucketReplications, id).ok()?;
+            bucket_of_caller(call.app(), caller, id).ok()
+        });
+        let name = known.as_ref().map_or(&*rule.destination_bucket_id, |known| known.name.as_str());
+        xml.begin("Rule");
+        xml.text("ID", &rule.name);
+        xml.text("Priority", &rule.priority.to_string());
+        xml.text("Status", state(rule.is_enabled));
+        xml.begin("Filter");
+        xml.text("Prefix", &rule.file_name_prefix);
+        xml.end();
+        xml.begin("Destination");
+        xml.text("Bucket", &format!("arn:aws:s3:::{name}"));
+        xml.end();
+        xml.begin("DeleteMarkerReplication");
+        xml.text("Status", state(false));
+        xml.end();
+        xml.begin("ExistingObjectReplication");
+        xml.text("Status", state(rule.include_existing_files));
+        xml.end();
+        xml.end();
+    }
+    Ok(xml_answer(xml))
 }
 
 // Logging.
@@ -309,21 +366,27 @@ pub(crate) async fn logging(call: Call) -> Reply {
 }
 
 pub(crate) async fn set_logging(mut call: Call) -> Reply {
+    call.bucket()?;
     let document = call.document("BucketLoggingStatus").await?;
     document.only(&["LoggingEnabled"])?;
     let logging = match document.opt("LoggingEnabled")? {
         None => LoggingChange::Clear,
         Some(enabled) => {
             enabled.only(&["TargetBucket", "TargetPrefix", "TargetObjectKeyFormat"])?;
+            let format = enabled.opt("TargetObjectKeyFormat")?;
+            if format.is_some_and(|format| format.only(&["SimplePrefix"]).is_err()) {
+                return Err(not_implemented().into());
+            }
             let name = enabled.one("TargetBucket")?.text();
             let right = Capability::WriteBucketLogging;
-            let target = bucket_of_name(call.app(), call.caller()?, right, name).map_err(|_| {
-                s3_refuse(
+            let target = match bucket_of_name(call.app(), call.caller()?, right, name) {
+                Err(Error::Refused(_)) => Err(S3Error::from(s3_refuse(
                     400,
                     "InvalidTargetBucketForLogging",
                     "The target bucket for logging does not exist, or is not owned by you.",
-                )
-            })?;
+                ))),
+                found => found.map_err(S3Error::from),
+            }?;
             let prefix = enabled.opt("TargetPrefix")?.map_or("", Element::raw_text).to_owned();
             LoggingChange::Set(Logging { target: target.id, prefix })
         }

@@ -1,10 +1,11 @@
 //! Who sent an S3 request, and what a request without a right signature is answered.
 
 use actix_web::HttpRequest;
+use actix_web::http::header::{HOST, HeaderValue};
 
-use crate::api::s3::chunked::refuse_checksums;
 use crate::api::s3::error::{S3Error, S3Refusal, s3_refuse};
-use crate::api::{Http, forwarded_host};
+use crate::api::s3::place::bucket_of_host;
+use crate::api::{Http, asked_host, forwarded};
 use crate::auth::sigv4::{BadSignature, Place, Request, SKEW_MS_MAX};
 use crate::operations::signatures::{self, Authentic, NotAuthentic};
 
@@ -14,32 +15,45 @@ pub(crate) fn authenticate(request: &HttpRequest, http: &Http) -> Result<Authent
     let mut headers: Vec<(&str, &[u8])> =
         headers.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let uri = request.uri();
-    if let Some(authority) = uri.authority() {
-        let authority = authority.as_str().as_bytes();
-        let host = headers.iter().find(|(name, _)| *name == "host").map(|(_, host)| *host);
-        match host {
-            // HTTP/2 names the host in the address.
-            None => headers.push(("host", authority)),
-            Some(host) if host.eq_ignore_ascii_case(authority) => {}
-            Some(_) => return Err(refusal(&BadSignature::TwoHosts).into()),
+    let received = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    if let (Some(addressed), Some(received)) = (uri.authority(), received)
+        && !received.eq_ignore_ascii_case(addressed.as_str().as_bytes())
+    {
+        return Err(refusal(&BadSignature::TwoHosts).into());
+    }
+    headers.retain(|(name, _)| *name != "host");
+    let mut authentic = Err(NotAuthentic::Signature(BadSignature::Mismatch));
+    for host in signed_hosts(request, http) {
+        let mut headers = headers.clone();
+        headers.push(("host", host.as_bytes()));
+        let signed = Request {
+            method: request.method().as_str(),
+            path: uri.path(),
+            query: uri.query().unwrap_or_default(),
+            headers: &headers,
+        };
+        authentic = signatures::authenticate(&http.app, &signed);
+        if !matches!(authentic, Err(NotAuthentic::Signature(BadSignature::Mismatch))) {
+            break;
         }
     }
-    if let Some(host) = forwarded_host(request, http) {
-        // The client signed the host that it asked the proxy for; the bucket was read off it, too.
-        headers.retain(|(name, _)| *name != "host");
-        headers.push(("host", host.as_bytes()));
+    Ok(authentic?)
+}
+
+/// The hosts that the client may have signed: the one that was received, and behind a proxy the one
+/// that it asked the proxy for, there with its port. Only those on which it asked for the same bucket.
+fn signed_hosts(request: &HttpRequest, http: &Http) -> Vec<String> {
+    let asked = asked_host(request, http).unwrap_or_default();
+    let received = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let mut hosts: Vec<String> = received.into_iter().chain([asked]).map(str::to_owned).collect();
+    if let Some(port) = forwarded(request, http, "x-forwarded-port") {
+        hosts.push(format!("{asked}:{port}"));
     }
-    let signed = Request {
-        method: request.method().as_str(),
-        path: uri.path(),
-        query: uri.query().unwrap_or_default(),
-        headers: &headers,
-    };
-    let authentic = signatures::authenticate(&http.app, &signed)?;
-    if http.settings.refuse_checksums {
-        refuse_checksums(request.headers())?;
-    }
-    Ok(authentic)
+    let domains = &http.settings.s3.domains;
+    let bucket = bucket_of_host(asked, domains);
+    hosts.retain(|host| bucket_of_host(host, domains) == bucket);
+    hosts.dedup();
+    hosts
 }
 
 impl From<NotAuthentic> for S3Error {

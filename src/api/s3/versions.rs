@@ -67,7 +67,7 @@ pub(crate) async fn retention(call: Call) -> Reply {
 
 pub(crate) async fn set_retention(mut call: Call) -> Reply {
     check_locks(&call)?;
-    let bypass = bypass(call.request.headers())?;
+    let bypass = bypass(&call.headers)?;
     let document = call.document("Retention").await?;
     document.only(&["Mode", "RetainUntilDate"])?;
     let wanted = match (document.opt_text("Mode")?, document.opt_text("RetainUntilDate")?) {
@@ -125,6 +125,7 @@ fn granted(policy: &Element) -> Result<BucketType, S3Refusal> {
 
 /// An object has the ACL of its bucket; asking for that changes nothing.
 pub(crate) async fn set_acl(mut call: Call) -> Reply {
+    let found = version(&call)?;
     let body = call.small_body(super::XML_BYTES_MAX).await?;
     let has_body = !body.iter().all(u8::is_ascii_whitespace);
     let wanted = match call.header("x-amz-acl")? {
@@ -132,7 +133,6 @@ pub(crate) async fn set_acl(mut call: Call) -> Reply {
         None if has_body => granted(&Element::parse(&body, &["AccessControlPolicy"])?)?,
         _ => return Err(invalid_argument("The ACL is in the header or in the body").into()),
     };
-    let found = version(&call)?;
     if wanted != call.bucket()?.kind {
         return Err(invalid_argument("The ACL of an object must be that of its bucket").into());
     }

@@ -3,6 +3,8 @@
 //! No document type, no entities but the five of XML, no processing instructions: nothing that could
 //! make a small body large or name anything outside of it.
 
+use std::borrow::Cow;
+
 use quick_xml::Reader;
 use quick_xml::escape::partial_escape;
 use quick_xml::events::Event;
@@ -11,6 +13,8 @@ use crate::api::s3::error::{S3Refusal, malformed_xml};
 
 /// Elements inside of each other at most (ours; no body of S3 has more than six).
 const DEPTH_MAX: usize = 16;
+/// Elements of a document at most (ours; a thousand keys or rules have a few thousand).
+const ELEMENTS_MAX: usize = 10_000;
 /// Attributes are none of S3's business but for the namespace; more bytes of them than this are not
 /// looked through.
 const ATTRIBUTES_BYTES_MAX: usize = 4096;
@@ -27,23 +31,38 @@ pub(crate) struct Element {
 impl Element {
     /// Reads a document whose root must be one of `roots`. The body was limited before.
     pub(crate) fn parse(body: &[u8], roots: &[&str]) -> Result<Self, S3Refusal> {
+        Self::parse_long(body, roots, ELEMENTS_MAX)
+    }
+
+    /// Reads a document that may have so many elements.
+    pub(crate) fn parse_long(
+        body: &[u8],
+        roots: &[&str],
+        elements_max: usize,
+    ) -> Result<Self, S3Refusal> {
         let text = std::str::from_utf8(body).map_err(|_| malformed_xml())?;
-        let root = Self::read(text.strip_prefix('\u{feff}').unwrap_or(text))?;
+        let root = Self::read(text.strip_prefix('\u{feff}').unwrap_or(text), elements_max)?;
         if roots.contains(&root.name.as_str()) { Ok(root) } else { Err(malformed_xml()) }
     }
 
-    fn read(text: &str) -> Result<Self, S3Refusal> {
+    fn read(text: &str, elements_max: usize) -> Result<Self, S3Refusal> {
         let mut reader = Reader::from_str(text);
+        let mut elements = 0;
         // The elements that are open, the outermost first.
         let mut open: Vec<Self> = Vec::new();
         let mut root = None;
         loop {
+            // Each takes more memory than its text does.
+            if elements > elements_max {
+                return Err(malformed_xml());
+            }
             match reader.read_event().map_err(|_| malformed_xml())? {
                 Event::Start(start) => {
                     if root.is_some() || open.len() >= DEPTH_MAX {
                         return Err(malformed_xml());
                     }
                     check_attributes(start.attributes_raw())?;
+                    elements += 1;
                     open.push(Self::named(start.local_name().as_ref()));
                 }
                 Event::Empty(start) => {
@@ -51,6 +70,7 @@ impl Element {
                         return Err(malformed_xml());
                     }
                     check_attributes(start.attributes_raw())?;
+                    elements += 1;
                     close(Self::named(start.local_name().as_ref()), &mut open, &mut root);
                 }
                 Event::End(_) => {
@@ -140,6 +160,16 @@ fn put(open: &mut [Element], text: &str) -> Result<(), S3Refusal> {
     }
 }
 
+/// The text with a sign in the place of every character that XML 1.0 cannot carry.
+fn carried(text: &str) -> Cow<'_, str> {
+    let is_lost = |letter: char| match letter {
+        '\t' | '\n' | '\r' => false,
+        '\u{fffe}' | '\u{ffff}' => true,
+        other => other < ' ',
+    };
+    if text.contains(is_lost) { text.replace(is_lost, "\u{fffd}").into() } else { text.into() }
+}
+
 fn check_attributes(raw: &str) -> Result<(), S3Refusal> {
     if raw.len() > ATTRIBUTES_BYTES_MAX { Err(malformed_xml()) } else { Ok(()) }
 }
@@ -209,6 +239,7 @@ impl Writer {
 
     /// Text inside of the element that is open.
     pub(crate) fn put(&mut self, text: &str) {
+        let text = carried(text);
         // Readers turn a plain carriage return into a line feed.
         for (at, piece) in text.split('\r').enumerate() {
             if at > 0 {
@@ -289,15 +320,28 @@ mod tests {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(Element::parse(b"<a>\xff</a>", &["a"]).is_err());
+        for (inside, fits) in [(9_999, true), (10_000, false)] {
+            for element in ["<b/>", "<b></b>"] {
+                let many = format!("<a>{}</a>", element.repeat(inside));
+                assert_eq!(read(&many).is_ok(), fits, "{inside}");
+            }
+        }
     }
 
     proptest! {
         #[test]
-        fn s3_134_what_is_written_is_read_back(text in "[^\\p{C}]{0,20}[\r&<>\"']{0,3}x") {
+        fn s3_134_what_is_written_is_read_back(
+            text in "[\\PC\\p{C}]{0,20}[\r\t\n&<>\"'\u{1}\u{fffe}\u{ffff}]{0,3}x"
+        ) {
             let mut writer = Writer::new("a");
             writer.text("b", &text);
             let root = read(&writer.finish()).expect("our own");
-            prop_assert_eq!(root.one("b").expect("there").raw_text(), text.as_str());
+            let lost = |letter: char| {
+                (letter < ' ' && !"\t\r\n".contains(letter))
+                    || ('\u{fffe}'..='\u{ffff}').contains(&letter)
+            };
+            let carried = text.replace(lost, "\u{fffd}");
+            prop_assert_eq!(root.one("b").expect("there").raw_text(), carried.as_str());
         }
 
         #[test]

@@ -59,7 +59,13 @@ pub(super) async fn flip(house: &TestHouse, version: &FileVersion, bit: u64) {
 
 /// What a client gets, and whether the answer came to its end.
 async fn download(house: &TestHouse, version: &FileVersion, range: Wanted) -> (Vec<u8>, bool) {
-    let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false, key: None };
+    let query = DownloadQuery {
+        range,
+        if_range: None,
+        overrides: BTreeMap::new(),
+        by_a_page: false,
+        key: None,
+    };
     let id = version.id().to_string();
     let download = find_by_id(&house.app, Some(&house.caller), &id, query).unwrap();
     let mut got = Vec::new();

@@ -141,7 +141,8 @@ async fn read_with(
     key: Option<CustomerKey>,
 ) -> Vec<u8> {
     let range = Wanted::parse(range.map(range_text).as_deref());
-    let query = DownloadQuery { range, overrides: BTreeMap::new(), by_a_page: false, key };
+    let query =
+        DownloadQuery { range, if_range: None, overrides: BTreeMap::new(), by_a_page: false, key };
     let download = find_by_id(&house.app, Some(&house.caller), &id.to_string(), query).unwrap();
     let mut all = Vec::new();
     match download.open(&house.app).await.unwrap().0 {

@@ -247,3 +247,25 @@ fn s3_153_154_no_known_key_opens_anything_and_nothing_is_told_without_one() {
     assert_eq!(answer.status, 404, "{text}");
     assert!(text.contains("\"not_found\"") && !text.contains("lasting-secret"), "{text}");
 }
+
+#[test]
+fn s3_158_an_unknown_key_and_a_wrong_signature_are_answered_alike_but_for_their_codes() {
+    let server = Server::start();
+    let master = server.master();
+    let wrong = Signer { secret: "K000anotherone".to_owned(), ..key(&server, &master) };
+    let unknown = Signer { key: "0000123456789abfffffffff0".to_owned(), ..wrong.clone() };
+    let told = |signer: &Signer| {
+        let answer = signer.sign(Request::new("GET", "/some-bucket/k")).send(&server.address);
+        let mut text = String::from_utf8_lossy(&answer.body).into_owned();
+        let code = element(&answer, "Code");
+        for name in ["Code", "Message", "RequestId", "HostId"] {
+            text = text.replace(&format!("<{name}>{}<", element(&answer, name)), "<..>");
+        }
+        let names: Vec<String> = answer.headers.keys().cloned().collect();
+        ((answer.status, names, text), code)
+    };
+    let ((of_wrong, wrong_code), (of_unknown, unknown_code)) = (told(&wrong), told(&unknown));
+    assert_eq!(of_wrong, of_unknown);
+    let codes = (wrong_code.as_str(), unknown_code.as_str());
+    assert_eq!(codes, ("SignatureDoesNotMatch", "InvalidAccessKeyId"));
+}

@@ -2,7 +2,9 @@
 //! built binary.
 
 mod bodies;
+mod door;
 mod framing;
 mod lasting;
+mod replication;
 mod rights;
 mod signatures;

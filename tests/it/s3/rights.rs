@@ -200,6 +200,7 @@ impl World {
                   </NoncurrentVersionExpiration></Rule></LifecycleConfiguration>",
             ),
             "DeleteBucketLifecycle" => bucket("DELETE", "lifecycle"),
+            "GetBucketReplication" => bucket("GET", "replication"),
             "GetBucketLogging" => bucket("GET", "logging"),
             "PutBucketLogging" => bucket("PUT", "logging").body(b"<BucketLoggingStatus/>"),
             "ListObjects" => bucket("GET", "prefix=a%2F"),

@@ -183,6 +183,8 @@ fn s3_14_15_16_17_25_33_what_is_not_wholly_signed_by_version_4_is_refused() {
     }
     let listed = signer.sign(Request::new("GET", "/signed-bucket")).send(&server.address);
     assert!(!String::from_utf8_lossy(&listed.body).contains("<Key>n</Key>"), "nothing was stored");
+    let lacking = signer.sign(get().header("x-amz-meta-a", "")).without("x-amz-meta-a");
+    assert_eq!(send(&lacking), refused(403, "SignatureDoesNotMatch"), "a signed header is gone");
     let hostless = signer.sign_but(get(), &["host"]);
     assert_eq!(send(&hostless), refused(403, "AccessDenied"));
     let token = signer.sign(get().header("x-amz-security-token", "token"));
@@ -265,7 +267,8 @@ fn s3_20_21_odd_addresses_and_hosts_never_break_the_server() {
 
 #[test]
 fn s3_23_hosts_of_buckets_and_paths_lead_to_the_same_place() {
-    let (server, _, signer) = house(&["--s3-domain=s3.us-west-000.localhost"]);
+    let (server, _, signer) =
+        house(&["--s3-domain=example.org", "--s3-domain", "s3.us-west-000.localhost"]);
     let (_, port) = server.address.rsplit_once(':').unwrap();
     let named = |host: &str| Signer { host: format!("{host}:{port}"), ..signer.clone() };
     let of_bucket = named("signed-bucket.s3.us-west-000.localhost");
@@ -308,6 +311,14 @@ fn s3_24_reliability_e6_the_host_that_a_proxy_names_is_believed_from_trusted_one
             assert_eq!(two.send(&server.address).status, 403, "{trusted}");
             // Whoever comes without a proxy is taken as before.
             assert_eq!(request.send(&server.address).status, 200);
+        }
+        // A proxy that hands on the host that it was asked for, port and all.
+        let with_port = Signer { host: "s3.example.org:8443".to_owned(), ..signer.clone() };
+        for of in [with_port.sign(get()), with_port.presign(get(), "60")] {
+            let kept = of.clone().header("x-forwarded-host", "s3.example.org");
+            assert_eq!(kept.send(&server.address).status, 200, "{trusted}: the host was kept");
+            let named = kept.header("host", "kiln.internal").header("x-forwarded-port", "8443");
+            assert_eq!(named.send(&server.address).status, status, "{trusted}: the port is said");
         }
         // Nobody is led to another bucket by it.
         let elsewhere =
@@ -480,4 +491,74 @@ fn s3_155_no_secret_and_no_signature_is_logged() {
         assert!(!log.contains(&secret), "{secret}");
     }
     assert!(log.contains("GetObject"), "it is logged at all");
+}
+
+#[test]
+fn s3_26_headers_that_were_moved_into_a_signed_address_count() {
+    let (server, master, signer) = house(&[]);
+    let put = |query: &str, body: &[u8]| {
+        let request = Request::new("PUT", &format!("/signed-bucket/moved?{query}")).body(body);
+        let length = body.len().to_string();
+        // The address is signed by somebody else than who sends to it: only the host is in there.
+        let presigned = Request { body: Vec::new(), ..request.clone() };
+        let presigned = signer.presign(presigned, "60");
+        Request { body: request.body, ..presigned }
+            .header("content-length", &length)
+            .send(&server.address)
+    };
+    let refused = |status: u16, code: &str| (status, code.to_owned());
+    let kept = put(
+        "x-amz-meta-Colour=sky%20bl%C3%BC&x-amz-acl=private&x-amz-server-side-encryption=AES256\
+         &X-Amz-Checksum-Sha256=7XACtDnprIRfIjV9giusFERzD722AW0%2ByUMil7nsn3M%3D\
+         &x-amz-sdk-checksum-algorithm=SHA256&x-id=PutObject",
+        b"content",
+    );
+    assert_eq!(kept.status, 200, "{kept:?}");
+    assert_eq!(kept.header("x-amz-server-side-encryption"), Some("AES256"));
+    assert!(kept.header("x-amz-checksum-sha256").is_some());
+    let read = signer.sign(Request::new("GET", "/signed-bucket/moved")).send(&server.address);
+    assert_eq!(read.header("x-amz-meta-colour"), Some("=?UTF-8?B?c2t5IGJsw7w=?="));
+    let version = read.header("x-amz-version-id").unwrap().to_owned();
+    let info = master.ok("b2_get_file_info", &json!({"fileId": version}));
+    assert_eq!(info["fileInfo"]["colour"], "sky bl\u{fc}");
+    assert_eq!(info["serverSideEncryption"]["mode"], "SSE-B2");
+
+    for (query, wanted) in [
+        ("X-Amz-Checksum-Crc32=yhzkjQ%3D%3D", refused(400, "BadDigest")),
+        ("x-amz-checksum-crc32=short", refused(400, "InvalidRequest")),
+        ("x-amz-acl=public-read", refused(400, "InvalidArgument")),
+        ("X-Amz-Tagging=a%3Db", refused(400, "InvalidArgument")),
+        ("x-amz-storage-class=GLACIER", refused(400, "InvalidStorageClass")),
+        ("x-amz-object-lock-legal-hold=ON", refused(400, "InvalidRequest")),
+        ("x-amz-server-side-encryption=aws%3Akms", refused(400, "InvalidArgument")),
+        ("x-amz-meta-a=1&x-amz-meta-a=2", refused(400, "InvalidArgument")),
+        ("x-amz-expected-bucket-owner=000000000000", refused(403, "AccessDenied")),
+        ("x-amz-copy-source=signed-bucket%2Fnothing", refused(404, "NoSuchKey")),
+    ] {
+        assert_eq!(code(&put(query, b"content")), wanted, "{query}");
+    }
+    let other = put("x-amz-meta-a=1", b"").status;
+    assert_eq!(other, 200);
+    // What SDKs put there that had no content to sign, as AWS takes it.
+    for query in [
+        "x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32",
+        "X-Amz-Sdk-Checksum-Algorithm=SHA256",
+    ] {
+        assert_eq!(put(query, b"content").status, 200, "{query}");
+    }
+    let copied = put("x-amz-copy-source=signed-bucket%2Fk", b"");
+    assert_eq!(copied.status, 200, "{copied:?}");
+    assert!(element(&copied, "ETag").contains("9a0364b9e99bb480dd25e1f0284c8555"), "{copied:?}");
+    // Elsewhere than in signed addresses they count as well, and nobody adds one to a signed one.
+    let listed = Request::new("GET", "/signed-bucket/k?x-amz-unheard-of=1");
+    assert_eq!(code(&signer.sign(listed).send(&server.address)), refused(400, "InvalidArgument"));
+    let mut added = signer.presign(Request::new("PUT", "/signed-bucket/moved"), "60").body(b"x");
+    added.query += "&x-amz-meta-a=1";
+    let wrong = refused(403, "SignatureDoesNotMatch");
+    assert_eq!(code(&added.send(&server.address)), wrong);
+
+    let (server, _, signer) = house(&["--s3-checksum-support=reject"]);
+    let request = Request::new("PUT", "/signed-bucket/moved?x-amz-checksum-crc32=yhzkjQ%3D%3D");
+    let answer = signer.presign(request, "60").body(b"content").send(&server.address);
+    assert_eq!(code(&answer), refused(400, "InvalidArgument"));
 }

@@ -133,7 +133,7 @@ impl<S: Read + Write> Connection<S> {
                 continue;
             }
             let mut body = Vec::new();
-            if !to_head && status != 204 {
+            if !to_head && ![204, 304].contains(&status) {
                 let length = headers.get("content-length").and_then(|text| text.parse().ok());
                 let length: usize = length.ok_or_else(|| bad("no Content-Length"))?;
                 body.resize(length, 0);
