@@ -1341,7 +1341,7 @@ async fn s3_signs_for_virtual_hosts_and_with_tokens_that_run_out() {
     let server = Scripted::start().await;
     let url = format!("s3+http://localhost:{}", server.address.rsplit_once(':').unwrap().1);
     let store =
-        open_as(&remote(&format!("{url}/root?region=x&style=virtual")), "id:word:session").await;
+        open_as(&remote(&format!("{url}/below?region=x&style=virtual")), "id:word:session").await;
     server.on("PUT /below/a", [Reaction::Answer(200, &[("ETag", "\"x\"")], String::new())]);
     let sample = Sample::new("a", 10);
     let put = store.put(sample.sending()).await;
