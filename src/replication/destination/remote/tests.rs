@@ -278,7 +278,7 @@ async fn put_find_list_check(store: &Arc<dyn RemoteStore>) -> Vec<ListedVersion>
         let other = OutgoingFile { origin: "another.1".to_owned(), ..sample.file.clone() };
         assert_eq!(store.find(&other).await.unwrap(), None, "{name}");
         let pieces = sample.noted.pieces();
-        assert!(pieces.iter().all(|piece| *piece <= 128 * 1024), "{pieces:?}");
+        assert!(pieces.iter().all(|piece| *piece <= 64 * 1024), "{pieces:?}");
         assert_eq!(pieces.iter().sum::<u64>(), sample.file.size, "{name}");
     }
     store.check(&bucket).await.unwrap();
@@ -367,7 +367,7 @@ async fn parts_of(store: &Arc<dyn RemoteStore>, name: &str, part: u64) {
     let found = store.find(&sample.file).await.unwrap();
     assert_eq!(found.map(|found| found.id), Some(finished.id));
     let pieces = sample.noted.pieces();
-    assert!(pieces.iter().all(|piece| *piece <= 128 * 1024), "{pieces:?}");
+    assert!(pieces.iter().all(|piece| *piece <= 64 * 1024), "{pieces:?}");
 }
 
 #[tokio::test]
@@ -987,6 +987,26 @@ async fn replication_190_205_faults_of_b2_and_of_the_network_mean_what_they_mean
     let shorter = json!({"fileId": "4_z1", "contentLength": 1, "contentSha1": null});
     server.on("POST /upload", [told(&shorter)]);
     assert_eq!(put().await.unwrap_err().class, C::ChecksumMismatch);
+    // What has our mark but other bytes is not what was sent.
+    let marked = |size: u64, sha1: String| {
+        let file = json!({
+            "action": "upload", "fileName": "a", "fileId": "4_z9", "contentLength": size,
+            "contentSha1": sha1, "fileInfo": {"src_repl_origin": ORIGIN},
+        });
+        told(&json!({"files": [file], "nextFileName": null, "nextFileId": null}))
+    };
+    let sha1 = sample.file.sha1.to_string();
+    for (size, sha1, is_found) in [
+        (300_000, sha1.clone(), true),
+        (300_000, format!("unverified:{sha1}"), true),
+        (300_000, "none".to_owned(), true),
+        (300_001, sha1, false),
+        (300_000, "0".repeat(40), false),
+    ] {
+        server.on("POST /b2api/v4/b2_list_file_versions", [marked(size, sha1.clone())]);
+        let found = store.find(&sample.file).await.unwrap();
+        assert_eq!(found.is_some(), is_found, "{size} {sha1}");
+    }
     // Nobody is sent to where everybody can listen, nor anywhere else.
     let elsewhere = json!({"uploadUrl": "ftp://x/", "authorizationToken": "t"});
     server.on("POST /b2api/v4/b2_get_upload_url", [told(&elsewhere)]);
@@ -1374,6 +1394,23 @@ async fn replication_190_205_faults_of_s3_and_of_the_network_mean_what_they_mean
         assert_eq!(got, (class, status, is_ambiguous), "{reaction:?}: {fault:?}");
         let waits = format!("{reaction:?}").contains("Retry-After").then_some(120_000);
         assert_eq!(fault.retry_after_ms, waits, "{reaction:?}");
+    }
+    // What has our mark but other bytes is not what was sent.
+    let marked: &[(&str, &str)] =
+        &[("x-amz-meta-src-repl-origin", ORIGIN), ("Content-Length", "300000"), ("ETag", "\"x\"")];
+    let head = format!("HEAD /{BUCKET}/a");
+    server.on(&head, [Reaction::Answer(200, marked, String::new())]);
+    assert!(store.find(&sample.file).await.unwrap().is_some());
+    server.on(
+        &format!("GET /{BUCKET}?versions="),
+        [Reaction::Answer(501, &[], xml_error("NotImplemented", ""))],
+    );
+    for other in [
+        [marked[0], ("Content-Length", "300001"), marked[2]],
+        [marked[0], marked[1], ("ETag", "\"00000000000000000000000000000000\"")],
+    ] {
+        server.on(&head, [Reaction::Answer(200, other.to_vec().leak(), String::new())]);
+        assert_eq!(store.find(&sample.file).await.unwrap(), None, "{other:?}");
     }
     // The tag of other content, and one that says nothing of it.
     let wrong: &[(&str, &str)] = &[("ETag", "\"00000000000000000000000000000000\"")];
