@@ -897,8 +897,22 @@ mod tests {
 
     /// The signature of the `aws-sigv4` crate as a signer.
     fn oracle(request: &Owned, names: &[String], payload: &str) -> String {
-        let identity = Credentials::new(KEY, SECRET, None, None, "tests").into();
+        oracle_in_session(request, names, payload, None)
+    }
+
+    /// The same of a signer whose credentials are good for a while only.
+    fn oracle_in_session(
+        request: &Owned,
+        names: &[String],
+        payload: &str,
+        session: Option<&str>,
+    ) -> String {
+        let identity =
+            Credentials::new(KEY, SECRET, session.map(str::to_owned), None, "tests").into();
         let mut settings = settings();
+        if session.is_some() {
+            settings.session_token_mode = SessionTokenMode::Include;
+        }
         let dated = names.iter().any(|name| name == DATE);
         settings.excluded_headers = Some(if dated { vec![] } else { vec![DATE.into()] });
         let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(NOW.0).unwrap());
@@ -1362,7 +1376,10 @@ mod tests {
             let names = proof.split_once("SignedHeaders=").unwrap().1.split_once(',').unwrap().0;
             let names: Vec<String> = names.split(';').map(str::to_owned).collect();
             prop_assert_eq!(names.contains(&TOKEN.to_owned()), session.is_some());
-            let right = oracle(&request, &names, "UNSIGNED-PAYLOAD");
+            let token = session.as_ref().map(Secret::expose);
+            // It adds the token itself.
+            let own: Vec<String> = names.iter().filter(|name| *name != TOKEN).cloned().collect();
+            let right = oracle_in_session(&request, &own, "UNSIGNED-PAYLOAD", token);
             let ending = format!("Signature={right}");
             prop_assert!(proof.ends_with(&ending));
             if session.is_none() {

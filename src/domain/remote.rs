@@ -101,8 +101,8 @@ pub(crate) enum Marker {
     None,
 }
 
-/// A time of day with a bandwidth of its own. `from` and `to` are `HH:MM`, local to the server; a
-/// window whose end is not after its start goes over midnight.
+/// A time of day with a bandwidth of its own. `from` and `to` are `HH:MM` in UTC, since nothing here
+/// knows of zones; a window whose end is not after its start goes over midnight.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct BandwidthWindow {

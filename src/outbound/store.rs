@@ -164,7 +164,7 @@ impl RemoteHttp {
                 .tls_version_min(reqwest::tls::Version::TLS_1_2)
                 .tls_danger_accept_invalid_certs(self.allow_insecure_tls)
                 .connect_timeout(self.patience.connect)
-                .pool_idle_timeout(Duration::from_secs(50))
+                .pool_idle_timeout(Duration::from_secs(20))
                 .pool_max_idle_per_host(16)
                 .tcp_nodelay(true)
                 .dns_resolver(CheckedResolver(Reachable { policy: POLICY, not_here: false }));

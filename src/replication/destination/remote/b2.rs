@@ -269,6 +269,10 @@ impl Native {
         }
     }
 
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
     fn is_peer(&self) -> bool {
         self.flavor == Flavor::Peer
     }
@@ -680,6 +684,12 @@ impl Native {
         // Large files carry one mark more, which may leave no room for another.
         let is_large = version.content_sha1.as_deref().is_none_or(|told| told == "none");
         let marked = with_marks(file, self.marks(file, is_large));
+        let sha1 = file.sha1.digest().map(|sha1| sha1.to_string());
+        let is_other = |theirs: &str| sha1.as_deref().is_some_and(|ours| ours != theirs);
+        // What has our mark but other bytes was damaged on its way, and is to be sent again.
+        if version.content_length != Some(file.size) || version.sha1().is_some_and(is_other) {
+            return false;
+        }
         if marked.get(ORIGIN) == Some(&file.origin) && !self.is_peer() {
             return version.info(ORIGIN) == Some(&file.origin);
         }
@@ -690,12 +700,10 @@ impl Native {
             uploaded.is_none() || version.info(UPLOADED) == uploaded
         };
         // Without a mark, and without a digest to compare, another file would pass for it.
-        let sha1 = file.sha1.digest().map(|sha1| sha1.to_string());
-        let is_same = match (sha1, version.sha1()) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => uploaded.is_some() || self.keeps_timestamps(),
-        };
-        version.content_length == Some(file.size) && is_of_time && is_same
+        let is_sure = (sha1.is_some() && version.sha1().is_some())
+            || uploaded.is_some()
+            || self.keeps_timestamps();
+        is_of_time && is_sure
     }
 
     async fn versions(
@@ -823,11 +831,7 @@ impl RemoteStore for Native {
                 self.versions(bucket, fields).await?;
             }
             // What is no kiln answers this with anything.
-            let instance = match peer::instance(&self.line).await {
-                Ok(instance) => instance,
-                Err(fault) if self.is_peer() => return Err(fault),
-                Err(_) => None,
-            };
+            let instance = peer::instance(&self.line).await.unwrap_or_default();
             let Place { id, has_file_lock } = place;
             Ok(Checked { instance, bucket_id: Some(id), has_file_lock })
         }

@@ -34,8 +34,9 @@ use crate::replication::destination::store::{OutgoingFile, RemoteStore, Sending}
 
 /// Most bytes of an answer that are read where no listing is expected.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Content goes out, and is counted by whoever paces it, in pieces of at most so many bytes.
-const PIECE_BYTES: usize = 128 * 1024;
+/// Content goes out, and is counted by whoever paces it, in pieces of at most so many bytes: so small
+/// that connections which share little bandwidth all show signs of life.
+const PIECE_BYTES: usize = 32 * 1024;
 /// File infos of one version at B2 (documented); other stores read our replicas through it.
 const INFOS_MAX: usize = 10;
 /// Metadata up to which marks of ours are added: what every store takes, B2's buckets with locks
@@ -171,7 +172,9 @@ fn mismatch(status: u16, what: &str) -> RemoteFault {
 
 /// The fault of a call that commits something: a server that broke may have done so before.
 fn committing(fault: RemoteFault) -> RemoteFault {
-    let broke = matches!(fault.status, 200..=299 | 408 | 500..=502 | 504..);
+    // A store that has other bytes than were sent has certainly stored them.
+    let broke = fault.class != AnswerClass::ChecksumMismatch
+        && matches!(fault.status, 200..=299 | 408 | 500..=502 | 504..);
     RemoteFault { is_ambiguous: fault.is_ambiguous || broke, ..fault }
 }
 

@@ -15,7 +15,9 @@ use crate::outbound::FINISH_TIMEOUT;
 use crate::replication::destination::remote::b2::{
     About, Asking, FileAnswer, Flavor, Native, PARTS_MAX, PartAnswer, Payload,
 };
-use crate::replication::destination::remote::{Line, OutgoingSha1, committing, fault, mismatch};
+use crate::replication::destination::remote::{
+    Line, OutgoingSha1, committing, fault, misdirected, mismatch,
+};
 use crate::replication::destination::store::{
     Checked, ConfirmedPart, ListedPage, OutgoingFile, PartPlan, PartRules, RemoteBucket,
     RemoteStore, RemoteVersion, Sending,
@@ -29,13 +31,19 @@ const BIT_BYTES: u64 = 16 * 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 struct Instance {
     instance_id: String,
+    accepts_peers: Option<bool>,
+}
+
+/// The kiln that answers there; None when something else does.
+async fn introduction(line: &Line) -> Result<Option<Instance>, RemoteFault> {
+    let answer = line.get("/api/v2/instance").await?;
+    let told = serde_json::from_slice(&answer.body).ok();
+    Ok(told.filter(|_| answer.status == 200))
 }
 
 /// The id of the kiln that answers there; None when something else does.
 pub(super) async fn instance(line: &Line) -> Result<Option<String>, RemoteFault> {
-    let answer = line.get("/api/v2/instance").await?;
-    let told = serde_json::from_slice::<Instance>(&answer.body).ok();
-    Ok(told.filter(|_| answer.status == 200).map(|told| told.instance_id))
+    Ok(introduction(line).await?.map(|told| told.instance_id))
 }
 
 /// What an upload, a start and a finish tell a peer of the source.
@@ -229,7 +237,17 @@ impl RemoteStore for Peer {
         &'a self,
         bucket: &'a RemoteBucket,
     ) -> BoxFuture<'a, Result<Checked, RemoteFault>> {
-        self.native.check(bucket)
+        async move {
+            let told = introduction(self.native.line()).await?;
+            let told = told.ok_or_else(|| misdirected("no kiln answers there".to_owned()))?;
+            if told.accepts_peers == Some(false) {
+                let text = "it takes no replicas: replication.accept_peers is off there";
+                return Err(fault(AnswerClass::Unauthorized, text.to_owned()));
+            }
+            let checked = self.native.check(bucket).await?;
+            Ok(Checked { instance: Some(told.instance_id), ..checked })
+        }
+        .boxed()
     }
 
     fn find<'a>(

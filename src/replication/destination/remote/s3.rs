@@ -145,6 +145,18 @@ fn is_md5(etag: &str) -> bool {
     etag.len() == 32 && etag.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// The MD5 that an answer tells of an object. Content that is encrypted with other keys than the
+/// store's own has tags of another kind, and so has what was made of parts.
+fn told_md5(answer: &Answer) -> Option<&str> {
+    let encryption = answer.header("x-amz-server-side-encryption");
+    let is_told = encryption.is_none_or(|how| how == "AES256");
+    answer.header("etag").map(plain_tag).filter(|etag| is_told && is_md5(etag))
+}
+
+fn is_of(told: &str, md5: Md5Digest) -> bool {
+    told.eq_ignore_ascii_case(&md5.to_string())
+}
+
 /// A value of metadata: as it is where a header can carry it, else percent-encoded.
 fn header_value(value: &str) -> String {
     let is_plain = value.bytes().all(|b| (32..127).contains(&b)) && value.trim() == value;
@@ -207,7 +219,15 @@ impl S3 {
         let bucket = sigv4::encode(ask.bucket, false);
         let (host, mut path) = match self.addressing {
             Addressing::Path => (host, format!("{root}/{bucket}")),
-            Addressing::Virtual => (format!("{}.{host}", ask.bucket), root.to_owned()),
+            Addressing::Virtual => {
+                let is_label = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+                if !ask.bucket.bytes().all(is_label) {
+                    let text = "the name of the bucket cannot be a part of a host".to_owned();
+                    return Err(misdirected(text));
+                }
+                // Hosts are asked for in lower case, however they are written.
+                (format!("{}.{host}", ask.bucket.to_ascii_lowercase()), root.to_owned())
+            }
         };
         match ask.key {
             Some(key) => {
@@ -432,11 +452,7 @@ impl S3 {
         ask.headers.push(("content-md5".to_owned(), STANDARD.encode(md5.0)));
         let ask = Ask { payload: Payload::Content { sending, range, sha256 }, ..ask };
         let answer = self.ask(ask).await?;
-        let etag = plain_tag(answer.header("etag").unwrap_or_default());
-        // Content that is encrypted with other keys than the store's own has tags of another kind.
-        let encryption = answer.header("x-amz-server-side-encryption");
-        let is_told = is_md5(etag) && encryption.is_none_or(|how| how == "AES256");
-        if is_told && !etag.eq_ignore_ascii_case(&md5.to_string()) {
+        if told_md5(&answer).is_some_and(|told| !is_of(told, md5)) {
             return Err(mismatch(answer.status, "ETag"));
         }
         Ok(answer)
@@ -446,18 +462,19 @@ impl S3 {
     fn copy_in(&self, answer: &Answer, file: &OutgoingFile) -> Option<RemoteVersion> {
         let marked = self.marked(file);
         let meta = |name: &str| answer.header(&format!("x-amz-meta-{name}"));
-        let is_copy = if marked.get(ORIGIN) == Some(&file.origin) {
+        let size = answer.header("content-length").and_then(|digits| digits.parse().ok());
+        let told = told_md5(answer);
+        let is_other = file.md5.zip(told).is_some_and(|(ours, theirs)| !is_of(theirs, ours));
+        // What has our mark but other bytes was damaged on its way, and is to be sent again.
+        let is_copy = if size != Some(file.size) || is_other {
+            false
+        } else if marked.get(ORIGIN) == Some(&file.origin) {
             meta(ORIGIN) == Some(&file.origin)
         } else {
-            let size = answer.header("content-length").and_then(|digits| digits.parse().ok());
-            let etag = plain_tag(answer.header("etag").unwrap_or_default());
             let uploaded = marked.get(UPLOADED).map(String::as_str);
             let is_of_time = uploaded.is_none() || meta(UPLOADED) == uploaded;
-            let is_same = match file.md5 {
-                Some(md5) if is_md5(etag) => etag.eq_ignore_ascii_case(&md5.to_string()),
-                _ => uploaded.is_some(),
-            };
-            size == Some(file.size) && is_of_time && is_same
+            let is_sure = (file.md5.is_some() && told.is_some()) || uploaded.is_some();
+            is_of_time && is_sure
         };
         let id = answer.header("x-amz-version-id").unwrap_or_default().to_owned();
         is_copy.then_some(RemoteVersion { id, status: answer.status })
