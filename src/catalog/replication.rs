@@ -307,16 +307,15 @@ fn job(row: &dyn Row) -> Result<Job, Error> {
     let bytes = |column| -> Result<u64, Error> {
         u64::try_from(row.int(column)?).map_err(|_| unreadable("size of a job"))
     };
-    let route = match row.opt_int(10)? {
-        Some(stream) => Route::Stream(StreamId(stream)),
-        None => {
-            let destination = row.text(3)?.strip_prefix(BUCKET_KEY).and_then(BucketId::parse);
-            Route::Rule(RuleRoute {
-                destination: destination.ok_or(unreadable("destination of a job"))?,
-                source_key: KeyId::named(row.text(8)?),
-                rule_name: row.text(9)?.to_owned(),
-            })
-        }
+    let route = if let Some(stream) = row.opt_int(10)? {
+        Route::Stream(StreamId(stream))
+    } else {
+        let destination = row.text(3)?.strip_prefix(BUCKET_KEY).and_then(BucketId::parse);
+        Route::Rule(RuleRoute {
+            destination: destination.ok_or(unreadable("destination of a job"))?,
+            source_key: KeyId::named(row.text(8)?),
+            rule_name: row.text(9)?.to_owned(),
+        })
     };
     Ok(Job {
         id: row.int(0)?,
@@ -703,7 +702,7 @@ fn wake_next_of_name(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), Erro
 }
 
 /// Spilled jobs that enter a queue in one transaction.
-const PROMOTED_MAX: usize = 64;
+const PROMOTED_MAX: i64 = 64;
 
 /// Lets jobs into the queue of a stream that have been waiting outside, the oldest first, as far as
 /// there is room.
@@ -716,7 +715,7 @@ pub(crate) fn promote_spilled(tx: &mut dyn Tx, stream: StreamId, now: Steady) ->
         tx,
         "SELECT job_id, size FROM replication_jobs
           WHERE stream_no = ?1 AND state = 'spilled' ORDER BY job_id LIMIT ?2",
-        &[Value::Int(stream.id.0), Value::Int(PROMOTED_MAX as i64)],
+        &[Value::Int(stream.id.0), Value::Int(PROMOTED_MAX)],
         |row| Ok((row.int(0)?, u64::try_from(row.int(1)?).unwrap_or_default())),
     )?;
     let mut change = QueueSums::default();

@@ -149,7 +149,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(super) struct TokenFlags {
     /// What opens the other server: keyId:applicationKey, or for S3 accessKeyId:secret. Others on
-    /// this machine can read command lines: better use the file, or KILN_REMOTE_API_TOKEN.
+    /// this machine can read command lines: better use the file, or `KILN_REMOTE_API_TOKEN`.
     #[arg(long, value_name = "TOKEN", conflicts_with = "remote_api_token_file")]
     remote_api_token: Option<String>,
     /// File whose content, without surrounding white space, is the token.
@@ -1003,7 +1003,9 @@ fn differences(answer: &Value) -> String {
         ]
     });
     if let Some(next) = answer["nextFrom"].as_str() {
-        page += &format!("\nThere are more: add --from {}\n", super::safe(next));
+        page.push_str("\nThere are more: add --from ");
+        page.push_str(&super::safe(next));
+        page.push('\n');
     }
     page
 }

@@ -161,8 +161,9 @@ impl BadAnswer<'_> {
             {
                 C::SessionLost
             }
-            (400 | 404, "file_not_present" | "no_such_file") if self.in_session => C::SessionLost,
-            (404, _) if self.in_session => C::SessionLost,
+            (400, "file_not_present" | "no_such_file") | (404, _) if self.in_session => {
+                C::SessionLost
+            }
             _ => self.class_of_status(),
         }
     }

@@ -24,9 +24,9 @@ const USER_AGENT: &str = concat!("kiln/", env!("CARGO_PKG_VERSION"), " (replicat
 /// Most bytes that are handed to a connection at once.
 const PIECE_BYTES: usize = 128 * 1024;
 /// How long a store may take to answer once it has the last byte.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
 /// The same where it has a large file to put together.
-pub(crate) const FINISH_TIMEOUT: Duration = Duration::from_secs(900);
+pub(crate) const FINISH_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// How long what may take. Only tests have other values than the default.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            stall: Duration::from_secs(60),
+            stall: Duration::from_mins(1),
             look: Duration::from_secs(1),
         }
     }
@@ -277,12 +277,11 @@ async fn exchange(
 ) -> Result<Answer, (String, bool)> {
     // The address may hold a secret, so only the innermost cause is told, which names none.
     let broken = |error: reqwest::Error| {
-        let text = if error.is_timeout() && error.is_connect() {
+        if error.is_timeout() && error.is_connect() {
             "no connection came about in time".to_owned()
         } else {
             innermost(&error.without_url())
-        };
-        text
+        }
     };
     let mut answer = request.send().await.map_err(|error| {
         let was_connected = !error.is_connect() && !error.is_builder();
@@ -352,12 +351,11 @@ impl Body for Measured {
             this.flow.waits_for_us.store(true, Ordering::Relaxed);
             let next = ready!(bytes.as_mut().poll_next(context));
             this.flow.waits_for_us.store(false, Ordering::Relaxed);
-            match next {
-                Some(Ok(piece)) => this.piece = piece,
-                Some(Err(SourceFailed)) | None => {
-                    this.flow.source_failed.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Some(Err(SourceFailed)));
-                }
+            if let Some(Ok(piece)) = next {
+                this.piece = piece;
+            } else {
+                this.flow.source_failed.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err(SourceFailed)));
             }
         }
         let taken = this.piece.split_to(this.piece.len().min(PIECE_BYTES));
@@ -423,7 +421,7 @@ mod tests {
     async fn take(stream: &mut TcpStream) -> String {
         let mut read = Vec::new();
         loop {
-            let mut buffer = [0; 64 * 1024];
+            let mut buffer = vec![0; 64 * 1024];
             let count = stream.read(&mut buffer).await.unwrap_or(0);
             read.extend_from_slice(&buffer[..count]);
             let text = String::from_utf8_lossy(&read).into_owned();

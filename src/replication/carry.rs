@@ -299,20 +299,17 @@ impl Carrier<'_> {
         known: Option<String>,
     ) -> Result<RemoteVersion, Broken> {
         let (store, file) = (&errand.store, &errand.file);
-        let (session, there) = match known {
-            Some(session) => {
-                let there = store.list_parts(file, &session).await?;
-                (session, there)
+        let (session, there) = if let Some(session) = known {
+            let there = store.list_parts(file, &session).await?;
+            (session, there)
+        } else {
+            let session = store.start(file).await?;
+            if let Err(broken) = self.note_session(&session, 0, (0, plan.len())).await {
+                // Nobody would ever know of it.
+                drop(store.cancel(&file.bucket, &file.name, &session).await);
+                return Err(broken);
             }
-            None => {
-                let session = store.start(file).await?;
-                if let Err(broken) = self.note_session(&session, 0, (0, plan.len())).await {
-                    // Nobody would ever know of it.
-                    drop(store.cancel(&file.bucket, &file.name, &session).await);
-                    return Err(broken);
-                }
-                (session, Vec::new())
-            }
+            (session, Vec::new())
         };
         self.progress.note();
         let planned = |part: &PartPlan| {

@@ -60,9 +60,9 @@ fn reasons_of_source(source: &str) -> BTreeSet<String> {
 }
 
 fn reasons_of_page(page: &str) -> BTreeSet<String> {
+    const OF_ONE_WORD: [&str; 3] = ["timeout", "expired", "purged"];
     let (_, section) = page.split_once("## When replication fails").unwrap();
     let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
-    const OF_ONE_WORD: [&str; 3] = ["timeout", "expired", "purged"];
     let is_reason = |word: &&str| word.contains('_') || OF_ONE_WORD.contains(word);
     let words = quoted(section, '`').filter(is_reason);
     words.map(str::to_owned).collect()

@@ -27,7 +27,6 @@ pub(super) fn liveness(method: &Method, path: &str) -> Option<Answer> {
 
 /// The accounts that the caller may see: his own, for the operator all. `org` is the name of one or
 /// its id, `orgID` its id.
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn list_orgs(call: Call) -> Reply {
     let name = opt_parameter(&call.query, "org")?;
     let id = opt_parameter(&call.query, "orgID")?;

@@ -7,7 +7,6 @@ use crate::api::influx::{Answer, Call, Reply};
 use crate::domain::remote::RemoteOptions;
 use crate::operations::remotes::{self, NewRemote, RemoteChange, RemoteFilter, parse_id};
 
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn list_all(call: Call) -> Reply {
     let filter = RemoteFilter {
         org_id: opt_parameter(&call.query, "orgID")?,
@@ -34,7 +33,6 @@ pub(super) async fn create(call: Call) -> Reply {
     Ok(Answer::created(render_remote(&made)))
 }
 
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn find(call: Call) -> Reply {
     let found = remotes::get(call.app(), &call.caller, parse_id(&call.id)?)?;
     Ok(Answer::ok(render_remote(&found)))
@@ -62,7 +60,6 @@ pub(super) async fn delete(call: Call) -> Reply {
 }
 
 /// The buckets of a peer that rules may lead to.
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn list_buckets(call: Call) -> Reply {
     let named = remotes::named_buckets(call.app(), &call.caller, parse_id(&call.id)?)?;
     Ok(Answer::ok(json!({"bucketIDs": named})))

@@ -18,7 +18,6 @@ use crate::operations::streams::{
     StreamChange, StreamFilter, parse_id, parse_remote_id,
 };
 
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn list_all(call: Call) -> Reply {
     let filter = StreamFilter {
         org_id: opt_parameter(&call.query, "orgID")?,
@@ -65,7 +64,6 @@ pub(super) async fn create(call: Call) -> Reply {
     Ok(Answer::created(render_stream(&made)))
 }
 
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn find(call: Call) -> Reply {
     let found = streams::get(call.app(), &call.caller, parse_id(&call.id)?)?;
     Ok(Answer::ok(render_stream(&found)))
@@ -165,7 +163,6 @@ pub(super) async fn purge(call: Call) -> Reply {
     Ok(Answer::ok(json!({"purged": purged})))
 }
 
-#[expect(clippy::unused_async, reason = "every handler has the same form")]
 pub(super) async fn files(call: Call) -> Reply {
     let id = parse_id(&call.id)?;
     let limit = call.query.opt_int("limit")?;
@@ -226,7 +223,7 @@ fn render_difference(item: &DiffItem) -> Value {
         "fileId": item.file_id,
         "fileName": item.file_name,
         "remoteFileName": item.remote_name,
-        "state": item.state.map(|state| state.as_str()),
+        "state": item.state.map(crate::domain::replication::JobState::as_str),
         "uploadedAt": moment(Some(item.upload_at)),
     })
 }

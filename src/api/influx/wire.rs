@@ -14,7 +14,7 @@ use crate::operations::remotes::ShownRemote;
 use crate::operations::streams::ShownStream;
 
 /// A body that is not what it should be, in the words of InfluxDB.
-fn unmarshal(refusal: Refusal) -> Refusal {
+fn unmarshal(refusal: &Refusal) -> Refusal {
     refuse(refusal.code, format!("failed to unmarshal json: {}", refusal.message))
 }
 
@@ -25,19 +25,19 @@ impl Body {
     /// A body that must be there.
     pub(super) fn required(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(unmarshal(refuse(Code::BadJson, "the request has no body")));
+            return Err(unmarshal(&refuse(Code::BadJson, "the request has no body")));
         }
         Self::optional(bytes)
     }
 
     /// A body that may be left out, which is one without fields.
     pub(super) fn optional(bytes: &[u8]) -> Result<Self, Refusal> {
-        Fields::from_body(bytes).map(Self).map_err(unmarshal)
+        Fields::from_body(bytes).map(Self).map_err(|refusal| unmarshal(&refusal))
     }
 
     /// A text; one that is empty is none, as Go's clients leave fields out.
     pub(super) fn opt_text(&self, name: &str) -> Result<Option<String>, Refusal> {
-        let text = self.0.opt_text(name).map_err(unmarshal)?;
+        let text = self.0.opt_text(name).map_err(|refusal| unmarshal(&refusal))?;
         Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
@@ -47,19 +47,19 @@ impl Body {
 
     /// A text that means something when it is empty.
     pub(super) fn opt_any_text(&self, name: &str) -> Result<Option<String>, Refusal> {
-        Ok(self.0.opt_text(name).map_err(unmarshal)?.map(str::to_owned))
+        Ok(self.0.opt_text(name).map_err(|refusal| unmarshal(&refusal))?.map(str::to_owned))
     }
 
     pub(super) fn opt_flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
-        self.0.opt_bool(name).map_err(unmarshal)
+        self.0.opt_bool(name).map_err(|refusal| unmarshal(&refusal))
     }
 
     pub(super) fn opt_int(&self, name: &str) -> Result<Option<i64>, Refusal> {
-        self.0.opt_int(name).map_err(unmarshal)
+        self.0.opt_int(name).map_err(|refusal| unmarshal(&refusal))
     }
 
     pub(super) fn opt_texts(&self, name: &str) -> Result<Option<Vec<String>>, Refusal> {
-        self.0.opt_texts(name).map_err(unmarshal)
+        self.0.opt_texts(name).map_err(|refusal| unmarshal(&refusal))
     }
 
     /// What the body says of the fields that `T` has, null included.
@@ -67,7 +67,7 @@ impl Body {
         let mut given = Map::new();
         for (name, _) in members(&T::default()) {
             if self.0.has(&name) {
-                let value = self.0.opt_structure(&name).map_err(unmarshal)?;
+                let value = self.0.opt_structure(&name).map_err(|refusal| unmarshal(&refusal))?;
                 given.insert(name, value.unwrap_or_default());
             }
         }

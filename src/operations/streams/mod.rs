@@ -326,7 +326,7 @@ fn prepare_change(
     let bucket = bucket_of(tx, &before)?;
     let selects = |options: &StreamOptions| StreamOptions {
         destination_prefix: String::new(),
-        on_queue_full: Default::default(),
+        on_queue_full: crate::domain::stream::OnQueueFull::default(),
         ..options.clone()
     };
     // Whoever lets other files go, or lets them go elsewhere, must be able to read them.

@@ -94,7 +94,7 @@ const MIB: u64 = 1024 * 1024;
 impl PartRules {
     /// Whether a file is sent in one piece.
     pub(crate) fn sends_whole(self, size: u64, part_sizes: &[u64]) -> bool {
-        size <= self.threshold && !(self.keeps_parts && !part_sizes.is_empty())
+        size <= self.threshold && (!self.keeps_parts || part_sizes.is_empty())
     }
 
     /// How a file is cut: as it is here, where the store takes that, else evenly.

@@ -5,7 +5,7 @@ use crate::catalog::remotes::StoredRemote;
 use crate::catalog::replication::{self as rows, Job, JobFilter, JobOrigin, Lease};
 use crate::catalog::{remotes, streams};
 use crate::clock::Clock as _;
-use crate::domain::file::FileVersion;
+use crate::domain::file::{FileInfo, FileVersion};
 use crate::domain::ids::BucketId;
 use crate::domain::remote::StreamId;
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
@@ -115,7 +115,7 @@ fn busy(status: u16, retry_after_ms: Option<i64>) -> RemoteFault {
 }
 
 fn body(letter: u8, size: usize) -> Vec<u8> {
-    (0..size).map(|at| letter.wrapping_add((at / 4096) as u8)).collect()
+    (0..size).map(|at| letter.wrapping_add(u8::try_from(at / 4096 % 256).unwrap())).collect()
 }
 
 #[tokio::test]
@@ -426,10 +426,9 @@ async fn f61_replication_179_a_stream_that_rejects_fails_the_upload_as_a_whole()
     let (house, bucket, stream) = begin().await;
     house.limit_queue(stream, 2_000, OnQueueFull::Reject).await;
     house.upload(bucket, "first", &[7; 1000]).await;
-    let refused = house.try_upload(bucket, "second", &[7; 1000], Default::default()).await;
-    let refusal = match refused.unwrap_err() {
-        crate::operations::error::Error::Refused(refusal) => refusal,
-        other => panic!("{other}"),
+    let refused = house.try_upload(bucket, "second", &[7; 1000], FileInfo::default()).await;
+    let crate::operations::error::Error::Refused(refusal) = refused.unwrap_err() else {
+        panic!("a refusal was expected");
     };
     assert_eq!((refusal.code.status(), refusal.retry_after_s), (503, Some(5)));
     assert_eq!(house.versions(bucket).len(), 1, "no version stands");

@@ -542,9 +542,10 @@ impl Native {
             };
             let waits_long = fault.retry_after_ms.is_some_and(|ms| ms > SHORT_WAIT_MS);
             let is_of_url = match fault.class {
-                AnswerClass::Refresh | AnswerClass::UploadUrlUsedUp => true,
+                AnswerClass::Refresh | AnswerClass::UploadUrlUsedUp | AnswerClass::Unreachable => {
+                    true
+                }
                 AnswerClass::Busy => fault.status == 503 && !waits_long,
-                AnswerClass::Unreachable => true,
                 _ => false,
             };
             if fault.is_ambiguous || !is_of_url || tried >= URLS_TRIED_MAX {

@@ -114,12 +114,12 @@ impl Peer {
     }
 
     /// Calls a session that was begun.
-    async fn call<'a>(
+    async fn call(
         &self,
         method: &'static str,
         id: &str,
         headers: Vec<(String, String)>,
-        payload: Payload<'a>,
+        payload: Payload<'_>,
     ) -> Result<SessionAnswer, RemoteFault> {
         let path = format!("/api/v2/replica_sessions/{id}");
         self.native

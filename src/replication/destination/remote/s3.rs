@@ -212,9 +212,10 @@ impl S3 {
     fn place(&self, ask: &Ask<'_>, region: &str) -> Result<(String, String), RemoteFault> {
         let (_, rest) = self.line.base.split_once("://").unwrap_or_default();
         let (host, root) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let host = match region == self.region {
-            true => host.to_owned(),
-            false => host_in(region, &self.region, host),
+        let host = if region == self.region {
+            host.to_owned()
+        } else {
+            host_in(region, &self.region, host)
         };
         let bucket = sigv4::encode(ask.bucket, false);
         let (host, mut path) = match self.addressing {
