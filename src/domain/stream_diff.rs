@@ -48,6 +48,9 @@ impl LocalVersion {
     }
 }
 
+/// Whether a version of ours may be the one that is listed.
+type Fits = fn(&LocalVersion, &ListedVersion) -> bool;
+
 /// Compares the versions of one name, oldest first, with those at the remote. Each version there is
 /// taken for at most one of ours.
 pub(crate) fn compare_versions(ours: &[LocalVersion], there: &[ListedVersion]) -> Vec<Finding> {
@@ -59,7 +62,6 @@ pub(crate) fn compare_versions(ours: &[LocalVersion], there: &[ListedVersion]) -
         *finding = Some(Finding::Same);
     }
     let mut left: Vec<&ListedVersion> = there.iter().collect();
-    type Fits = fn(&LocalVersion, &ListedVersion) -> bool;
     // From the surest sign to the weakest.
     let signs: [Fits; 4] = [
         |own, listed| listed.origin.as_deref() == Some(own.origin.as_str()),
@@ -131,7 +133,7 @@ mod tests {
         let ours = [own(1, "aa"), own(2, "aa")];
         assert_eq!(compare_versions(&ours, &[listed("id", "aa")]), [Same, Missing]);
         let second = ListedVersion { upload_at: Some(Millis(2)), ..listed("id", "aa") };
-        assert_eq!(compare_versions(&ours, &[second.clone()]), [Missing, Same]);
+        assert_eq!(compare_versions(&ours, std::slice::from_ref(&second)), [Missing, Same]);
         let other_content = ListedVersion { sha1: Some("ff".to_owned()), ..second };
         assert_eq!(compare_versions(&ours, &[other_content]), [Missing, Different]);
         let of_others = ListedVersion { origin: Some("there.1".to_owned()), ..listed("id", "aa") };

@@ -88,11 +88,11 @@ pub(crate) struct ShownRemote {
     pub(crate) offline_since: Option<Millis>,
 }
 
-fn shown(app: &App, remote: Remote, presence: Presence) -> ShownRemote {
+fn shown(app: &App, remote: Remote, presence: &Presence) -> ShownRemote {
     let now = app.waits.now();
     let of_breaker = |breaker: &Breaker| BreakerState::of(breaker, now);
     let state = presence.breaker.as_ref().map_or(BreakerState::Closed, of_breaker);
-    let Presence { last_online_at, offline_since, .. } = presence;
+    let Presence { last_online_at, offline_since, .. } = *presence;
     ShownRemote { remote, state, last_online_at, offline_since }
 }
 
@@ -136,7 +136,7 @@ pub(crate) async fn create(
             Ok(stored.remote.clone())
         })
         .await?;
-    Ok(shown(app, made, Presence::default()))
+    Ok(shown(app, made, &Presence::default()))
 }
 
 /// Which remotes a listing shows.
@@ -166,7 +166,7 @@ pub(crate) fn list(
         let with_presence = |remote: Remote| Ok((remotes::presence(tx, remote.id)?, remote));
         Ok(listed.into_iter().map(with_presence).collect::<Result<Vec<_>, CatalogError>>()?)
     })?;
-    Ok(found.into_iter().map(|(presence, remote)| shown(app, remote, presence)).collect())
+    Ok(found.into_iter().map(|(presence, remote)| shown(app, remote, &presence)).collect())
 }
 
 /// A remote of the account, as a transaction sees it.
@@ -184,7 +184,7 @@ pub(crate) fn get(app: &App, caller: &Caller, id: RemoteId) -> Result<ShownRemot
         let remote = existing(tx, account, id)?.remote;
         Ok((remote, remotes::presence(tx, id)?))
     })?;
-    Ok(shown(app, remote, presence))
+    Ok(shown(app, remote, &presence))
 }
 
 /// Changes a remote: all of it or nothing. The next attempt goes by it, and comes at once: what failed
@@ -225,7 +225,7 @@ pub(crate) async fn update(
         })
         .await?;
     app.wake.replication.notify_one();
-    Ok(shown(app, remote, presence))
+    Ok(shown(app, remote, &presence))
 }
 
 fn apply(remote: &mut Remote, change: &RemoteChange, now: Millis) -> Result<(), Refusal> {
