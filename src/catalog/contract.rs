@@ -13,13 +13,14 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::catalog::files::{ScanCursor, Start};
+use crate::catalog::remotes::{NewOrphan, StoredRemote};
 use crate::catalog::replication::{JobOrigin, Lease, NewJob};
 use crate::catalog::ring_keys::{self, RingKeyRow, WrappedKey};
 use crate::catalog::sqlite::{Options, Sqlite};
 use crate::catalog::tx::{Value, collect, find};
 use crate::catalog::{
-    Abort, Catalog, Error, Tx, accounts, buckets, config_versions, dialect, files, replication,
-    schema, server_facts,
+    Abort, Catalog, Error, Tx, accounts, buckets, config_versions, dialect, files, remotes,
+    replication, schema, server_facts, streams,
 };
 use crate::domain::bucket::{Bucket, BucketNumber, BucketSettings, BucketType};
 use crate::domain::digest::{Md5Digest, Sha1Digest};
@@ -29,6 +30,9 @@ use crate::domain::ids::{AccountId, BlobId, BucketId, FileNumber};
 use crate::domain::lock::FileLock;
 use crate::domain::names::{BucketName, FileName};
 use crate::domain::refusal::bad_request;
+use crate::domain::remote::{Remote, RemoteBucket, RemoteId, RemoteOptions, StreamId};
+use crate::domain::replication::JobState;
+use crate::domain::stream::{QueueSums, Stream, StreamOptions};
 use crate::domain::time::{Millis, Steady};
 
 const NOW: Millis = Millis(1_700_000_000_000);
@@ -96,7 +100,247 @@ contract!(
     a_closed_catalog_refuses_writes,
     wide_values_come_back_as_they_were,
     a_data_key_is_replaced_where_it_was_read_under_a_key_ring_key_in_use,
+    remotes_and_streams_are_read_back_as_they_were_stored,
+    replication_175_the_figures_of_a_queue_are_what_its_jobs_come_to,
+    walks_of_a_stream_replace_those_over_the_same_prefix,
+    orphans_are_due_until_they_are_forgotten,
 );
+
+fn remote() -> Remote {
+    Remote {
+        id: RemoteId(7),
+        account: ACCOUNT,
+        org_id: "0000010101010101".to_owned(),
+        name: "offsite".to_owned(),
+        description: Some("words".to_owned()),
+        url: "s3+https://s3.example?region=x".to_owned(),
+        remote_org_id: Some("theirs".to_owned()),
+        allow_insecure_tls: true,
+        options: RemoteOptions { max_concurrency: 9, ..RemoteOptions::default() },
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+fn stream() -> Stream {
+    Stream {
+        id: StreamId(8),
+        account: ACCOUNT,
+        org_id: "010101010101".to_owned(),
+        name: "to-offsite".to_owned(),
+        description: None,
+        remote: RemoteId(7),
+        local_bucket: BUCKET,
+        remote_bucket_id: None,
+        remote_bucket_name: "remote-files".to_owned(),
+        max_queue_bytes: 3000,
+        max_age_s: 60,
+        drop_non_retryable: true,
+        is_paused: false,
+        options: StreamOptions { pin_deleted: true, ..StreamOptions::default() },
+        sums: QueueSums::default(),
+        latest: None,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+async fn with_stream(catalog: &Catalog) {
+    with_bucket(catalog).await;
+    let made = write(catalog, |tx| {
+        remotes::insert_remote(tx, &StoredRemote { remote: remote(), sealed_token: vec![1, 2] })?;
+        Ok(streams::insert_stream(tx, &stream())?)
+    });
+    made.await.unwrap();
+}
+
+async fn remotes_and_streams_are_read_back_as_they_were_stored(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_stream(catalog).await;
+    let again = |id: i64| Stream { id: StreamId(id), ..stream() };
+    conflict(write(catalog, move |tx| Ok(streams::insert_stream(tx, &again(9))?)).await);
+    let again = Remote { id: RemoteId(9), ..remote() };
+    let again = StoredRemote { remote: again, sealed_token: Vec::new() };
+    conflict(write(catalog, move |tx| Ok(remotes::insert_remote(tx, &again)?)).await);
+    let read = || {
+        let read = catalog.read(|tx| {
+            let by_bucket = streams::list_of_bucket(tx, BUCKET)?;
+            let by_id = streams::find_stream(tx, StreamId(8))?;
+            assert_eq!(by_bucket.first(), by_id.as_ref());
+            let other = BucketId::from_bytes([9; 12]);
+            assert!(streams::list_of_bucket(tx, other)?.is_empty());
+            Ok((by_id, remotes::find_remote(tx, RemoteId(7))?, streams::list_paused(tx)?))
+        });
+        read.unwrap()
+    };
+    let (found, stored, paused) = read();
+    assert_eq!(found, Some(stream()));
+    let stored = stored.unwrap();
+    assert_eq!((stored.remote.clone(), stored.sealed_token), (remote(), vec![1, 2]));
+    assert_eq!(paused.len(), 0);
+
+    let changed = Stream {
+        name: "renamed".to_owned(),
+        description: Some(String::new()),
+        remote_bucket_id: Some("4a48".to_owned()),
+        remote_bucket_name: String::new(),
+        is_paused: true,
+        updated_at: NOW.plus(1),
+        ..stream()
+    };
+    let expected = Stream { latest: Some((503, "busy".to_owned())), ..changed.clone() };
+    let moved = Remote { url: "b2+https://b2.example".to_owned(), ..remote() };
+    let moved = StoredRemote { remote: moved, sealed_token: vec![3] };
+    let stored = write(catalog, move |tx| {
+        streams::update_stream(tx, &changed)?;
+        streams::set_latest(tx, changed.id, 503, "busy")?;
+        Ok(remotes::update_remote(tx, &moved)?)
+    });
+    stored.await.unwrap();
+    let (found, stored, paused) = read();
+    assert_eq!(found, Some(expected));
+    assert_eq!(paused.len(), 1);
+    let stored = stored.unwrap();
+    assert_eq!(
+        (stored.remote.url.as_str(), stored.sealed_token),
+        ("b2+https://b2.example", vec![3])
+    );
+
+    let seen = write(catalog, |tx| {
+        let id = RemoteId(7);
+        remotes::note_online(tx, id, NOW)?;
+        remotes::note_offline(tx, id, NOW.plus(5))?;
+        remotes::note_offline(tx, id, NOW.plus(6))?;
+        let offline = remotes::presence(tx, id)?;
+        remotes::note_online(tx, id, NOW.plus(7))?;
+        remotes::note_online(tx, id, NOW.plus(8))?;
+        Ok((offline.offline_since, remotes::presence(tx, id)?, remotes::is_used(tx, id)?))
+    });
+    let (offline_since, presence, is_used) = seen.await.unwrap();
+    assert_eq!(offline_since, Some(NOW.plus(5)), "the first time counts");
+    assert_eq!((presence.last_online_at, presence.offline_since), (Some(NOW.plus(7)), None));
+    assert!(is_used);
+    let gone = write(catalog, |tx| {
+        let gone = (
+            streams::delete_stream(tx, StreamId(8))?,
+            remotes::is_used(tx, RemoteId(7))?,
+            remotes::delete_remote(tx, RemoteId(7))?,
+            remotes::delete_remote(tx, RemoteId(7))?,
+        );
+        Ok(gone)
+    });
+    assert_eq!(gone.await.unwrap(), (true, false, true, false));
+}
+
+async fn replication_175_the_figures_of_a_queue_are_what_its_jobs_come_to(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_stream(catalog).await;
+    let filled = write(catalog, |tx| {
+        let mut stream = stream();
+        for number in 1..=4 {
+            let version = FileVersion { size: 1000, ..version("name", number, Action::Upload) };
+            replication::insert_stream_job(tx, &mut stream, &version, JobOrigin::Upload, DUE)?;
+        }
+        Ok(())
+    });
+    filled.await.unwrap();
+    let sums = || {
+        let read = catalog.read(|tx| {
+            let kept = streams::find_stream(tx, StreamId(8))?.unwrap().sums;
+            assert_eq!(streams::recount_sums(tx, StreamId(8))?, kept);
+            Ok(kept)
+        });
+        read.unwrap()
+    };
+    let full = QueueSums { entries: 2, current_bytes: 2512, remaining_bytes: 2512, spilled: 2 };
+    assert_eq!(sums(), full);
+    let ended = write(catalog, |tx| {
+        let (job, state) = streams::find_job_of_file(tx, StreamId(8), FileNumber(1))?.unwrap();
+        assert_eq!(state, JobState::Ready);
+        assert!(streams::first_spilled(tx, StreamId(8))? > Some(job));
+        let mut stream = streams::find_stream(tx, StreamId(8))?.unwrap();
+        assert!(!streams::carry_again(tx, &mut stream, job, 1000, DUE)?, "it has not ended");
+        let purged = replication::purge(tx, StreamId(8), DUE, 100)?;
+        let listed = streams::list_files(tx, StreamId(8), Some(JobState::Cancelled), 0, 100)?;
+        let mut stream = streams::find_stream(tx, StreamId(8))?.unwrap();
+        assert!(streams::carry_again(tx, &mut stream, job, 1000, DUE)?);
+        Ok((purged, listed.len(), stream.sums))
+    });
+    let one = QueueSums { entries: 1, current_bytes: 1256, remaining_bytes: 1256, spilled: 0 };
+    assert_eq!(ended.await.unwrap(), (4, 4, one));
+    assert_eq!(sums(), one);
+    let begun = write(catalog, |tx| {
+        tx.execute(
+            "UPDATE replication_jobs SET session = 's', confirmed = 400 WHERE state = ?1",
+            &[Value::Text("ready")],
+        )?;
+        let change = QueueSums { remaining_bytes: -400, ..QueueSums::default() };
+        streams::add_sums(tx, StreamId(8), change)?;
+        let stream = streams::find_stream(tx, StreamId(8))?.unwrap();
+        assert_eq!(stream.sums, streams::recount_sums(tx, StreamId(8))?);
+        streams::orphan_sessions(tx, &stream, DUE)?;
+        Ok(remotes::count_orphans(tx)?)
+    });
+    assert_eq!(begun.await.unwrap(), 1);
+    assert_eq!(sums(), one, "what was confirmed is to be carried anew");
+    let gone = write(catalog, |tx| {
+        streams::delete_stream(tx, StreamId(8))?;
+        let gone = streams::next_gone_stream(tx, StreamId(0))?;
+        let removed = replication::forget_stream_jobs(tx, StreamId(8), DUE, 100)?;
+        Ok((gone, removed, streams::next_gone_stream(tx, StreamId(0))?))
+    });
+    assert_eq!(gone.await.unwrap(), (Some(StreamId(8)), 4, None));
+}
+
+async fn walks_of_a_stream_replace_those_over_the_same_prefix(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    with_stream(catalog).await;
+    let walked = write(catalog, |tx| {
+        let id = StreamId(8);
+        let first = streams::start_scan(tx, id, "", None, false, NOW)?;
+        let other = streams::start_scan(tx, id, "a/", Some(NOW), true, NOW)?;
+        let again = streams::start_scan(tx, id, "", None, true, NOW)?;
+        assert_eq!(streams::find_scan(tx, first)?, None);
+        let mut scan = streams::find_scan(tx, other)?.unwrap();
+        assert_eq!(
+            (scan.before, scan.carries_again, scan.prefix.as_str()),
+            (Some(NOW), true, "a/")
+        );
+        scan.cursor =
+            Some(ScanCursor { name: "a/b".to_owned(), upload_at: NOW, origin: FileNumber(3) });
+        scan.seen = 5;
+        assert!(streams::advance_scan(tx, &scan, None)?);
+        assert_eq!(streams::find_scan(tx, other)?, Some(scan.clone()));
+        assert!(streams::advance_scan(tx, &scan, Some(NOW))?);
+        assert!(!streams::advance_scan(tx, &scan, None)?, "it has ended");
+        let running = streams::list_running_scans(tx, Some(id))?;
+        Ok((running.iter().map(|scan| scan.id).collect::<Vec<_>>(), again))
+    });
+    let (running, again) = walked.await.unwrap();
+    assert_eq!(running, [again]);
+}
+
+async fn orphans_are_due_until_they_are_forgotten(fresh: Fresh) {
+    let catalog = &fresh.catalog;
+    let seen = write(catalog, |tx| {
+        let bucket = RemoteBucket::Name("remote-files".to_owned());
+        let orphan =
+            NewOrphan { remote: RemoteId(7), bucket: &bucket, file_name: "name", session: "s1" };
+        remotes::insert_orphan(tx, &orphan, DUE)?;
+        let due = remotes::list_due_orphans(tx, DUE, 10)?;
+        remotes::note_orphan_failure(tx, due[0].number, DUE.plus(500))?;
+        let waiting = remotes::list_due_orphans(tx, DUE, 10)?.len();
+        let again = remotes::list_due_orphans(tx, DUE.plus(500), 10)?;
+        assert!(remotes::delete_orphan(tx, due[0].number)?);
+        assert!(!remotes::delete_orphan(tx, due[0].number)?);
+        Ok((due, waiting, again, remotes::count_orphans(tx)?))
+    });
+    let (due, waiting, again, left) = seen.await.unwrap();
+    assert_eq!(due[0].bucket, RemoteBucket::Name("remote-files".to_owned()));
+    assert_eq!((due[0].file_name.as_str(), due[0].session.as_str()), ("name", "s1"));
+    assert_eq!((waiting, again.len(), again[0].attempts, left), (0, 1, 1, 0));
+    assert_eq!(again[0].give_up_at, DUE.plus(24 * 60 * 60 * 1000), "tried for a day");
+}
 
 async fn a_data_key_is_replaced_where_it_was_read_under_a_key_ring_key_in_use(fresh: Fresh) {
     let key = |ring_key: i64, wrapped: &[u8]| WrappedKey {

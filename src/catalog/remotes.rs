@@ -413,8 +413,8 @@ pub(crate) fn count_orphans(tx: &mut dyn Tx) -> Result<i64, Error> {
 /// How many jobs each remote takes at a time; none while it is paused.
 pub(crate) fn list_limits(tx: &mut dyn Tx) -> Result<Vec<(RemoteId, usize)>, Error> {
     let listed = list_remotes(tx, &RemoteRows::default())?;
-    let limit = |remote: &Remote| {
-        if remote.options.paused { 0 } else { remote.options.max_concurrency as usize }
+    let limit = |Remote { options, .. }: &Remote| {
+        if options.paused { 0 } else { options.max_concurrency as usize }
     };
     Ok(listed.iter().map(|remote| (remote.id, limit(remote))).collect())
 }

@@ -767,14 +767,16 @@ pub(crate) fn drop_expired(
     Ok(expired)
 }
 
-/// Ends a job that nobody holds.
+/// Ends a job that nobody holds. It is read anew: ending the one before it may have let it into its
+/// queue.
 fn end(
     tx: &mut dyn Tx,
-    before: &Job,
+    job: &Job,
     state: JobState,
     reason: Reason,
     now: Steady,
 ) -> Result<(), Error> {
+    let Some(before) = &find_job(tx, job.id)? else { return Ok(()) };
     tx.execute(
         "UPDATE replication_jobs
             SET state = ?2, last_reason = ?3, finished_at_ms = ?4, session = NULL,

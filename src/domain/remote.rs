@@ -267,7 +267,7 @@ pub(crate) fn check_description(description: Option<&str>) -> Result<(), Refusal
 
 /// A connection to another store. Its token is kept apart, sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_field_names, reason = "InfluxDB calls it so, beside the organization here")]
+#[expect(clippy::struct_field_names, reason = "it is the organization there, beside the one here")]
 pub(crate) struct Remote {
     pub(crate) id: RemoteId,
     pub(crate) account: AccountId,

@@ -48,7 +48,7 @@ impl LocalVersion {
     }
 }
 
-/// A sign that a version there is one of ours.
+/// Whether a version of ours may be the one that is listed.
 type Fits = fn(&LocalVersion, &ListedVersion) -> bool;
 
 /// Compares the versions of one name, oldest first, with those at the remote. Each version there is

@@ -2,7 +2,7 @@
 //! version into jobs, starting scans.
 
 use crate::catalog::replication::{self, JobOrigin, NewJob};
-use crate::catalog::{Abort, Error, Tx, buckets, keys};
+use crate::catalog::{Abort, Error, Tx, buckets, keys, remotes};
 use crate::domain::bucket::Bucket;
 use crate::domain::capability::Capability;
 use crate::domain::file::FileVersion;
@@ -34,6 +34,10 @@ pub(crate) fn check_against_catalog(
                 Some(id) => buckets::find_by_id(tx, id)?,
                 None => None,
             };
+            if found.is_none() && leads_to_peer(tx, bucket, rule)? {
+                // Its keys, its mapping and its lock are for the peer to look at.
+                continue;
+            }
             let Some(found) = found else {
                 let id = shorten(&rule.destination_bucket_id);
                 return Err(refuse(Code::BadBucketId, format!("Invalid bucketId: {id}")).into());
@@ -54,6 +58,14 @@ pub(crate) fn check_against_catalog(
         return Err(bad_request("destination bucket must have file lock enabled").into());
     }
     Ok(())
+}
+
+/// Whether a rule leads to a bucket that is reached through a remote of the same account.
+fn leads_to_peer(tx: &mut dyn Tx, bucket: &Bucket, rule: &ReplicationRule) -> Result<bool, Error> {
+    let Some(destination) = rule.destination() else { return Ok(false) };
+    let Some(remote) = remotes::find_remote_bucket(tx, destination)? else { return Ok(false) };
+    let stored = remotes::find_remote(tx, remote)?;
+    Ok(stored.is_some_and(|stored| stored.remote.account == bucket.account))
 }
 
 fn check_key(

@@ -29,7 +29,8 @@ use crate::domain::remote::{Checked, RemoteBucket, RemoteId, RemoteToken, Stream
 use crate::domain::remote_answer::RemoteFault;
 use crate::domain::replication::JobState;
 use crate::domain::stream::{
-    MAX_AGE_S_DEFAULT, QUEUE_BYTES_DEFAULT, QueueSums, Stream, StreamOptions, named_bucket,
+    MAX_AGE_S_DEFAULT, OnQueueFull, QUEUE_BYTES_DEFAULT, QueueSums, Stream, StreamOptions,
+    named_bucket,
 };
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
@@ -326,7 +327,7 @@ fn prepare_change(
     let bucket = bucket_of(tx, &before)?;
     let selects = |options: &StreamOptions| StreamOptions {
         destination_prefix: String::new(),
-        on_queue_full: crate::domain::stream::OnQueueFull::default(),
+        on_queue_full: OnQueueFull::default(),
         ..options.clone()
     };
     // Whoever lets other files go, or lets them go elsewhere, must be able to read them.

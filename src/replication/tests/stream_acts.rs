@@ -32,7 +32,7 @@ use crate::operations::streams::{
 use crate::replication::destination::fake::{Verb, fault};
 use crate::replication::inquiry::Inquiry;
 use crate::replication::tests::streams::upload_large;
-use crate::testing::TestHouse;
+use crate::testing::{SOURCE_RIGHTS, TestHouse, rule, rules};
 
 const SECRET: &str = "s3cret-of-the-remote";
 
@@ -820,6 +820,48 @@ async fn replication_224_pages_of_differences_joined_are_the_whole() {
 }
 
 #[tokio::test]
+async fn where_a_remote_keeps_one_version_of_a_name_older_ones_are_not_missed() {
+    let (house, bucket) = begin().await;
+    let made = house.make_stream(bucket, |_| {}).await.stream;
+    house.remote.forget_versions();
+    for body in ["one", "two", "three"] {
+        house.upload(bucket, "name", body.as_bytes()).await;
+        house.settle().await;
+    }
+    let inquiry = house.inquiry();
+    let diff = || streams::diff(&house.app, &inquiry, &house.caller, made.id, None);
+    let page = diff().await.unwrap();
+    assert_eq!((page.compared, page.items.len()), (3, 0));
+    house.upload(bucket, "name", b"four").await;
+    let items = diff().await.unwrap().items;
+    assert_eq!(items.len(), 1);
+    assert_eq!(items[0].finding, Finding::Different, "what is there is older");
+}
+
+#[tokio::test]
+async fn replication_175_226_a_purge_and_age_reach_what_waits_outside_of_a_queue() {
+    let (house, bucket) = begin().await;
+    let made = house.make_stream(bucket, |wanted| wanted.is_paused = true).await.stream;
+    house.limit_queue(made.id, 3000, OnQueueFull::Spill).await;
+    let fill = || async {
+        for number in 0..6 {
+            house.upload(bucket, &format!("file{number}"), &[1; 1000]).await;
+        }
+        let sums = house.sums(made.id);
+        assert_eq!((sums.entries, sums.spilled), (2, 4));
+    };
+    fill().await;
+    assert_eq!(streams::purge(&house.app, &house.caller, made.id).await.unwrap(), 6);
+    assert_eq!(house.sums(made.id), QueueSums::default());
+    fill().await;
+    house.clock.advance((MAX_AGE_S_DEFAULT + 1) * 1000);
+    house.engine_upkeep().await;
+    assert_eq!(house.sums(made.id), QueueSums::default());
+    let states = house.stream_jobs(made.id);
+    assert_eq!(states.iter().filter(|job| job.state == JobState::Dropped).count(), 6);
+}
+
+#[tokio::test]
 async fn replication_226_a_purge_empties_the_queue_and_leaves_the_files() {
     let (house, bucket) = begin().await;
     let made = house.make_stream(bucket, |_| {}).await.stream;
@@ -1008,4 +1050,27 @@ fn drift_bytes(app: &App) -> i64 {
         Ok(drift)
     });
     drift.unwrap()
+}
+
+#[tokio::test]
+async fn a_rule_may_lead_to_a_bucket_of_a_peer_that_is_reached_through_a_remote() {
+    let (house, bucket) = begin().await;
+    let theirs = BucketId::from_bytes([0x4a; 12]);
+    let key = house.key(&SOURCE_RIGHTS).await;
+    let leads_there = || rules(&key, vec![rule("to-peer", theirs)]);
+    let unknown = house.configure(bucket, leads_there()).await.map(|_| ());
+    assert_eq!(refusal(unknown).code, Code::BadBucketId);
+    let remote = house.remote_named("peer").await;
+    let (app, caller) = (&house.app, &house.caller);
+    remotes::name_bucket(app, caller, remote.id, &theirs.to_string()).await.unwrap();
+    house.configure(bucket, leads_there()).await.unwrap();
+    let version = house.upload(bucket, "a", b"a").await;
+    assert_eq!(house.status(&version), Some("pending"));
+    assert_eq!(house.jobs()[0].target, format!("remote:{}", remote.id));
+    let other = house.another_account().await;
+    let foreign = house.bucket_of(&other, "their-files").await;
+    let their_key = house.key_of(&other, &SOURCE_RIGHTS, None, None, None).await.id;
+    let not_theirs = rules(&their_key, vec![rule("to-peer", theirs)]);
+    let not_theirs = house.configure_as(&other, foreign, not_theirs).await.map(|_| ());
+    assert_eq!(refusal(not_theirs).code, Code::BadBucketId, "the remote is not of that account");
 }
