@@ -731,7 +731,7 @@ fn replication_207_a_file_of_one_piece_can_be_sent_bit_by_bit_and_goes_on_after_
     assert_eq!(file["fileInfo"], json!({"a": "b"}));
     let shown = master.download("from-peers/f", &[]);
     assert_eq!((shown.status, shown.body), (200, whole.clone()));
-    assert_eq!(versions(&master, &bucket), std::slice::from_ref(&file));
+    assert_eq!(versions(&master, &bucket), std::slice::from_ref(file));
     // Whatever is asked again of a session that is done is answered with the file.
     let again = on_session(&master, "GET", &id, &[], b"").json();
     assert_eq!(again["file"], *file);

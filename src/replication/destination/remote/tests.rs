@@ -986,7 +986,7 @@ async fn replication_190_205_faults_of_b2_and_of_the_network_mean_what_they_mean
     let other = json!({"fileId": "4_z1", "contentLength": 300_000, "contentSha1": "0".repeat(40)});
     server.on("POST /upload", [told(&other)]);
     let fault = put().await.unwrap_err();
-    assert_eq!((fault.class, fault.is_ambiguous), (C::ChecksumMismatch, false));
+    assert_eq!((fault.class, fault.is_ambiguous), (AnswerClass::ChecksumMismatch, false));
     let shorter = json!({"fileId": "4_z1", "contentLength": 1, "contentSha1": null});
     server.on("POST /upload", [told(&shorter)]);
     assert_eq!(put().await.unwrap_err().class, AnswerClass::ChecksumMismatch);
@@ -1437,7 +1437,7 @@ async fn replication_190_205_faults_of_s3_and_of_the_network_mean_what_they_mean
         ],
     );
     let parts = [ConfirmedPart { number: 1, size: 1, tag: "a\"&<b".to_owned() }];
-    for (class, is_ambiguous) in [(C::Busy, true), (C::Unreachable, true), (C::SessionLost, false)]
+    for (class, is_ambiguous) in [(AnswerClass::Busy, true), (AnswerClass::Unreachable, true), (AnswerClass::SessionLost, false)]
     {
         let fault = store.finish(&sample.file, "u1", &parts).await.map_err(checked).unwrap_err();
         assert_eq!((fault.class, fault.is_ambiguous), (class, is_ambiguous), "{fault:?}");
@@ -1450,7 +1450,7 @@ async fn replication_190_205_faults_of_s3_and_of_the_network_mean_what_they_mean
     for name in ["a/../b", "./a", "..", long.as_str()] {
         let sample = Sample::new(name, 1);
         let fault = store.put(sample.sending()).await.map_err(checked).unwrap_err();
-        assert_eq!((fault.class, fault.status), (C::Rejected, 0), "{name}");
+        assert_eq!((fault.class, fault.status), (AnswerClass::Rejected, 0), "{name}");
     }
 }
 
