@@ -834,10 +834,16 @@ fn sessions_are_for_callers_who_may_write_where_peers_are_accepted() {
 
 /// A bucket of one server flows on into a bucket of the same name at another one.
 fn stream_to(from: &Server, to: &Server, more: &Value) {
+    stream_through(from, to, &json!({}), more);
+}
+
+/// As [`stream_to`], with more about the remote.
+fn stream_through(from: &Server, to: &Server, more_of_remote: &Value, more: &Value) {
     let (client, master) = (Client::of(from), from.master());
     let remote = json!({"name": "other-kiln", "orgID": ORG, "allowInsecureTLS": false,
         "remoteURL": format!("peer+http://{}", to.address),
         "remoteAPIToken": format!("{MASTER_ID}:{MASTER_KEY}")});
+    let remote = with(&remote, more_of_remote);
     let remote = client.expect(201, "POST", "/api/v2/remotes", &remote);
     let buckets = master.ok("b2_list_buckets", &json!({"accountId": master.account}));
     let bucket = text(&buckets["buckets"][0], "bucketId");
@@ -920,4 +926,27 @@ fn f53_a_ring_of_kilns_stops_where_it_began() {
     for (master, bucket) in &buckets {
         assert_eq!(versions(master, bucket).len(), 1, "one version at each");
     }
+}
+
+#[test]
+fn replication_98_99_a_file_of_one_piece_stays_one_however_it_is_sent() {
+    let (one, two) = (start(), start());
+    let ((near, source), (far, copies)) = (only_bucket(&one), only_bucket(&two));
+    let small = json!({"multipartThresholdBytes": 6_000_000, "partSizeBytes": 5_242_880});
+    stream_through(&one, &two, &small, &json!({}));
+    let whole: Vec<u8> = (0..12_000_000_u32).map(|n| (n % 249) as u8).collect();
+    let more = [("X-Bz-Content-Sha1", "do_not_verify")];
+    let file = near.try_upload(&source, "f", &whole, &more).json();
+    let arrived = wait_for("the file arrives", || {
+        let there = versions(&far, &copies);
+        there.into_iter().find(|copy| copy["action"] == json!("upload"))
+    });
+    for same in ["contentLength", "contentMd5", "contentSha1", "uploadTimestamp"] {
+        assert_eq!(arrived[same], file[same], "{same}");
+    }
+    assert!(text(&arrived, "contentSha1").starts_with("unverified:"));
+    assert_eq!(far.download("round-bucket/f", &[]).body, whole);
+    let bodies = two.control("GET", "/metrics");
+    let bodies = String::from_utf8(bodies.body).unwrap();
+    assert!(bodies.contains("kiln_blobs_written_total 3\n"), "it came in three parts: {bodies}");
 }
