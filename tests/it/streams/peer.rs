@@ -8,9 +8,11 @@ use md5::Md5;
 use serde_json::{Value, json};
 use sha1::Digest as _;
 
+use crate::streams::{Client, ORG, new_stream, with};
 use crate::support::http::{Answer, call};
 use crate::support::receiver::Receiver;
-use crate::support::server::{Server, Session, sha1_hex};
+use crate::support::server::{MASTER_ID, MASTER_KEY, Server, Session, sha1_hex};
+use crate::support::wait_for;
 
 /// A server that is not ours, as far as the tested one can tell.
 const SENDER: &str = "feedfeedfeedfeed";
@@ -836,4 +838,123 @@ fn sessions_are_for_callers_who_may_write_where_peers_are_accepted() {
     assert_eq!(put(&master, &id, b"content", 0, 5).status, 200);
     let done = put(&master, &id, b"content", 5, 7).json();
     assert_eq!(done["file"]["fileName"], json!("in/f"));
+}
+
+/// A bucket of one server flows on into a bucket of the same name at another one.
+fn stream_to(from: &Server, to: &Server, more: &Value) {
+    stream_through(from, to, &json!({}), more);
+}
+
+/// As [`stream_to`], with more about the remote.
+fn stream_through(from: &Server, to: &Server, more_of_remote: &Value, more: &Value) {
+    let (client, master) = (Client::of(from), from.master());
+    let remote = json!({"name": "other-kiln", "orgID": ORG, "allowInsecureTLS": false,
+        "remoteURL": format!("peer+http://{}", to.address),
+        "remoteAPIToken": format!("{MASTER_ID}:{MASTER_KEY}")});
+    let remote = with(&remote, more_of_remote);
+    let remote = client.expect(201, "POST", "/api/v2/remotes", &remote);
+    let buckets = master.ok("b2_list_buckets", &json!({"accountId": master.account}));
+    let bucket = text(&buckets["buckets"][0], "bucketId");
+    let stream = new_stream("to-the-other", text(&remote, "id"), bucket);
+    let stream = with(&stream, &json!({"remoteBucketName": "round-bucket"}));
+    client.stream(&with(&stream, more));
+}
+
+fn only_bucket(server: &Server) -> (Session, String) {
+    let master = server.master();
+    let bucket = master.create_bucket("round-bucket");
+    (master, bucket)
+}
+
+#[test]
+fn replication_98_99_100_103_205_a_stream_between_two_kilns_carries_each_version_once() {
+    let (one, two) = (start(), start());
+    let ((near, source), (far, copies)) = (only_bucket(&one), only_bucket(&two));
+    stream_to(&one, &two, &json!({}));
+    let small = near.upload(&source, "small", b"some bytes");
+    let sha1 = format!("unverified:{}", sha1_hex(b"unchecked"));
+    let more = [("X-Bz-Content-Sha1", "do_not_verify"), ("X-Bz-Info-a", "b")];
+    let unchecked = near.try_upload(&source, "unchecked", b"unchecked", &more).json();
+    assert_eq!(unchecked["contentSha1"], json!(sha1));
+    let body = json!({"bucketId": source, "fileName": "large", "contentType": "b2/x-auto"});
+    let begun = near.ok("b2_start_large_file", &body);
+    let parts = [vec![1_u8; 5_000_000], vec![2_u8; 10]];
+    send_part(&near, text(&begun, "fileId"), 1, &parts[0]);
+    send_part(&near, text(&begun, "fileId"), 2, &parts[1]);
+    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let large = finish(&near, text(&begun, "fileId"), &slices, None).json();
+    let arrived = wait_for("three files arrive", || {
+        let there = versions(&far, &copies);
+        let done = there.iter().filter(|file| file["action"] == json!("upload")).count() == 3;
+        done.then_some(there)
+    });
+    for source in [&small, &unchecked, &large] {
+        let copy = arrived.iter().find(|copy| copy["fileName"] == source["fileName"]).unwrap();
+        for same in ["contentLength", "contentMd5", "contentSha1", "contentType", "fileInfo"] {
+            assert_eq!(copy[same], source[same], "{same} of {}", source["fileName"]);
+        }
+        assert_eq!(copy["uploadTimestamp"], source["uploadTimestamp"]);
+        assert_eq!(copy["replicationStatus"], json!("replica"));
+    }
+    assert_eq!(far.download("round-bucket/large", &[]).body, parts.concat());
+    let drained = one.control("POST", "/admin/replication/drain?timeout=10000");
+    assert_eq!(drained.status, 200);
+    assert_eq!(versions(&far, &copies).len(), 3);
+}
+
+#[test]
+fn f53_a_ring_of_kilns_stops_where_it_began() {
+    let servers = [start(), start(), start()];
+    let buckets: Vec<_> = servers.iter().map(only_bucket).collect();
+    for at in 0..3 {
+        stream_to(&servers[at], &servers[(at + 1) % 3], &json!({"includeReplicas": true}));
+    }
+    let file = buckets[0].0.upload(&buckets[0].1, "round", b"and round");
+    for (master, bucket) in &buckets[1..] {
+        let there = wait_for("the file comes round", || {
+            let there = versions(master, bucket);
+            (!there.is_empty()).then_some(there)
+        });
+        assert_eq!(there[0]["uploadTimestamp"], file["uploadTimestamp"]);
+        assert_eq!(there[0]["replicationStatus"], json!("replica"));
+    }
+    let refused = wait_for("the third is told to stop", || {
+        let metrics = servers[0].control("GET", "/metrics");
+        let metrics = String::from_utf8(metrics.body).unwrap();
+        metrics.lines().find_map(|line| {
+            let count = line.strip_prefix("kiln_replication_loops_refused_total ")?;
+            count.parse::<u64>().ok().filter(|count| *count > 0)
+        })
+    });
+    assert!(refused >= 1);
+    for server in &servers {
+        let drained = server.control("POST", "/admin/replication/drain?timeout=10000");
+        assert_eq!(drained.status, 200, "{}", String::from_utf8_lossy(&drained.body));
+    }
+    for (master, bucket) in &buckets {
+        assert_eq!(versions(master, bucket).len(), 1, "one version at each");
+    }
+}
+
+#[test]
+fn replication_98_99_a_file_of_one_piece_stays_one_however_it_is_sent() {
+    let (one, two) = (start(), start());
+    let ((near, source), (far, copies)) = (only_bucket(&one), only_bucket(&two));
+    let small = json!({"multipartThresholdBytes": 6_000_000, "partSizeBytes": 5_242_880});
+    stream_through(&one, &two, &small, &json!({}));
+    let whole: Vec<u8> = (0..12_000_000_u32).map(|n| (n % 249) as u8).collect();
+    let more = [("X-Bz-Content-Sha1", "do_not_verify")];
+    let file = near.try_upload(&source, "f", &whole, &more).json();
+    let arrived = wait_for("the file arrives", || {
+        let there = versions(&far, &copies);
+        there.into_iter().find(|copy| copy["action"] == json!("upload"))
+    });
+    for same in ["contentLength", "contentMd5", "contentSha1", "uploadTimestamp"] {
+        assert_eq!(arrived[same], file[same], "{same}");
+    }
+    assert!(text(&arrived, "contentSha1").starts_with("unverified:"));
+    assert_eq!(far.download("round-bucket/f", &[]).body, whole);
+    let bodies = two.control("GET", "/metrics");
+    let bodies = String::from_utf8(bodies.body).unwrap();
+    assert!(bodies.contains("kiln_blobs_written_total 3\n"), "it came in three parts: {bodies}");
 }
