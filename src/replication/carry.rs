@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
 use crate::catalog::blob_refs::StoredBlob;
-use crate::catalog::replication::{self, Begun, Job};
+use crate::catalog::replication::{self, Begun, Job, JobOrigin};
 use crate::domain::encryption::Encryption;
 use crate::domain::range::ByteRange;
 use crate::domain::remote::{RemoteBucket, RemoteToken};
@@ -254,8 +254,9 @@ impl Carrier<'_> {
 
     async fn deliver(&self, errand: &Errand) -> Result<Arrived, Broken> {
         let (store, file) = (&errand.store, &errand.file);
-        // An attempt before this one may have got through without being told so.
-        if self.job.lease_epoch > 1
+        // An attempt before this one may have got through without being told so, and what a walk
+        // finds may have been carried by a stream that is gone.
+        if (self.job.lease_epoch > 1 || self.job.origin == JobOrigin::Scan)
             && let Some(version) = store.find(file).await?
         {
             self.progress.note();
