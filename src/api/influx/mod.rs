@@ -249,16 +249,17 @@ async fn answer(request: &HttpRequest, payload: Incoming, http: &web::Data<Http>
         Some(controls) => Some(controls.between_calls.read().await),
         None => None,
     };
+    // Read even where the answer is no, so that the connection can go on after it.
+    let body = match *request.method() {
+        Method::GET => Bytes::new(),
+        _ => read_small(payload, http).await?,
+    };
     // Whoever may not ask is not told which addresses there are.
     let who = who(&http.app, authorization(request)?)?;
     find(method, path)?;
     if request.headers().contains_key(CONTENT_ENCODING) {
         return Err(bad_request("Content-Encoding is not supported for requests").into());
     }
-    let body = match *request.method() {
-        Method::GET => Bytes::new(),
-        _ => read_small(payload, http).await?,
-    };
     let subject = Subject { app: Arc::clone(&http.app), network: Some(Arc::clone(&http.network)) };
     let asked = Asked { method, path, query: request.query_string(), body: &body };
     perform(subject, who, asked).await
