@@ -188,7 +188,7 @@ pub(crate) fn count_streams(tx: &mut dyn Tx, account: Option<AccountId>) -> Resu
 }
 
 /// Removes a stream with its walks; false when it is not there. Its jobs stay, for
-/// [`crate::catalog::stream_jobs`].
+/// [`crate::catalog::replication`].
 pub(crate) fn delete_stream(tx: &mut dyn Tx, id: StreamId) -> Result<bool, Error> {
     tx.execute("DELETE FROM stream_scans WHERE stream_no = ?1", &[Value::Int(id.0)])?;
     let removed = tx.execute("DELETE FROM streams WHERE stream_no = ?1", &[Value::Int(id.0)])?;

@@ -1,7 +1,7 @@
 //! Replication streams: what is written to a bucket is carried on to a bucket of a remote.
 //!
 //! Kept here: what a stream is. What waits in its queue is in [`queue`], what arrived at the other side
-//! in [`diff`]. The jobs of a stream are made by the acts that write versions, through `effects`.
+//! in [`mod@diff`]. The jobs of a stream are made by the acts that write versions, through `effects`.
 
 mod diff;
 mod queue;

@@ -1437,8 +1437,11 @@ async fn replication_190_205_faults_of_s3_and_of_the_network_mean_what_they_mean
         ],
     );
     let parts = [ConfirmedPart { number: 1, size: 1, tag: "a\"&<b".to_owned() }];
-    for (class, is_ambiguous) in [(AnswerClass::Busy, true), (AnswerClass::Unreachable, true), (AnswerClass::SessionLost, false)]
-    {
+    for (class, is_ambiguous) in [
+        (AnswerClass::Busy, true),
+        (AnswerClass::Unreachable, true),
+        (AnswerClass::SessionLost, false),
+    ] {
         let fault = store.finish(&sample.file, "u1", &parts).await.map_err(checked).unwrap_err();
         assert_eq!((fault.class, fault.is_ambiguous), (class, is_ambiguous), "{fault:?}");
     }
