@@ -431,7 +431,7 @@ pub(super) struct StreamSwitches {
     /// Carry replicas too.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     include_replicas: Option<bool>,
-    /// Carry versions that are deleted while they wait.
+    /// Carry versions that are deleted while they wait; not supported yet.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pin_deleted: Option<bool>,
     /// Send nothing; =false goes on.

@@ -63,6 +63,10 @@ impl StreamOptions {
     }
 
     fn check(&self) -> Result<(), Refusal> {
+        // Accepted and not done it would lose what somebody counts on.
+        if self.pin_deleted {
+            return Err(bad_request("pinDeleted is not supported yet: leave it out or false"));
+        }
         check_prefix("fileNamePrefix", &self.file_name_prefix)?;
         check_prefix("destinationPrefix", &self.destination_prefix)?;
         if self.destination_prefix.starts_with('/') || self.destination_prefix.contains("//") {

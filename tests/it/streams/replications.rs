@@ -154,7 +154,7 @@ fn every_field_of_a_stream_is_kept_and_changed_by_itself() {
     let options = json!({"description": "d", "maxQueueSizeBytes": 40_000_000, "maxAgeSeconds": 60,
         "dropNonRetryableData": true, "fileNamePrefix": "a/", "excludePrefixes": ["a/b", "a/c"],
         "destinationPrefix": "site/", "includeExistingFiles": true, "includeReplicas": true,
-        "onQueueFull": "reject", "pinDeleted": true, "paused": true});
+        "onQueueFull": "reject", "pinDeleted": false, "paused": true});
     let made = client.stream(&with(&new_stream("stream", &remote, &bucket), &options));
     for (name, value) in options.as_object().unwrap() {
         assert_eq!(&made[name], value, "{name}");
@@ -175,6 +175,7 @@ fn every_field_of_a_stream_is_kept_and_changed_by_itself() {
     }
     for wrong in [
         json!({"onQueueFull": "wait"}),
+        json!({"pinDeleted": true}),
         json!({"excludePrefixes": "a"}),
         json!({"maxQueueSizeBytes": "40000000"}),
         json!({"maxAgeSeconds": 1.5}),
