@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, NOWHERE, ORG, check_refusal, new_remote};
+use super::{Client, NOWHERE, ORG, SECRET, check_refusal, new_remote, new_stream, prepared};
 use crate::support::http::{Connection, call};
 use crate::support::server::{MASTER_ID, MASTER_KEY, Server, basic};
 
@@ -234,4 +234,35 @@ fn calls_are_counted_under_the_names_of_influxdb() {
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line} in {metrics}");
     }
+}
+
+#[test]
+fn replication_188_221_229_the_figures_of_a_queue_have_the_names_of_influxdb() {
+    let (server, client, master, remote, bucket) = prepared();
+    let made = client.stream(&new_stream("stream", &remote, &bucket));
+    let id = made["id"].as_str().unwrap();
+    master.upload(&bucket, "secret-name", b"12345");
+    let metrics = String::from_utf8(server.control("GET", "/metrics").body).unwrap();
+    for (name, kind, value) in [
+        ("replications_queue_total_points_queued", "counter", Some("1")),
+        ("replications_queue_total_bytes_queued", "counter", Some("5")),
+        ("replications_queue_current_bytes_queued", "gauge", Some("261")),
+        ("replications_queue_remote_write_bytes_sent", "counter", Some("0")),
+        ("replications_queue_remote_write_bytes_dropped", "counter", Some("0")),
+        ("replications_queue_points_failed_to_queue", "counter", Some("0")),
+        ("replications_queue_bytes_failed_to_queue", "counter", Some("0")),
+        // Its series begin with the first failed attempt.
+        ("replications_queue_remote_write_errors", "counter", None),
+    ] {
+        let kind = format!("# TYPE {name} {kind}");
+        assert!(metrics.lines().any(|line| line == kind), "{kind} in {metrics}");
+        if let Some(value) = value {
+            let series = format!("{name}{{replicationID=\"{id}\"}} {value}");
+            assert!(metrics.lines().any(|line| line == series), "{series} in {metrics}");
+        }
+    }
+    let drift = format!("kiln_replication_accounting_drift_bytes{{stream=\"{id}\"}} 0");
+    assert!(metrics.lines().any(|line| line == drift), "{drift} in {metrics}");
+    assert!(metrics.contains("influxdb_remotes_total 1\n"), "{metrics}");
+    assert!(!metrics.contains("secret-name") && !metrics.contains(SECRET), "{metrics}");
 }
