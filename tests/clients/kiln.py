@@ -32,12 +32,18 @@ class Server:
 
     def __init__(self, *arguments, folder=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kiln-clients-", dir=folder))
+        self.arguments = arguments
+        self.log = open(self.folder / "log", "ab")
+        self.start()
+
+    def start(self):
         ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
         environment = dict(os.environ, KILN_MASTER_KEY_ID=KEY_ID, KILN_MASTER_KEY=KEY)
-        self.log = open(self.folder / "log", "wb")
         self.process = subprocess.Popen(
             [BINARY, "serve", "--data-dir", self.folder / "data", "--listen", "127.0.0.1:0",
-             "--admin-listen", "127.0.0.1:0", "--ready-file", ready, "--test-controls", *arguments],
+             "--admin-listen", "127.0.0.1:0", "--ready-file", ready, "--test-controls",
+             *self.arguments],
             env=environment, stdout=subprocess.DEVNULL, stderr=self.log)
         deadline = time.monotonic() + 20
         while not ready.exists():
@@ -47,6 +53,12 @@ class Server:
         facts = json.loads(ready.read_text())
         check(sorted(facts) == ["accountId", "adminEndpoint", "endpoint", "pid"], "ready file")
         self.url, self.admin = facts["endpoint"], facts["adminEndpoint"]
+
+    def kill(self):
+        """Ends it at once, as a power cut would, and starts it again at other addresses."""
+        self.process.kill()
+        self.process.wait(20)
+        self.start()
 
     def stop(self):
         self.process.terminate()

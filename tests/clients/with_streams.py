@@ -5,13 +5,16 @@ it sends is known from its source: these requests are those, header by header an
 the answers are read as strictly as its generated types read them.
 """
 
+import hashlib
 import json
+import random
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
-from kiln import BINARY, KEY, KEY_ID, check
+from kiln import BINARY, KEY, KEY_ID, Server, check
 
 ORG = KEY_ID.rjust(16, "0")
 
@@ -178,7 +181,103 @@ def what_one_command_line_makes_the_other_shows(server):
     check(influx.ok("GET", "/replications", {"orgID": ORG})["replications"] == [], "deleted")
 
 
+def upload(server, token, bucket_id, name, body):
+    """Uploads with the answer read to its end; raises when the server went away meanwhile."""
+    address = server.call("b2_get_upload_url", {"bucketId": bucket_id}, token)
+    request = urllib.request.Request(address["uploadUrl"], data=body, headers={
+        "Authorization": address["authorizationToken"], "X-Bz-File-Name": name,
+        "Content-Type": "text/plain", "X-Bz-Content-Sha1": hashlib.sha1(body).hexdigest()})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def versions(server, bucket_id):
+    found, start = [], {}
+    while True:
+        page = server.call("b2_list_file_versions", {
+            "bucketId": bucket_id, "maxFileCount": 1000, **start})
+        found += page["files"]
+        if page["nextFileName"] is None:
+            return found
+        start = {"startFileName": page["nextFileName"], "startFileId": page["nextFileId"]}
+
+
+def replication_203_204_209_two_kilns_that_are_killed_lose_and_double_nothing(server):
+    killed_amid_a_stream(server, "peer")
+
+
+def replication_203_205_209_a_b2_that_is_killed_is_looked_through_and_gets_nothing_twice(server):
+    killed_amid_a_stream(server, "b2")
+
+
+def killed_amid_a_stream(server, kind):
+    far = Server("--replication-accept-peers")
+    try:
+        chance = random.Random(204)
+        local, there = bucket(server, "killed-here"), bucket(far, "killed-there")
+        influx = Influx(server)
+        remote = influx.ok("POST", "/remotes", body={
+            "name": "far", "orgID": ORG, "remoteURL": f"{kind}+{far.url}", "allowInsecureTLS": False,
+            "remoteAPIToken": f"{KEY_ID}:{KEY}", "multipartThresholdBytes": 6000000,
+            "partSizeBytes": 5000000}, status=201)
+        stream = influx.ok("POST", "/replications", body={
+            "name": "killed", "orgID": ORG, "remoteID": remote["id"], "localBucketID": local,
+            "remoteBucketID": there, "maxQueueSizeBytes": 67108860, "maxAgeSeconds": 604800},
+            status=201)
+        acknowledged = {}
+        number = 0
+        for kill in range(12):
+            token = server.authorize(KEY_ID, KEY)["authorizationToken"]
+            for _ in range(chance.randrange(20, 60)):
+                number += 1
+                size = 11000000 if number % 97 == 0 else chance.randrange(40000)
+                body = number.to_bytes(4, "big") * (size // 4)
+                name = f"f{number % 400:03}"
+                made = upload(server, token, local, name, body)
+                acknowledged[made["fileId"]] = (name, made["contentSha1"], made["uploadTimestamp"])
+            if kill % 2:
+                far.kill()
+            else:
+                server.kill()
+            influx.host = server.admin
+            influx.ok("PATCH", f"/remotes/{remote['id']}", body={"remoteURL": f"{kind}+{far.url}"})
+        deadline = time.monotonic() + 60
+        while True:
+            shown = influx.ok("GET", f"/replications/{stream['id']}")
+            if shown["remainingBytesToBeSynced"] == 0:
+                break
+            check(time.monotonic() < deadline, f"it never gets through: {shown}")
+            # Waits of jobs that were lost with their worker are cut short.
+            server.control("/admin/clock/advance?ms=300000")
+            time.sleep(0.2)
+        check(shown["currentQueueSizeBytes"] == 0, f"{shown}")
+        def time_of(one):
+            # Where the time is not kept, it is among the file infos.
+            marked = one["fileInfo"].get("src_upload_millis")
+            return one["uploadTimestamp"] if marked is None else int(marked)
+
+        def sha1_of(one):
+            # What goes to B2 in parts has its checksum there, too.
+            return one["fileInfo"].get("large_file_sha1", one["contentSha1"])
+
+        arrived = sorted((one["fileName"], sha1_of(one), time_of(one))
+                         for one in versions(far, there))
+        check(arrived == sorted(acknowledged.values()),
+              f"{len(arrived)} arrived of {len(acknowledged)}")
+        kept = versions(server, local)
+        check({one["fileId"] for one in kept} == set(acknowledged), "and all are here")
+        check(all(one["replicationStatus"] is None for one in kept), "streams say nothing of files")
+        unfinished = far.call("b2_list_unfinished_large_files", {"bucketId": there})["files"]
+        check(unfinished == [], "nothing is left unfinished there")
+        difference = influx.ok("GET", f"/replications/{stream['id']}/diff")
+        check(difference["differences"] == [], f"{difference}")
+    finally:
+        far.stop()
+
+
 CHECKS = [
+    replication_203_204_209_two_kilns_that_are_killed_lose_and_double_nothing,
+    replication_203_205_209_a_b2_that_is_killed_is_looked_through_and_gets_nothing_twice,
     replication_147_the_requests_of_the_influx_command_line_are_answered,
     what_one_command_line_makes_the_other_shows,
 ]
