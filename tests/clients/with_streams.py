@@ -8,13 +8,16 @@ the answers are read as strictly as its generated types read them.
 import hashlib
 import json
 import random
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
-from kiln import BINARY, KEY, KEY_ID, Server, check
+import boto3
+
+from kiln import BINARY, CLIENTS, KEY, KEY_ID, Server, check
 
 ORG = KEY_ID.rjust(16, "0")
 
@@ -275,7 +278,78 @@ def killed_amid_a_stream(server, kind):
         far.stop()
 
 
+class Moto:
+    """An S3 server that is not ours, in memory."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [CLIENTS / "python", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(self.url, timeout=5).close()
+                return
+            except OSError:
+                check(self.process.poll() is None, "moto ended at once")
+                check(time.monotonic() < deadline, "moto is not ready in time")
+                time.sleep(0.1)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts(server):
+    far = Moto()
+    try:
+        s3 = boto3.client("s3", endpoint_url=far.url, aws_access_key_id="x",
+                          aws_secret_access_key="y", region_name="us-east-1")
+        s3.create_bucket(Bucket="far-files")
+        influx, local = Influx(server), bucket(server, "to-another-s3")
+        token = server.authorize(KEY_ID, KEY)["authorizationToken"]
+        remote = influx.ok("POST", "/remotes", body={
+            "name": "moto", "orgID": ORG, "remoteURL": f"s3+{far.url}?region=us-east-1",
+            "remoteAPIToken": "x:y", "allowInsecureTLS": False,
+            "multipartThresholdBytes": 6000000, "partSizeBytes": 5242880}, status=201)
+        wanted = {"name": "to s3", "orgID": ORG, "remoteID": remote["id"], "localBucketID": local,
+                  "remoteBucketName": "far-files", "maxQueueSizeBytes": 67108860,
+                  "maxAgeSeconds": 604800}
+        influx.ok("POST", "/replications", {"validate": "true"}, wanted, status=204)
+        missing = influx.send("POST", "/replications", {"validate": "true"},
+                              {**wanted, "remoteBucketName": "not-there"})
+        check(missing[0] == 400, f"{missing}")
+        check("Contents" not in s3.list_objects_v2(Bucket="far-files"), "a try leaves nothing")
+        stream = influx.ok("POST", "/replications", body=wanted, status=201)
+        files = {f"dir/file {size} \u00e9+%": b"x" * size for size in (0, 1, 5000, 100000)}
+        files["big"] = b"0123456789" * 1500000
+        for name, body in files.items():
+            upload(server, token, local, urllib.parse.quote(name), body)
+        server.drain()
+        for name, body in files.items():
+            there = s3.get_object(Bucket="far-files", Key=name)
+            check(there["Body"].read() == body, f"{name} is what it is here")
+            check(there["ContentType"] == "text/plain", f"{there}")
+        check("-" in there["ETag"], "the big one went in parts")
+        check("Uploads" not in s3.list_multipart_uploads(Bucket="far-files"), "all are finished")
+        shown = influx.ok("GET", f"/replications/{stream['id']}")
+        check((shown["remainingBytesToBeSynced"], shown["latestResponseCode"]) == (0, 200), f"{shown}")
+        s3.delete_object(Bucket="far-files", Key="big")
+        difference = influx.ok("GET", f"/replications/{stream['id']}/diff")["differences"]
+        check([one["fileName"] for one in difference] == ["big"], f"{difference}")
+        influx.ok("POST", f"/replications/{stream['id']}/resync", body={})
+        server.drain()
+        check(s3.get_object(Bucket="far-files", Key="big")["Body"].read() == files["big"], "again")
+    finally:
+        far.stop()
+
+
 CHECKS = [
+    replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts,
     replication_203_204_209_two_kilns_that_are_killed_lose_and_double_nothing,
     replication_203_205_209_a_b2_that_is_killed_is_looked_through_and_gets_nothing_twice,
     replication_147_the_requests_of_the_influx_command_line_are_answered,
