@@ -25,7 +25,10 @@ def the_readme_works_in_an_empty_folder(_):
         environment = {name: value for name, value in os.environ.items()
                        if not name.startswith(("B2_", "KILN_", "RCLONE_"))}
         environment["PATH"] = f"{CLIENTS}:{environment['PATH']}"
-        environment["B2_ACCOUNT_INFO"] = str(folder / "account")
+        # The b2 command line keeps its profiles there.
+        (folder / "home").mkdir()
+        environment["HOME"] = str(folder / "home")
+        environment["XDG_CONFIG_HOME"] = str(folder / "home")
         environment["RCLONE_CONFIG"] = "/dev/null"
         # The first command builds and starts the server; here it is the one that was built for the
         # tests, in the place where cargo would have put it.
