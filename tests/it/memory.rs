@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::http::Connection;
-use crate::support::server::{Server, Session, replicated_buckets};
+use crate::support::http::{Connection, call};
+use crate::support::server::{MASTER_ID, MASTER_KEY, Server, Session, replicated_buckets};
 
 /// Kilobytes that the process had in memory at most since the last reset, or has now.
 fn kilobytes(pid: u32, field: &str) -> u64 {
@@ -14,16 +14,14 @@ fn kilobytes(pid: u32, field: &str) -> u64 {
     line.trim_start_matches(':').trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
-#[test]
-fn replication_213_a_gibibyte_is_replicated_in_a_few_mebibytes_of_memory() {
-    const PART: usize = 16 * 1024 * 1024;
-    const PARTS: usize = 64;
-    let server = Server::start();
-    let master = server.master();
-    let (source, _) = replicated_buckets(&master);
-    assert_eq!(server.control("POST", "/admin/replication/hold").status, 200);
+const PART: usize = 16 * 1024 * 1024;
+const PARTS: usize = 64;
+
+/// Makes a file of a gibibyte while replication is held, lets it go, and compares the most memory that
+/// took with what there was before.
+fn gibibyte(server: &Server, master: &Session, source: &str) -> Value {
     let body: Vec<u8> = (0..PART).map(|at| u8::try_from(at % 251).unwrap()).collect();
-    let large = large_of(&master, &source, [&body, &body], PARTS);
+    let large = large_of(master, source, [&body, &body], PARTS);
     assert_eq!(large["contentLength"], 1_u64 << 30);
 
     // From here on the peak is counted anew.
@@ -33,10 +31,62 @@ fn replication_213_a_gibibyte_is_replicated_in_a_few_mebibytes_of_memory() {
     let drained = server.control("POST", "/admin/replication/drain?timeout=300000").json();
     assert_eq!(drained["drained"], true);
     let peak = kilobytes(pid, "VmHWM");
+    assert!(peak < before + 64 * 1024, "{before} kB before, {peak} kB at most");
+    large
+}
+
+#[test]
+fn replication_213_a_gibibyte_is_replicated_in_a_few_mebibytes_of_memory() {
+    let server = Server::start();
+    let master = server.master();
+    let (source, _) = replicated_buckets(&master);
+    assert_eq!(server.control("POST", "/admin/replication/hold").status, 200);
+    let large = gibibyte(&server, &master, &source);
     let info = master.ok("b2_get_file_info", &json!({"fileId": large["fileId"]}));
     assert_eq!(info["replicationStatus"], "completed");
-    assert!(peak < before + 64 * 1024, "{before} kB before, {peak} kB at most");
-    eprintln!("{before} kB before, {peak} kB at most");
+}
+
+#[test]
+fn replication_213_a_gibibyte_is_carried_to_stores_of_others_in_a_few_mebibytes_of_memory() {
+    for (kind, parameters) in [("b2", ""), ("s3", "?region=us-west-000")] {
+        let (server, far) = (Server::start(), Server::start());
+        let (master, owner) = (server.master(), far.master());
+        let (source, copies) =
+            (master.create_bucket("carried-source"), owner.create_bucket("carried-copies"));
+        let rights = ["listBuckets", "listFiles", "readFiles", "writeFiles"];
+        let (id, secret) = owner.create_key(&rights, None, None);
+        assert_eq!(server.control("POST", "/admin/replication/hold").status, 200);
+        let token = format!("Token {MASTER_ID}:{MASTER_KEY}");
+        let make = |what: &str, body: Value| {
+            let headers = [("Authorization", token.as_str())];
+            let target = format!("/api/v2/{what}");
+            let answer =
+                call(&server.admin, "POST", &target, &headers, body.to_string().as_bytes());
+            assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+            answer.json()
+        };
+        let organization = format!("0000{MASTER_ID}");
+        let remote = make(
+            "remotes",
+            json!({"name": "far", "orgID": organization, "allowInsecureTLS": false,
+                "remoteURL": format!("{kind}+http://{}{parameters}", far.address),
+                "remoteAPIToken": format!("{id}:{secret}")}),
+        );
+        make(
+            "replications",
+            json!({"name": "carry", "orgID": organization, "remoteID": remote["id"],
+                "localBucketID": source, "remoteBucketName": "carried-copies"}),
+        );
+        let large = gibibyte(&server, &master, &source);
+        let listed = owner.ok("b2_list_file_versions", &json!({"bucketId": copies}));
+        let copies: Vec<&Value> = listed["files"].as_array().unwrap().iter().collect();
+        // The other file is the one whose content the parts are copies of.
+        let found: Vec<&&Value> =
+            copies.iter().filter(|copy| copy["fileName"] == large["fileName"]).collect();
+        assert_eq!(found.len(), 1, "{kind}: {listed}");
+        assert_eq!(found[0]["contentLength"], large["contentLength"], "{kind}");
+        assert_eq!(found[0]["action"], "upload", "{kind}");
+    }
 }
 
 /// A large file of `parts` parts of equal size whose contents alternate between two uploaded ones;
