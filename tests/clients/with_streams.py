@@ -6,6 +6,7 @@ the answers are read as strictly as its generated types read them.
 """
 
 import hashlib
+import hmac
 import json
 import random
 import socket
@@ -17,7 +18,7 @@ import urllib.request
 
 import boto3
 
-from kiln import BINARY, CLIENTS, KEY, KEY_ID, Server, check
+from kiln import BINARY, CLIENTS, KEY, KEY_ID, ROOT, Server, check
 
 ORG = KEY_ID.rjust(16, "0")
 
@@ -348,7 +349,81 @@ def replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts(s
         far.stop()
 
 
+class Processor:
+    """The program that docs/streams.md gives as an example."""
+
+    def __init__(self, server, results):
+        self.secret = "0123456789abcdefghijklmnopqrstuv"
+        self.process = subprocess.Popen(
+            [CLIENTS / "python", "-B", ROOT / "docs" / "processor.py", "0", results],
+            env={"KILN_ENDPOINT": server.url, "B2_APPLICATION_KEY_ID": KEY_ID,
+                 "B2_APPLICATION_KEY": KEY, "SIGNING_SECRET": self.secret},
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/"
+
+    def post(self, body):
+        """Sends what a webhook is sent; answers the status."""
+        digest = hmac.new(self.secret.encode(), body, hashlib.sha256).hexdigest()
+        request = urllib.request.Request(self.url, data=body, headers={
+            "X-Bz-Event-Notification-Signature": f"v1={digest}"})
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+def processed_files_are_carried_and_what_they_were_made_of_is_not(_):
+    near = Server("--notifications-allow-http", "--notifications-allow-private-targets")
+    far, processor = Server("--replication-accept-peers"), None
+    try:
+        raw, results = bucket(near, "raw-files"), bucket(near, "processed")
+        there = bucket(far, "all-results")
+        processor = Processor(near, "processed")
+        influx = Influx(near)
+        remote = influx.ok("POST", "/remotes", body={
+            "name": "far", "orgID": ORG, "remoteURL": f"peer+{far.url}", "allowInsecureTLS": False,
+            "remoteAPIToken": f"{KEY_ID}:{KEY}"}, status=201)
+        influx.ok("POST", "/replications", body={
+            "name": "results", "orgID": ORG, "remoteID": remote["id"], "localBucketID": results,
+            "remoteBucketName": "all-results", "maxQueueSizeBytes": 67108860,
+            "maxAgeSeconds": 604800}, status=201)
+        near.call("b2_set_bucket_notification_rules", {
+            "bucketId": raw, "eventNotificationRules": [{
+                "eventTypes": ["b2:ObjectCreated:*"], "isEnabled": True, "name": "made-rule",
+                "objectNamePrefix": "logs/", "targetConfiguration": {
+                    "targetType": "webhook", "url": processor.url,
+                    "hmacSha256SigningSecret": processor.secret}}]})
+        lines = [f"line {number}\n".encode() for number in range(100)]
+        token = near.authorize(KEY_ID, KEY)["authorizationToken"]
+        made = upload(near, token, raw, "logs/day", b"".join(lines))
+        upload(near, token, raw, "private", b"stays here")
+        deadline = time.monotonic() + 20
+        while not versions(far, there):
+            check(time.monotonic() < deadline, f"a result arrives: {near.notifications()}")
+            time.sleep(0.02)
+        [result] = versions(far, there)
+        check(result["fileName"] == f"logs/day.{made['fileId']}", f"{result}")
+        digest = hashlib.sha1(b"".join(lines[::10])).hexdigest()
+        check(result["contentSha1"] == digest, "each tenth line")
+        # The event once more, as it comes when its answer was lost.
+        event = {"eventType": "b2:ObjectCreated:Upload", "objectName": "logs/day",
+                 "objectVersionId": made["fileId"]}
+        check(processor.post(json.dumps({"events": [event]}).encode()) == 200, "taken again")
+        near.drain()
+        check(versions(far, there) == [result], "and nothing is made of it")
+        check(len(versions(near, results)) == 1, "here neither")
+    finally:
+        if processor is not None:
+            processor.stop()
+        far.stop()
+        near.stop()
+
+
 CHECKS = [
+    processed_files_are_carried_and_what_they_were_made_of_is_not,
     replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts,
     replication_203_204_209_two_kilns_that_are_killed_lose_and_double_nothing,
     replication_203_205_209_a_b2_that_is_killed_is_looked_through_and_gets_nothing_twice,

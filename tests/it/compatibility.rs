@@ -377,6 +377,22 @@ fn every_operation_is_called_by_a_test() {
 }
 
 #[test]
+fn every_operation_of_remotes_and_streams_is_called_by_a_test() {
+    let mut sources = Vec::new();
+    texts(&root().join("tests/it/streams"), &mut sources);
+    sources.retain(|(file, _)| !file.ends_with("rights.rs"));
+    for row in kiln::manifest::stream_operations() {
+        // What follows the id, or the address itself; the method in the same call.
+        let what = row.address.split_once("{id}").map_or(row.address, |(_, what)| what);
+        let is_called = sources.iter().any(|(_, text)| {
+            text.contains(what)
+                && (row.method == "GET" || text.contains(&format!("\"{}\"", row.method)))
+        });
+        assert!(is_called, "no test calls {}", row.name);
+    }
+}
+
+#[test]
 fn numbers_are_read_out_of_names() {
     let of = |name| statements(name, "native").into_iter().collect::<Vec<_>>();
     assert_eq!(of("native_5_6_7_a_token_works"), [5, 6, 7]);

@@ -41,6 +41,13 @@ fn streams_are_looked_after_from_the_command_line_with_a_server_and_without() {
         assert!(taken.starts_with("kiln: ") && taken.contains("offsite"), "{taken}");
         let update = ["remote", "update", "--id", remote_id, "--max-concurrency", "9"];
         assert_eq!(json_of(&server, &update)["maxConcurrency"], 9);
+        let bucket = "4a48fe8875c6214145260818";
+        let buckets = ["remote", "buckets", "--id", remote_id];
+        let named = json_of(&server, &[&buckets[..], &["--add", bucket]].concat());
+        assert_eq!(named["bucketIDs"], json!([bucket]));
+        assert_eq!(run(&server, &buckets).unwrap(), format!("BUCKET ID\n{bucket}\n"));
+        let none = run(&server, &[&buckets[..], &["--remove", bucket]].concat()).unwrap();
+        assert_eq!(none, "No buckets.\n");
         let create = [
             "replication",
             "create",

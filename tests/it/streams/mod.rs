@@ -112,7 +112,12 @@ fn without(value: &Value, member: &str) -> Value {
 
 /// A server whose engine starts nothing, a client, the id of a remote and that of a bucket.
 fn prepared() -> (Server, Client, Session, String, String) {
-    let server = Server::start();
+    prepared_with(&[])
+}
+
+/// As [`prepared`], with more arguments for the server.
+fn prepared_with(arguments: &[&str]) -> (Server, Client, Session, String, String) {
+    let server = Server::start_with(&[&["--test-controls"], arguments].concat());
     server.control("POST", "/admin/replication/hold");
     let client = Client::of(&server);
     let remote = client.remote("offsite");

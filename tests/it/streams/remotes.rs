@@ -148,3 +148,34 @@ fn a_change_leaves_what_it_does_not_name() {
     }
     assert_eq!(client.get(&at), changed);
 }
+
+#[test]
+fn buckets_of_another_kiln_are_named_as_reached_through_a_remote() {
+    let (_server, client, _, remote, bucket) = prepared();
+    let at = format!("{REMOTES}/{remote}/buckets");
+    assert_eq!(client.get(&at), json!({"bucketIDs": []}));
+    let theirs = "4a48fe8875c6214145260818";
+    let named = client.expect(201, "POST", &at, &json!({"bucketID": theirs}));
+    assert_eq!(named, json!({"bucketID": theirs}));
+    client.expect(201, "POST", &at, &json!({"bucketID": theirs}));
+    assert_eq!(client.get(&at), json!({"bucketIDs": [theirs]}), "once is enough");
+    let kept = client.refused("DELETE", &format!("{REMOTES}/{remote}"), &Value::Null);
+    assert_eq!((kept.0, kept.1.as_str()), (422, "conflict"), "rules may use it");
+    for (wrong, status) in [
+        (json!({"bucketID": bucket}), 400),
+        (json!({"bucketID": "x"}), 400),
+        (json!({"bucketID": 5}), 400),
+        (json!({}), 400),
+    ] {
+        assert_eq!(client.refused("POST", &at, &wrong).0, status, "{wrong}");
+    }
+    let other = client.remote("other");
+    let other = format!("{REMOTES}/{other}/buckets");
+    assert_eq!(client.refused("POST", &other, &json!({"bucketID": theirs})).0, 422, "one way only");
+    assert_eq!(client.refused("DELETE", &at, &Value::Null).0, 400, "which one");
+    let from_other = client.refused("DELETE", &format!("{other}?bucketID={theirs}"), &Value::Null);
+    assert_eq!(from_other.0, 404);
+    client.expect(204, "DELETE", &format!("{at}?bucketID={theirs}"), &Value::Null);
+    assert_eq!(client.get(&at), json!({"bucketIDs": []}));
+    client.expect(204, "DELETE", &format!("{REMOTES}/{remote}"), &Value::Null);
+}

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, ORG, new_stream, prepared, with, without};
-use crate::support::server::MASTER_ID;
+use super::{Client, ORG, new_stream, prepared, prepared_with, with, without};
+use crate::support::server::{MASTER_ID, MASTER_KEY, Server, Session};
+use crate::support::wait_for;
 
 const STREAMS: &str = "/api/v2/replications";
 
@@ -231,7 +232,7 @@ fn a_stream_is_paused_and_goes_on() {
 }
 
 /// A stream with three files in its queue.
-fn queued() -> (crate::support::server::Server, Client, Value) {
+fn queued() -> (Server, Client, Value) {
     let (server, client, master, remote, bucket) = prepared();
     let made = client.stream(&new_stream("stream", &remote, &bucket));
     for name in ["a/1", "a/2", "b/3"] {
@@ -310,4 +311,119 @@ fn a_retry_says_how_many_files_it_found() {
     for wrong in [json!({"state": "lost"}), json!({"fileIds": "x"}), json!({"fileIds": [1]})] {
         assert_eq!(client.refused("POST", &retry, &wrong).0, 400, "{wrong}");
     }
+}
+
+/// Another server with a bucket, and a remote that leads there; its id.
+fn reached(client: &Client, far: &Server, bucket: &str) -> (Session, String, String) {
+    let master = far.master();
+    let there = master.create_bucket(bucket);
+    let body = json!({"name": "reached", "orgID": ORG, "allowInsecureTLS": false,
+        "remoteURL": format!("http://{}", far.address),
+        "remoteAPIToken": format!("{MASTER_ID}:{MASTER_KEY}")});
+    let made = client.expect(201, "POST", "/api/v2/remotes", &body);
+    (master, there, made["id"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn replication_160_161_162_a_try_says_what_would_come_of_it_and_leaves_nothing() {
+    let peer = "--replication-accept-peers";
+    let (server, client, master, nowhere, bucket) = prepared_with(&[peer]);
+    let far = Server::start_with(&[peer]);
+    let (theirs, there, remote) = reached(&client, &far, "far-bucket");
+    let good = new_stream("tried", &remote, &bucket);
+    let tried = format!("{STREAMS}?validate=true");
+    client.expect(204, "POST", &tried, &good);
+    for wrong in [
+        with(&good, &json!({"remoteID": nowhere})),
+        with(&good, &json!({"remoteBucketName": "not-there"})),
+        with(&good, &json!({"maxQueueSizeBytes": 1})),
+    ] {
+        let (status, code, _) = client.refused("POST", &tried, &wrong);
+        assert_eq!((status, code.as_str()), (400, "invalid"), "{wrong}");
+    }
+    let answer = client.refused("POST", &format!("{STREAMS}?validate=maybe"), &good);
+    assert_eq!(answer.0, 400);
+    assert_eq!(client.get(&format!("{STREAMS}?orgID={ORG}")), json!({"replications": []}));
+    let made = client.stream(&good);
+    let validate = format!("{}/validate", at(&made));
+    client.expect(204, "POST", &validate, &Value::Null);
+    let change = format!("{}?validate=true", at(&made));
+    client.expect(204, "PATCH", &change, &json!({"remoteBucketID": there}));
+    let (status, _, said) =
+        client.refused("PATCH", &change, &json!({"remoteBucketName": "not-there"}));
+    assert_eq!(status, 400);
+    assert!(said.starts_with("validation fails after applying update"), "{said}");
+    assert_eq!(client.get(&at(&made)), made, "a try changes nothing");
+    let kept = theirs.ok("b2_list_file_versions", &json!({"bucketId": there}));
+    assert_eq!(kept["files"], json!([]));
+    let begun = theirs.ok("b2_list_unfinished_large_files", &json!({"bucketId": there}));
+    assert_eq!(begun["files"], json!([]));
+    let buckets = theirs.ok("b2_list_buckets", &json!({"accountId": MASTER_ID}));
+    assert_eq!(buckets["buckets"].as_array().unwrap().len(), 1);
+    // The bucket goes, and so does the way there.
+    theirs.ok("b2_delete_bucket", &json!({"accountId": MASTER_ID, "bucketId": there}));
+    let (status, _, said) = client.refused("POST", &validate, &Value::Null);
+    assert_eq!(status, 400);
+    assert!(said.starts_with("replication failed validation"), "{said}");
+    // A server is no remote of its own.
+    let own = json!({"name": "own", "orgID": ORG, "allowInsecureTLS": false,
+        "remoteURL": format!("http://{}", server.address),
+        "remoteAPIToken": format!("{MASTER_ID}:{MASTER_KEY}")});
+    let own = client.expect(201, "POST", "/api/v2/remotes", &own);
+    let name = json!({"remoteID": own["id"], "remoteBucketName": "streamed-bucket"});
+    let (status, ..) = client.refused("POST", &tried, &with(&good, &name));
+    assert_eq!(status, 400);
+    master.create_bucket("another-bucket");
+    let name = json!({"remoteID": own["id"], "remoteBucketName": "another-bucket"});
+    client.expect(204, "POST", &tried, &with(&good, &name));
+}
+
+#[test]
+fn replication_224_225_what_is_gone_over_there_is_found_and_carried_again() {
+    let (server, client, master, _, bucket) = prepared();
+    server.control("POST", "/admin/replication/release");
+    let far = Server::start_with(&["--replication-accept-peers"]);
+    let (theirs, there, remote) = reached(&client, &far, "far-bucket");
+    let made = client.stream(&new_stream("stream", &remote, &bucket));
+    for name in ["a", "b", "c"] {
+        master.upload(&bucket, name, name.as_bytes());
+    }
+    let drain = || {
+        let drained = server.control("POST", "/admin/replication/drain?timeout=20000").json();
+        assert_eq!(drained["drained"], true);
+    };
+    drain();
+    let shown = client.get(&at(&made));
+    let left = (&shown["remainingBytesToBeSynced"], &shown["latestResponseCode"]);
+    assert_eq!(left, (&json!(0), &json!(200)), "{shown}");
+    let diff = format!("{}/diff", at(&made));
+    let same = client.get(&diff);
+    assert_eq!(same, json!({"compared": 3, "differences": [], "nextFrom": null}));
+    let listed = theirs.ok("b2_list_file_names", &json!({"bucketId": there}));
+    let gone = &listed["files"][1];
+    let version = json!({"fileName": "b", "fileId": gone["fileId"]});
+    theirs.ok("b2_delete_file_version", &version);
+    let found = client.get(&diff);
+    let difference = &found["differences"][0];
+    assert_eq!(found["differences"].as_array().unwrap().len(), 1, "{found}");
+    for (name, value) in [
+        ("difference", json!("missing")),
+        ("fileName", json!("b")),
+        ("remoteFileName", json!("b")),
+        ("contentLength", json!(1)),
+        ("state", json!("done")),
+    ] {
+        assert_eq!(difference[name], value, "{name}");
+    }
+    assert_eq!(client.refused("GET", &format!("{diff}?from=x"), &Value::Null).0, 400);
+    let resync = format!("{}/resync", at(&made));
+    let counted = client.expect(200, "POST", &resync, &json!({"dryRun": true}));
+    assert_eq!((&counted["files"], &counted["arrivedFiles"]), (&json!(0), &json!(3)));
+    assert!(client.expect(200, "POST", &resync, &json!({}))["scanId"].is_i64());
+    wait_for("it is carried again", || {
+        drain();
+        let listed = theirs.ok("b2_list_file_names", &json!({"bucketId": there}));
+        (listed["files"].as_array().unwrap().len() == 3).then_some(())
+    });
+    assert_eq!(client.get(&diff)["differences"], json!([]));
 }
