@@ -27,6 +27,7 @@ use crate::domain::lifecycle::check_each;
 use crate::domain::names::{BucketName, FileName, check_prefix, decode_text, successor};
 use crate::domain::percent;
 use crate::domain::range::{ByteRange, Wanted};
+use crate::domain::remote::{RemoteAddress, RemoteId, RemoteOptions, RemoteToken};
 use crate::domain::replication::{
     Leniency, ReplicationConfiguration, ReplicationRule, check_configuration, winning_rules,
 };
@@ -58,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "key_ring", run: key_ring },
     Target { name: "query", run: query },
     Target { name: "range", run: range },
+    Target { name: "remote", run: remote },
     Target { name: "replication_rules", run: replication_rules },
     Target { name: "s3_document", run: s3_document },
     Target { name: "s3_place", run: s3_place },
@@ -436,4 +438,37 @@ fn webhook_url(bytes: &[u8]) {
         assert!(!address.is_unspecified() && !address.is_multicast(), "{written}");
     }
     assert!(WebhookUrl::parse(written, closed).is_ok(), "{written} is taken again");
+}
+
+/// What callers say of a remote: its address, its token, its id, and its options.
+fn remote(bytes: &[u8]) {
+    let given = text(bytes);
+    if let Ok(address) = RemoteAddress::parse(&given) {
+        let base = &address.base;
+        let rest = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://"));
+        let authority = rest.unwrap_or_default().split('/').next().unwrap_or_default();
+        assert!(!authority.is_empty() && !authority.contains('@'), "{base}");
+        assert!(!base.contains(['?', '#']), "{base}");
+        match RemoteAddress::parse(base) {
+            Ok(again) => assert_eq!((&again.base, again.kind), (base, None), "its own base"),
+            // What is no ASCII is longer in it.
+            Err(refused) => assert!(base.len() > 2048, "{base}: {refused}"),
+        }
+    }
+    match RemoteToken::parse(&given) {
+        Ok(token) => {
+            assert!(given.starts_with(&format!("{}:{}", token.key_id, token.secret.expose())));
+        }
+        // Always the same words, and so nothing of the token.
+        Err(refused) => assert_eq!(Some(refused), RemoteToken::parse("").err()),
+    }
+    if let Some(id) = RemoteId::parse(&given) {
+        assert_eq!(id.to_string(), given);
+    }
+    if let Ok(Value::Object(fields)) = serde_json::from_slice(bytes)
+        && let Ok(options) = RemoteOptions::default().with(&fields)
+        && let Ok(Value::Object(stored)) = serde_json::to_value(&options)
+    {
+        assert_eq!(RemoteOptions::default().with(&stored), Ok(options), "it is read back");
+    }
 }
