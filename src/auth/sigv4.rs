@@ -13,6 +13,7 @@
 //! Not here: keys and clocks, which are handed in. The promise that would break first: whatever of
 //! a request changes what it does, its signature covers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -396,7 +397,13 @@ fn moment(text: &[u8]) -> Option<(Millis, String)> {
 }
 
 fn http_moment(text: &[u8]) -> Option<(Millis, String)> {
-    let at = Millis::from_http_date(std::str::from_utf8(text).ok()?)?;
+    let text = std::str::from_utf8(text).ok()?;
+    // botocore writes the zone as mail does.
+    let text = match text.strip_suffix(" -0000").or_else(|| text.strip_suffix(" +0000")) {
+        Some(text) => Cow::Owned(format!("{text} GMT")),
+        None => Cow::Borrowed(text),
+    };
+    let at = Millis::from_http_date(&text)?;
     Some((at, at.compact()))
 }
 

@@ -76,6 +76,9 @@ pub(crate) struct BucketSettings {
     pub(crate) notifications: Vec<QueuedRule>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) lifecycle_names: RuleNames,
+    /// What S3 clients called CORS rules whose names cannot be those of B2, by their names here.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) cors_names: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) logging: Option<Logging>,
 }

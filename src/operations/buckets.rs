@@ -140,6 +140,8 @@ pub(crate) struct BucketChange {
     pub(crate) replication: Option<ReplicationConfiguration>,
     /// The names that an S3 client gave to lifecycle rules.
     pub(crate) lifecycle_names: Option<RuleNames>,
+    /// What an S3 client called CORS rules, by their names here.
+    pub(crate) cors_names: Option<BTreeMap<String, String>>,
     pub(crate) logging: LoggingChange,
     pub(crate) if_revision_is: Option<i64>,
 }
@@ -225,6 +227,9 @@ pub(crate) async fn change_bucket(
             }
             if let Some(names) = &change.lifecycle_names {
                 bucket.settings.lifecycle_names.clone_from(names);
+            }
+            if let Some(names) = &change.cors_names {
+                bucket.settings.cors_names.clone_from(names);
             }
             match &change.logging {
                 LoggingChange::Keep => {}

@@ -332,6 +332,10 @@ impl<'q> Folder<'q> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::catalog::Error;
     use crate::catalog::tx::{Row, Value};
@@ -389,7 +393,7 @@ mod tests {
     fn s3_125_a_folder_of_a_hundred_thousand_names_costs_a_few_rows() {
         let names: Vec<String> = (0..100_000)
             .map(|at| format!("{:02}/{at:06}", at % 10))
-            .collect::<std::collections::BTreeSet<_>>()
+            .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
         let query = ListQuery { delimiter: Some("/".to_owned()), ..ListQuery::default() };
@@ -443,6 +447,82 @@ mod tests {
             }
         }
         assert_eq!((pages, found.len()), (3, 3));
+    }
+
+    /// What a listing shows, by its definition: keys and folders in order, each folder once.
+    fn model(names: &BTreeSet<String>, prefix: &str, delimiter: &str, after: &str) -> Vec<String> {
+        let mut shown: Vec<String> = Vec::new();
+        for name in names.iter().filter(|name| name.starts_with(prefix)) {
+            let inside = name.strip_prefix(prefix).expect("it begins so");
+            let folder = match inside.find(delimiter) {
+                Some(at) if !delimiter.is_empty() => {
+                    name.get(..prefix.len() + at + delimiter.len()).expect("whole letters")
+                }
+                _ => name,
+            };
+            // A folder that the listing begins behind is not shown again.
+            let is_behind = name.as_str() > after && folder != after;
+            if is_behind && shown.last().is_none_or(|last| last != folder) {
+                shown.push(folder.to_owned());
+            }
+        }
+        shown
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+        #[test]
+        fn s3_123_pages_are_those_of_a_model(
+            names in proptest::collection::btree_set("[ab/%\u{fc}\u{ffff}\u{10000}]{1,6}", 0..60),
+            prefix in "[ab/\u{fc}]{0,2}",
+            delimiter in "(|/|//|a|b/|%|\u{fc}|\u{10000}|\n)",
+            after in "(|[ab/\u{fc}\u{10000}]{0,4})",
+            size in 1_usize..9,
+        ) {
+            let query = ListQuery {
+                prefix: prefix.clone(),
+                delimiter: Some(delimiter.clone()).filter(|text| !text.is_empty()),
+                ..ListQuery::default()
+            };
+            let list = |start: String| {
+                let walk: &mut Walk<'_> = &mut |_, start, each| {
+                    let Start::Name(from) = start else { return Ok(()) };
+                    for name in names.range(from.clone()..) {
+                        if !each(version(name)) {
+                            break;
+                        }
+                    }
+                    Ok(())
+                };
+                Folder::new(&query, size).list(&mut NoTx, Start::Name(start), walk)
+            };
+            let text = |entry: &Entry| match entry {
+                Entry::File(version) => version.name.as_str().to_owned(),
+                Entry::Folder(folder) => folder.clone(),
+            };
+            let begin = |after: &str| {
+                if after.is_empty() {
+                    String::new()
+                } else {
+                    behind(after, &prefix, query.delimiter.as_deref())
+                }
+            };
+            let wanted = model(&names, &prefix, &delimiter, &after);
+            // Once by where the page says that the next one begins, once behind its last entry.
+            for by_token in [true, false] {
+                let (mut shown, mut start) = (Vec::new(), begin(&after));
+                loop {
+                    let page = list(start).expect("rows only");
+                    prop_assert!(page.entries.len() <= size);
+                    shown.extend(page.entries.iter().map(text));
+                    let Some(next) = page.next_name else { break };
+                    prop_assert_eq!(page.entries.len(), size);
+                    let last = shown.last().expect("a full page");
+                    start = if by_token { next } else { begin(last) };
+                }
+                prop_assert_eq!(&shown, &wanted, "{}", by_token);
+            }
+        }
     }
 
     #[test]

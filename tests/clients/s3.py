@@ -50,8 +50,9 @@ def client(server, key=None, style="path", **more):
 class Answer:
     """What came back of a request, read whole."""
 
-    def __init__(self, asked, answer):
-        self.asked, self.status_code = asked, answer.status
+    def __init__(self, asked, headers, answer):
+        self.asked, self.asked_headers = asked, headers
+        self.status_code = answer.status
         self.headers, self.content = answer.headers, answer.read()
 
     @property
@@ -74,7 +75,7 @@ def raw(server, method, path, headers=None, body=b"", key=None, signed=True, hos
         if host:
             sent["Host"] = host
         connection.request(method, path, body=body or None, headers=sent)
-        return Answer(f"{method} {path}", connection.getresponse())
+        return Answer(f"{method} {path}", sent, connection.getresponse())
     finally:
         connection.close()
 

@@ -71,6 +71,14 @@ def s3_55_56_57_58_buckets_are_looked_at_and_deleted_when_empty(server):
     s3.delete_bucket(Bucket="boto-life")
 
 
+def s3_19_dates_of_botocore_are_taken(server):
+    s3 = client(server)
+    s3.create_bucket(Bucket="boto-dates")
+    told = raw(server, "PUT", "/boto-dates/k", {"Date": "x"}, b"content")
+    check("-0000" in told.asked_headers["Date"], told.asked_headers)
+    answers(told, 200)
+
+
 def s3_59_versions_cannot_be_turned_off(server):
     s3 = client(server)
     s3.create_bucket(Bucket="boto-versioning")
@@ -411,6 +419,7 @@ def s3_97_native_uploads_are_read_with_their_tags(server):
 CHECKS = [
     s3_51_52_53_54_buckets_are_made_in_both_kinds_and_shown_natively,
     s3_55_56_57_58_buckets_are_looked_at_and_deleted_when_empty,
+    s3_19_dates_of_botocore_are_taken,
     s3_59_versions_cannot_be_turned_off,
     s3_60_all_buckets_are_listed_by_name,
     s3_61_62_63_acls_are_the_kind_of_the_bucket,

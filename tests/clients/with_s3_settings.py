@@ -23,12 +23,15 @@ def s3_66_67_cors_rules_are_those_of_b2(server):
     rules = [{"ID": "first-rule", "AllowedMethods": ["GET", "PUT"], "MaxAgeSeconds": 60,
               "AllowedOrigins": ["https://a.example"], "AllowedHeaders": ["*"],
               "ExposeHeaders": ["ETag"]},
-             {"AllowedMethods": ["HEAD"], "AllowedOrigins": ["*"]}]
+             {"AllowedMethods": ["HEAD"], "AllowedOrigins": ["*"]},
+             {"ID": "a name that B2 cannot have \u00fc", "AllowedMethods": ["GET"],
+              "AllowedOrigins": ["https://b.example"]}]
     s3.put_bucket_cors(**at, CORSConfiguration={"CORSRules": rules})
     check(s3.get_bucket_cors(**at)["CORSRules"] == rules, s3.get_bucket_cors(**at))
     native = native_bucket(server, "cors-rules")["corsRules"]
     check([(rule["corsRuleName"], rule["allowedOperations"]) for rule in native]
-          == [("first-rule", ["s3_get", "s3_put"]), ("s3-rule-2", ["s3_head"])], native)
+          == [("first-rule", ["s3_get", "s3_put"]), ("s3-rule-2", ["s3_head"]),
+              ("s3-rule-3", ["s3_get"])], native)
     both = [{"corsRuleName": "native-only", "allowedOrigins": ["*"], "maxAgeSeconds": 1,
              "allowedOperations": ["b2_upload_file"]},
             {"corsRuleName": "both-sides", "allowedOrigins": ["*"], "maxAgeSeconds": 1,

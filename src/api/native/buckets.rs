@@ -34,6 +34,7 @@ pub(crate) async fn update(call: Call) -> Reply {
         encryption: encryption::default_in(fields)?,
         replication: replication::parse(fields, fields.has("replicationConfiguration"))?,
         lifecycle_names: None,
+        cors_names: None,
         logging: LoggingChange::Keep,
         if_revision_is: fields.opt_int("ifRevisionIs")?,
     };

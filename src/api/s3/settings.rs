@@ -43,6 +43,8 @@ const METHODS: [(&str, CorsOperation); 5] = [
 
 /// What names of rules begin with that no client gave one.
 const UNNAMED_RULE: &str = "s3-rule-";
+/// Characters of the name of a rule at most, as on AWS.
+const CORS_ID_CHARACTERS_MAX: usize = 255;
 
 fn no_cors() -> S3Refusal {
     s3_refuse(404, "NoSuchCORSConfiguration", "The CORS configuration does not exist")
@@ -61,8 +63,10 @@ pub(crate) async fn cors(call: Call) -> Reply {
         }
         any = true;
         xml.begin("CORSRule");
-        if !rule.name.starts_with(UNNAMED_RULE) {
-            xml.text("ID", &rule.name);
+        match bucket.settings.cors_names.get(&rule.name) {
+            Some(id) => xml.text("ID", id),
+            None if rule.name.starts_with(UNNAMED_RULE) => {}
+            None => xml.text("ID", &rule.name),
         }
         for header in rule.allowed_headers.iter().flatten() {
             xml.text("AllowedHeader", header);
@@ -84,7 +88,8 @@ pub(crate) async fn cors(call: Call) -> Reply {
     if any { Ok(xml_answer(xml)) } else { Err(no_cors().into()) }
 }
 
-fn cors_rule(rule: &Element, number: usize) -> Result<CorsRule, S3Refusal> {
+/// A rule, and what it is called where that cannot be its name here.
+fn cors_rule(rule: &Element, number: usize) -> Result<(CorsRule, Option<String>), S3Refusal> {
     let texts = |name: &str| rule.all(name).map(|one| one.text().to_owned()).collect::<Vec<_>>();
     let some = |texts: Vec<String>| Some(texts).filter(|texts| !texts.is_empty());
     let mut operations = Vec::new();
@@ -114,27 +119,34 @@ fn cors_rule(rule: &Element, number: usize) -> Result<CorsRule, S3Refusal> {
         expose_headers: some(texts("ExposeHeader")),
         max_age_seconds,
     };
-    if let Some(id) = rule.opt_text("ID")? {
-        let named = CorsRule { name: id.to_owned(), ..made.clone() };
-        // A name that B2 cannot have is not kept.
-        if cors::check_rules(std::slice::from_ref(&named)).is_ok() {
-            made = named;
-        }
+    let Some(id) = rule.opt_text("ID")?.filter(|id| !id.is_empty()) else {
+        return Ok((made, None));
+    };
+    if id.chars().count() > CORS_ID_CHARACTERS_MAX {
+        return Err(malformed_xml());
     }
-    Ok(made)
+    let named = CorsRule { name: id.to_owned(), ..made.clone() };
+    if !id.starts_with(UNNAMED_RULE) && cors::check_rules(std::slice::from_ref(&named)).is_ok() {
+        made = named;
+        return Ok((made, None));
+    }
+    Ok((made, Some(id.to_owned())))
 }
 
 pub(crate) async fn set_cors(mut call: Call) -> Reply {
     call.bucket()?;
     let document = call.document("CORSConfiguration").await?;
     let rules = document.all("CORSRule").enumerate();
-    let rules: Vec<CorsRule> =
+    let named: Vec<(CorsRule, Option<String>)> =
         rules.map(|(at, rule)| cors_rule(rule, at + 1)).collect::<Result<_, _>>()?;
+    let names = named.iter().filter_map(|(rule, id)| Some((rule.name.clone(), id.clone()?)));
+    let cors_names = Some(names.collect());
+    let rules: Vec<CorsRule> = named.into_iter().map(|(rule, _)| rule).collect();
     if rules.is_empty() || rules.len() > RULES_MAX {
         return Err(malformed_xml().into());
     }
     cors::check_rules(&rules).map_err(|refusal| invalid_request(refusal.message))?;
-    let wanted = BucketChange { cors_rules: Some(rules), ..BucketChange::default() };
+    let wanted = BucketChange { cors_rules: Some(rules), cors_names, ..BucketChange::default() };
     change(&call, Capability::WriteBuckets, wanted, StatusCode::OK).await
 }
 

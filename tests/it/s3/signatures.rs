@@ -198,6 +198,21 @@ fn s3_14_15_16_17_25_33_what_is_not_wholly_signed_by_version_4_is_refused() {
     assert_eq!(send(&twice), refused(400, "InvalidArgument"));
 }
 
+/// The moment of a signature as HTTP writes it.
+fn http_date(signer: &Signer) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (at, text) = signer.moment();
+    let days = at.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 86_400;
+    let weekday = DAYS[usize::try_from(days % 7).unwrap()];
+    let digits = |from: usize, to: usize| text.get(from..to).unwrap();
+    let month = MONTHS[digits(4, 6).parse::<usize>().unwrap() - 1];
+    let (year, day) = (digits(0, 4), digits(6, 8));
+    let (hour, minute, second) = (digits(9, 11), digits(11, 13), digits(13, 15));
+    format!("{weekday}, {day} {month} {year} {hour}:{minute}:{second} GMT")
+}
+
 #[test]
 fn s3_18_19_user_agents_may_be_signed_and_dates_may_be_http_ones() {
     let (server, _, signer) = house(&[]);
@@ -208,6 +223,11 @@ fn s3_18_19_user_agents_may_be_signed_and_dates_may_be_http_ones() {
     let signed = signer.sign(request);
     assert!(signed.value("x-amz-date").is_none());
     assert_eq!(signed.send(&server.address).status, 200);
+    let dated = http_date(&signer);
+    for zone in ["GMT", "-0000"] {
+        let request = get().header("date", &dated.replace("GMT", zone));
+        assert_eq!(signer.sign(request).send(&server.address).status, 200, "{zone}");
+    }
 }
 
 #[test]
