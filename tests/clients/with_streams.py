@@ -206,16 +206,16 @@ def versions(server, bucket_id):
         start = {"startFileName": page["nextFileName"], "startFileId": page["nextFileId"]}
 
 
-def replication_203_204_209_two_kilns_that_are_killed_lose_and_double_nothing(server):
-    killed_amid_a_stream(server, "peer")
+def replication_203_204_209_two_kilns_that_are_killed_lose_and_double_nothing(_):
+    killed_amid_a_stream("peer")
 
 
-def replication_203_205_209_a_b2_that_is_killed_is_looked_through_and_gets_nothing_twice(server):
-    killed_amid_a_stream(server, "b2")
+def replication_203_205_209_a_b2_that_is_killed_is_looked_through_and_gets_nothing_twice(_):
+    killed_amid_a_stream("b2")
 
 
-def killed_amid_a_stream(server, kind):
-    far = Server("--replication-accept-peers")
+def killed_amid_a_stream(kind):
+    server, far = Server(), Server("--replication-accept-peers")
     try:
         chance = random.Random(204)
         local, there = bucket(server, "killed-here"), bucket(far, "killed-there")
@@ -276,6 +276,7 @@ def killed_amid_a_stream(server, kind):
         difference = influx.ok("GET", f"/replications/{stream['id']}/diff")
         check(difference["differences"] == [], f"{difference}")
     finally:
+        server.stop()
         far.stop()
 
 
@@ -305,8 +306,8 @@ class Moto:
         self.process.wait(20)
 
 
-def replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts(server):
-    far = Moto()
+def replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts(_):
+    server, far = Server(), Moto()
     try:
         s3 = boto3.client("s3", endpoint_url=far.url, aws_access_key_id="x",
                           aws_secret_access_key="y", region_name="us-east-1")
@@ -346,6 +347,7 @@ def replication_98_113_161_224_another_s3_server_gets_files_whole_and_in_parts(s
         server.drain()
         check(s3.get_object(Bucket="far-files", Key="big")["Body"].read() == files["big"], "again")
     finally:
+        server.stop()
         far.stop()
 
 
