@@ -69,9 +69,7 @@ pub(crate) struct StreamFigures {
     pub(crate) bytes_queued: Counter,
     /// Jobs that had to wait outside of the queue, because that was full.
     pub(crate) spilled: Counter,
-    /// Uploads that were refused, because the queue was full.
-    pub(crate) rejected: Counter,
-    /// Uploads that the queue did not take, refused ones among them.
+    /// Uploads that were stored and that the queue did not take.
     pub(crate) files_failed_to_queue: Counter,
     pub(crate) bytes_failed_to_queue: Counter,
     /// Content that arrived at the remote.

@@ -286,7 +286,7 @@ async fn replication_175_the_figures_of_a_queue_are_what_its_jobs_come_to(fresh:
     let gone = write(catalog, |tx| {
         streams::delete_stream(tx, StreamId(8))?;
         let gone = streams::next_gone_stream(tx, StreamId(0))?;
-        let removed = replication::forget_stream_jobs(tx, StreamId(8), DUE, 100)?;
+        let removed = replication::forget_stream_jobs(tx, StreamId(8), 100)?;
         Ok((gone, removed, streams::next_gone_stream(tx, StreamId(0))?))
     });
     assert_eq!(gone.await.unwrap(), (Some(StreamId(8)), 4, None));
@@ -803,6 +803,7 @@ async fn one_name_shows_its_newest_upload_whatever_comes_and_goes(fresh: Fresh) 
 
 fn new_job(number: i64) -> NewJob<'static> {
     NewJob {
+        account: ACCOUNT,
         source_bucket: BUCKET,
         destination: BucketId::from_bytes([9; 12]),
         file_number: FileNumber(number),

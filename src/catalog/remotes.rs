@@ -181,6 +181,17 @@ pub(crate) fn remote_of_target(target: &str) -> Option<RemoteId> {
     target.strip_prefix("remote:").and_then(RemoteId::parse)
 }
 
+/// The remote of an account through which a bucket that is not here is reached. What another account
+/// says of the same bucket leads nobody else's files anywhere.
+pub(crate) fn find_remote_to(
+    tx: &mut dyn Tx,
+    bucket: BucketId,
+    account: AccountId,
+) -> Result<Option<StoredRemote>, Error> {
+    let Some(remote) = find_remote_bucket(tx, bucket)? else { return Ok(None) };
+    Ok(find_remote(tx, remote)?.filter(|stored| stored.remote.account == account))
+}
+
 /// Whether anything goes through a remote: a stream, or the rules that lead to a bucket of it.
 pub(crate) fn is_used(tx: &mut dyn Tx, id: RemoteId) -> Result<bool, Error> {
     let found = find(

@@ -9,8 +9,8 @@ use crate::catalog::server_facts::{self, take_number};
 use crate::catalog::streams;
 use crate::catalog::tx::{Error, Row, Tx, Value, collect, find};
 use crate::domain::file::FileVersion;
-use crate::domain::ids::{BucketId, FileNumber, KeyId};
-use crate::domain::remote::StreamId;
+use crate::domain::ids::{AccountId, BucketId, FileNumber, KeyId};
+use crate::domain::remote::{RemoteBucket, StreamId};
 use crate::domain::replication::{JobState, Reason, shown_status};
 use crate::domain::stream::{OnQueueFull, QueueSums, Stream};
 use crate::domain::time::{Millis, Steady};
@@ -42,6 +42,8 @@ impl JobOrigin {
 /// A job of a rule, about to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct NewJob<'a> {
+    /// Of the source bucket.
+    pub(crate) account: AccountId,
     pub(crate) source_bucket: BucketId,
     pub(crate) destination: BucketId,
     pub(crate) file_number: FileNumber,
@@ -78,9 +80,14 @@ pub(crate) fn lane_of_stream(stream: &Stream) -> String {
 }
 
 /// Where a destination bucket is reached: in this server, or through a remote.
-fn target_of_rule(tx: &mut dyn Tx, destination: BucketId) -> Result<String, Error> {
-    let remote = remotes::find_remote_bucket(tx, destination)?;
-    Ok(remote.map_or_else(|| target_of(destination), target_of_remote))
+fn target_of_rule(
+    tx: &mut dyn Tx,
+    account: AccountId,
+    destination: BucketId,
+) -> Result<String, Error> {
+    let stored = remotes::find_remote_to(tx, destination, account)?;
+    let target = stored.map(|stored| target_of_remote(stored.remote.id));
+    Ok(target.unwrap_or_else(|| target_of(destination)))
 }
 
 /// The columns of a new job that differ.
@@ -134,7 +141,7 @@ fn insert(tx: &mut dyn Tx, job: &Inserted<'_>) -> Result<bool, Error> {
 /// Makes the job of a rule unless the version already has one for the destination; true when it was
 /// made.
 pub(crate) fn insert_job(tx: &mut dyn Tx, job: &NewJob<'_>, now: Steady) -> Result<bool, Error> {
-    let target = target_of_rule(tx, job.destination)?;
+    let target = target_of_rule(tx, job.account, job.destination)?;
     let inserted = Inserted {
         lane: &lane_of(&target, &job.source_bucket.to_string()),
         target: &target,
@@ -167,6 +174,38 @@ pub(crate) enum StreamEnqueued {
     Known,
 }
 
+/// Whether the queue of a stream takes an entry of this size: there is room, or nothing in the queue
+/// gets on by itself, so that what is blocked for good blocks no file that is larger than the rest.
+pub(crate) fn admits(
+    tx: &mut dyn Tx,
+    stream: &Stream,
+    sums: QueueSums,
+    size: u64,
+) -> Result<bool, Error> {
+    if sums.admits(size, stream.max_queue_bytes) {
+        return Ok(true);
+    }
+    Ok(sums.spilled == 0 && !gets_on(tx, stream.id)?)
+}
+
+/// Whether anything in the queue of a stream gets on without help from outside.
+fn gets_on(tx: &mut dyn Tx, stream: StreamId) -> Result<bool, Error> {
+    let found = find(
+        tx,
+        "SELECT job_id FROM replication_jobs
+          WHERE stream_no = ?1
+            AND (state = 'leased' OR (state = 'ready'
+                 AND (last_reason IS NULL OR last_reason NOT IN (?2, ?3)))) LIMIT 1",
+        &[
+            Value::Int(stream.0),
+            Value::Text(Reason::RemoteRejected.as_str()),
+            Value::Text(Reason::SourceCorrupt.as_str()),
+        ],
+        |row| row.int(0),
+    )?;
+    Ok(found.is_some())
+}
+
 /// Makes the job of a stream for a version, if its queue takes it. `stream` is as this transaction
 /// sees it; its figures are moved on in it as well, for the next version. Jobs born of a scan are
 /// never lost to a full queue.
@@ -177,7 +216,7 @@ pub(crate) fn insert_stream_job(
     origin: JobOrigin,
     enqueued_at: Steady,
 ) -> Result<StreamEnqueued, Error> {
-    let state = if stream.sums.admits(version.size, stream.max_queue_bytes) {
+    let state = if admits(tx, stream, stream.sums, version.size)? {
         JobState::Ready
     } else {
         match stream.options.on_queue_full {
@@ -586,6 +625,20 @@ pub(crate) fn settle(
             Value::opt_text(session),
         ],
     )?;
+    if let (Some(stream), JobState::Ready) = (before.stream(), state)
+        && let Some(stream) = streams::find_stream(tx, stream)?
+        && lane_of_stream(&stream) != before.lane
+    {
+        // The stream leads elsewhere since the job was claimed.
+        tx.execute(
+            "UPDATE replication_jobs SET lane = ?2, target = ?3 WHERE job_id = ?1",
+            &[
+                Value::Int(job.id),
+                Value::Text(&lane_of_stream(&stream)),
+                Value::Text(&target_of_remote(stream.remote)),
+            ],
+        )?;
+    }
     if let (Some(stream), Some(answered)) = (before.stream(), answered) {
         streams::set_latest(tx, stream, answered, error.map_or("", String::as_str))?;
     }
@@ -663,37 +716,64 @@ pub(crate) fn note_session(
     Ok(true)
 }
 
-/// Whether an older version of the same name is still to be carried to the same place.
-pub(crate) fn has_older_of_name(tx: &mut dyn Tx, job: &Job) -> Result<bool, Error> {
-    let Some(stream) = job.stream() else { return Ok(false) };
-    let older = find(
-        tx,
-        "SELECT job_id FROM replication_jobs
-          WHERE dest_key = ?1 AND source_file_name = ?2 AND job_id < ?3 AND stream_no IS NOT NULL
-            AND state IN ('ready', 'leased') LIMIT 1",
-        &[
-            Value::Text(&format!("{STREAM_KEY}{stream}")),
-            Value::Text(&job.file_name),
-            Value::Int(job.id),
-        ],
-        |row| row.int(0),
-    )?;
-    Ok(older.is_some())
+/// What other versions of its name mean for a job that goes where the times of versions are not kept:
+/// there the last to arrive is the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameOrder {
+    /// Its turn.
+    Free,
+    /// An older version goes first, or a newer one is on its way.
+    Waits,
+    /// A newer version has arrived, and would be hidden.
+    Superseded,
 }
 
-/// Lets the next job of the same name go at once that has been waiting for this one.
+/// Looks at the jobs of the other versions of a name. Spilled ones have no place in the queue yet and
+/// hold up nobody.
+pub(crate) fn name_order(tx: &mut dyn Tx, job: &Job) -> Result<NameOrder, Error> {
+    let Some(stream) = job.stream() else { return Ok(NameOrder::Free) };
+    // Rows of files are sorted newest first within a name.
+    let others = collect(
+        tx,
+        "SELECT j.state, CASE WHEN (f.sort_upload, f.sort_origin) < (own.sort_upload, own.sort_origin)
+                              THEN 1 ELSE 0 END
+           FROM files own
+           JOIN files f ON f.bucket_no = own.bucket_no AND f.name = own.name
+                       AND f.file_no <> own.file_no
+           JOIN replication_jobs j ON j.dest_key = ?1 AND j.source_file_no = f.file_no
+          WHERE own.file_no = ?2 AND j.state IN ('ready', 'leased', 'done')",
+        &[Value::Text(&format!("{STREAM_KEY}{stream}")), Value::Int(job.file_number.0)],
+        |row| {
+            let state = JobState::parse(row.text(0)?);
+            Ok((state.ok_or(Error::Unreadable { what: "state of a job" })?, row.flag(1)?))
+        },
+    )?;
+    let superseded = others.iter().any(|(state, is_newer)| *is_newer && *state == JobState::Done);
+    let waits = others.iter().any(|(state, is_newer)| match state {
+        JobState::Leased => true,
+        JobState::Ready => !is_newer,
+        _ => false,
+    });
+    Ok(match (superseded, waits) {
+        (true, _) => NameOrder::Superseded,
+        (false, true) => NameOrder::Waits,
+        (false, false) => NameOrder::Free,
+    })
+}
+
+/// Lets the oldest version of the same name go at once that has been waiting for this one.
 fn wake_next_of_name(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), Error> {
     let Some(stream) = job.stream() else { return Ok(()) };
     tx.execute(
-        "UPDATE replication_jobs SET next_attempt_at_ms = ?4
-          WHERE state = 'ready' AND last_reason = ?5 AND job_id = (
-            SELECT MIN(job_id) FROM replication_jobs
-             WHERE dest_key = ?1 AND source_file_name = ?2 AND job_id > ?3
-               AND stream_no IS NOT NULL AND state IN ('ready', 'leased'))",
+        "UPDATE replication_jobs SET next_attempt_at_ms = ?3
+          WHERE job_id = (
+            SELECT j.job_id FROM replication_jobs j JOIN files f ON f.file_no = j.source_file_no
+             WHERE j.dest_key = ?1 AND j.source_file_name = ?2 AND j.stream_no IS NOT NULL
+               AND j.state IN ('ready', 'leased') AND j.state = 'ready' AND j.last_reason = ?4
+             ORDER BY f.sort_upload DESC, f.sort_origin DESC LIMIT 1)",
         &[
             Value::Text(&format!("{STREAM_KEY}{stream}")),
             Value::Text(&job.file_name),
-            Value::Int(job.id),
             Value::Int(now.0),
             Value::Text(Reason::NameAwaited.as_str()),
         ],
@@ -708,7 +788,10 @@ const PROMOTED_MAX: i64 = 64;
 /// there is room.
 pub(crate) fn promote_spilled(tx: &mut dyn Tx, stream: StreamId, now: Steady) -> Result<(), Error> {
     let Some(stream) = streams::find_stream(tx, stream)? else { return Ok(()) };
-    if !stream.sums.takes_spilled(stream.max_queue_bytes) {
+    if stream.sums.spilled == 0 {
+        return Ok(());
+    }
+    if !stream.sums.takes_spilled(stream.max_queue_bytes) && gets_on(tx, stream.id)? {
         return Ok(());
     }
     let waiting = collect(
@@ -722,7 +805,7 @@ pub(crate) fn promote_spilled(tx: &mut dyn Tx, stream: StreamId, now: Steady) ->
     for (job_id, size) in waiting {
         // Nothing waits any longer as far as these are concerned.
         let sums = QueueSums { spilled: 0, ..stream.sums.plus(change) };
-        if !sums.admits(size, stream.max_queue_bytes) {
+        if !admits(tx, &stream, sums, size)? {
             break;
         }
         tx.execute(
@@ -795,14 +878,20 @@ fn end(
 
 /// Remembers what a job has begun at a remote, so that it is given up there.
 fn orphan(tx: &mut dyn Tx, job: &Job, now: Steady) -> Result<(), Error> {
-    let (Some(stream), Some(session)) = (job.stream(), &job.session) else { return Ok(()) };
-    let Some(stream) = streams::find_stream(tx, stream)? else { return Ok(()) };
-    let orphan = NewOrphan {
-        remote: stream.remote,
-        bucket: &stream.remote_bucket(),
-        file_name: &stream.remote_name(&job.file_name),
-        session,
+    let Some(session) = &job.session else { return Ok(()) };
+    let (remote, bucket, file_name) = match &job.route {
+        Route::Stream(id) => {
+            let Some(stream) = streams::find_stream(tx, *id)? else { return Ok(()) };
+            let name = stream.remote_name(&job.file_name);
+            (stream.remote, stream.remote_bucket(), name)
+        }
+        Route::Rule(rule) => {
+            let Some(remote) = remotes::remote_of_target(&job.target) else { return Ok(()) };
+            let bucket = RemoteBucket::Id(rule.destination.to_string());
+            (remote, bucket, job.file_name.clone())
+        }
     };
+    let orphan = NewOrphan { remote, bucket: &bucket, file_name: &file_name, session };
     remotes::insert_orphan(tx, &orphan, now)
 }
 
@@ -831,29 +920,12 @@ pub(crate) fn purge(
     Ok(unfinished.len())
 }
 
-/// Removes up to `limit` jobs of a stream that is being deleted; answers how many. What they have
-/// begun at the remote is given up.
+/// Removes up to `limit` jobs of a stream that is gone; answers how many.
 pub(crate) fn forget_stream_jobs(
     tx: &mut dyn Tx,
     stream: StreamId,
-    now: Steady,
     limit: i64,
 ) -> Result<usize, Error> {
-    let begun = collect(
-        tx,
-        concat!(
-            "SELECT ",
-            job_columns!(),
-            " FROM replication_jobs WHERE job_id IN (
-               SELECT job_id FROM replication_jobs WHERE stream_no = ?1 ORDER BY state, job_id
-                LIMIT ?2) AND session IS NOT NULL"
-        ),
-        &[Value::Int(stream.0), Value::Int(limit)],
-        job,
-    )?;
-    for job in &begun {
-        orphan(tx, job, now)?;
-    }
     tx.execute(
         "DELETE FROM replication_jobs WHERE job_id IN (
            SELECT job_id FROM replication_jobs WHERE stream_no = ?1 ORDER BY state, job_id
@@ -873,18 +945,25 @@ pub(crate) fn retry_stream_job(tx: &mut dyn Tx, before: &Job, now: Steady) -> Re
     if !waits && !ended {
         return Ok(false);
     }
+    let Some(stream) = before.stream() else { return Ok(false) };
+    let Some(stream) = streams::find_stream(tx, stream)? else { return Ok(false) };
+    let confirmed = if ended { 0 } else { before.confirmed };
+    // What had ended begins anew: its age, and its way to where the stream leads today.
+    let enqueued_at = if ended { now } else { before.enqueued_at };
     tx.execute(
         "UPDATE replication_jobs
             SET state = 'ready', attempts = 0, crashes = 0, next_attempt_at_ms = ?2,
-                finished_at_ms = NULL, confirmed = ?3
+                finished_at_ms = NULL, confirmed = ?3, enqueued_at_ms = ?4, lane = ?5, target = ?6
           WHERE job_id = ?1",
         &[
             Value::Int(before.id),
             Value::Int(now.0),
-            Value::Int(if ended { 0 } else { i64::try_from(before.confirmed).unwrap_or_default() }),
+            Value::Int(i64::try_from(confirmed).unwrap_or_default()),
+            Value::Int(enqueued_at.0),
+            Value::Text(&lane_of_stream(&stream)),
+            Value::Text(&target_of_remote(stream.remote)),
         ],
     )?;
-    let confirmed = if ended { 0 } else { before.confirmed };
     let after = Job { state: JobState::Ready, confirmed, ..before.clone() };
     follow(tx, before, &after, now)?;
     Ok(true)
@@ -1412,11 +1491,11 @@ pub(crate) fn advance_scan(
 /// lane of the two, so jobs of other buckets cost nothing.
 pub(crate) fn count_waiting_scan_jobs(
     tx: &mut dyn Tx,
-    source: BucketId,
+    (account, source): (AccountId, BucketId),
     destination: BucketId,
     at_most: i64,
 ) -> Result<i64, Error> {
-    let lane = lane_of(&target_of_rule(tx, destination)?, &source.to_string());
+    let lane = lane_of(&target_of_rule(tx, account, destination)?, &source.to_string());
     let waiting = find(
         tx,
         "SELECT CAST(COUNT(*) AS BIGINT) FROM (

@@ -547,8 +547,8 @@ pub(crate) struct StreamScan {
     pub(crate) skipped: i64,
 }
 
-/// Starts a walk. One of the same stream over the same prefix that is under way is given up for it: what
-/// lies behind that one is walked again.
+/// Starts a walk. One of the same stream over the same prefix that is under way is given up for it if the
+/// new one looks at all that the other would.
 pub(crate) fn start_scan(
     tx: &mut dyn Tx,
     stream: StreamId,
@@ -559,8 +559,16 @@ pub(crate) fn start_scan(
 ) -> Result<i64, Error> {
     tx.execute(
         "DELETE FROM stream_scans
-          WHERE stream_no = ?1 AND (finished_at_ms IS NOT NULL OR prefix = ?2)",
-        &[Value::Int(stream.0), Value::Text(prefix)],
+          WHERE stream_no = ?1
+            AND (finished_at_ms IS NOT NULL
+                 OR (prefix = ?2 AND carries_again <= ?4
+                     AND (CAST(?3 AS BIGINT) IS NULL OR before_ms <= ?3)))",
+        &[
+            Value::Int(stream.0),
+            Value::Text(prefix),
+            Value::opt_int(before.map(|at| at.0)),
+            Value::Int(i64::from(carries_again)),
+        ],
     )?;
     let id = take_number(tx, "replication_scan")?;
     tx.execute(

@@ -328,53 +328,67 @@ pub(crate) fn rule_of_retry<'a>(
     same.or_else(|| winning_rules(rules, file_name, false).into_iter().find(leads_there))
 }
 
-/// Why a job ended without a replica, or will be tried again. The text is what operators see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    SourceKeyDeleted,
-    SourceKeyExpired,
-    SourceKeyNoRight,
-    SourceKeyScope,
-    DestBucketMissing,
-    MappingMissing,
-    DestKeyDeleted,
-    DestKeyExpired,
-    DestKeyAccount,
-    DestKeyNoRight,
-    DestKeyScope,
-    DestLockDisabled,
-    SourceCorrupt,
-    InternalPoison,
-    SourceDeleted,
-    MappingAwaited,
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal;)*) => {
+        /// Why a job ended without a replica, or will be tried again. The text is what operators see.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    SourceKeyDeleted, "source_key_deleted";
+    SourceKeyExpired, "source_key_expired";
+    SourceKeyNoRight, "source_key_no_right";
+    SourceKeyScope, "source_key_scope";
+    DestBucketMissing, "dest_bucket_missing";
+    MappingMissing, "mapping_missing";
+    DestKeyDeleted, "dest_key_deleted";
+    DestKeyExpired, "dest_key_expired";
+    DestKeyAccount, "dest_key_account";
+    DestKeyNoRight, "dest_key_no_right";
+    DestKeyScope, "dest_key_scope";
+    DestLockDisabled, "dest_lock_disabled";
+    SourceCorrupt, "source_corrupt";
+    InternalPoison, "internal_poison";
+    SourceDeleted, "source_deleted";
+    MappingAwaited, "mapping_awaited";
     /// The account of the destination is at its storage cap.
-    DestCapExceeded,
+    DestCapExceeded, "dest_cap_exceeded";
     /// The default encryption of the destination was changed while the file was copied.
-    DestEncryptionChanged,
-    Timeout,
-    DiskFull,
-    IoError,
+    DestEncryptionChanged, "dest_encryption_changed";
+    Timeout, "timeout";
+    DiskFull, "disk_full";
+    IoError, "io_error";
     /// The remote could not be reached, or gave no answer.
-    RemoteUnreachable,
-    RemoteUnauthorized,
-    RemoteCapExceeded,
-    RemoteBucketMissing,
-    RemoteBusy,
+    RemoteUnreachable, "remote_unreachable";
+    RemoteUnauthorized, "remote_unauthorized";
+    RemoteCapExceeded, "remote_cap_exceeded";
+    RemoteBucketMissing, "remote_bucket_missing";
+    RemoteBusy, "remote_busy";
     /// What was begun at the remote is not known there any more.
-    RemoteSessionLost,
-    ChecksumMismatch,
+    RemoteSessionLost, "remote_session_lost";
+    ChecksumMismatch, "checksum_mismatch";
     /// The remote will never take the file as it is.
-    RemoteRejected,
+    RemoteRejected, "remote_rejected";
     /// The file has been where it is to go.
-    ReplicationLoop,
+    ReplicationLoop, "replication_loop";
     /// An older version of the same name goes first, to a store that does not keep timestamps.
-    NameAwaited,
+    NameAwaited, "name_awaited";
+    /// A newer version of the same name has arrived where the times of versions are not kept.
+    Superseded, "superseded";
     /// It waited longer than its stream allows.
-    Expired,
-    /// The remote of its stream is gone.
-    RemoteMissing,
+    Expired, "expired";
     /// An operator emptied the queue of its stream.
-    Purged,
+    Purged, "purged";
 }
 
 /// What follows from a reason.
@@ -391,90 +405,15 @@ pub(crate) enum Consequence {
 }
 
 impl Reason {
-    const ALL: [Self; 33] = [
-        Self::SourceKeyDeleted,
-        Self::SourceKeyExpired,
-        Self::SourceKeyNoRight,
-        Self::SourceKeyScope,
-        Self::DestBucketMissing,
-        Self::MappingMissing,
-        Self::DestKeyDeleted,
-        Self::DestKeyExpired,
-        Self::DestKeyAccount,
-        Self::DestKeyNoRight,
-        Self::DestKeyScope,
-        Self::DestLockDisabled,
-        Self::SourceCorrupt,
-        Self::InternalPoison,
-        Self::SourceDeleted,
-        Self::MappingAwaited,
-        Self::DestCapExceeded,
-        Self::Timeout,
-        Self::DiskFull,
-        Self::IoError,
-        Self::RemoteUnreachable,
-        Self::RemoteUnauthorized,
-        Self::RemoteCapExceeded,
-        Self::RemoteBucketMissing,
-        Self::RemoteBusy,
-        Self::RemoteSessionLost,
-        Self::ChecksumMismatch,
-        Self::RemoteRejected,
-        Self::ReplicationLoop,
-        Self::NameAwaited,
-        Self::Expired,
-        Self::RemoteMissing,
-        Self::Purged,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::SourceKeyDeleted => "source_key_deleted",
-            Self::SourceKeyExpired => "source_key_expired",
-            Self::SourceKeyNoRight => "source_key_no_right",
-            Self::SourceKeyScope => "source_key_scope",
-            Self::DestBucketMissing => "dest_bucket_missing",
-            Self::MappingMissing => "mapping_missing",
-            Self::DestKeyDeleted => "dest_key_deleted",
-            Self::DestKeyExpired => "dest_key_expired",
-            Self::DestKeyAccount => "dest_key_account",
-            Self::DestKeyNoRight => "dest_key_no_right",
-            Self::DestKeyScope => "dest_key_scope",
-            Self::DestLockDisabled => "dest_lock_disabled",
-            Self::SourceCorrupt => "source_corrupt",
-            Self::InternalPoison => "internal_poison",
-            Self::SourceDeleted => "source_deleted",
-            Self::MappingAwaited => "mapping_awaited",
-            Self::DestCapExceeded => "dest_cap_exceeded",
-            Self::DestEncryptionChanged => "dest_encryption_changed",
-            Self::Timeout => "timeout",
-            Self::DiskFull => "disk_full",
-            Self::IoError => "io_error",
-            Self::RemoteUnreachable => "remote_unreachable",
-            Self::RemoteUnauthorized => "remote_unauthorized",
-            Self::RemoteCapExceeded => "remote_cap_exceeded",
-            Self::RemoteBucketMissing => "remote_bucket_missing",
-            Self::RemoteBusy => "remote_busy",
-            Self::RemoteSessionLost => "remote_session_lost",
-            Self::ChecksumMismatch => "checksum_mismatch",
-            Self::RemoteRejected => "remote_rejected",
-            Self::ReplicationLoop => "replication_loop",
-            Self::NameAwaited => "name_awaited",
-            Self::Expired => "expired",
-            Self::RemoteMissing => "remote_missing",
-            Self::Purged => "purged",
-        }
-    }
-
     /// Reads what [`Reason::as_str`] writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
     }
 
     /// What follows for the job of a rule.
     pub(crate) fn consequence(self) -> Consequence {
         match self {
-            Self::SourceDeleted => Consequence::Cancel,
+            Self::SourceDeleted | Self::Purged => Consequence::Cancel,
             Self::MappingAwaited
             | Self::DestCapExceeded
             | Self::DestEncryptionChanged
@@ -497,7 +436,7 @@ impl Reason {
     /// will never take; else it stays in the queue and is tried again now and then (B6).
     pub(crate) fn consequence_for_stream(self, drops: bool) -> Consequence {
         match self {
-            Self::SourceDeleted | Self::Purged => Consequence::Cancel,
+            Self::SourceDeleted | Self::Purged | Self::Superseded => Consequence::Cancel,
             Self::Expired | Self::ReplicationLoop => Consequence::Drop,
             Self::RemoteRejected | Self::SourceCorrupt if drops => Consequence::Drop,
             _ => Consequence::Retry,
@@ -515,7 +454,6 @@ impl Reason {
             Self::DestCapExceeded | Self::RemoteCapExceeded => 300_000,
             Self::RemoteBucketMissing => 60_000,
             Self::RemoteRejected | Self::SourceCorrupt => BACKOFF_MS_MAX,
-            Self::NameAwaited => 30_000,
             _ => 0,
         }
     }

@@ -13,7 +13,7 @@ use crate::domain::lock::LockTimes;
 use crate::domain::refusal::{access_denied, queue_full};
 use crate::domain::remote::StreamId;
 use crate::domain::replication::{Ineligible, ReplicationStatus};
-use crate::domain::stream::NotTaken;
+use crate::domain::stream::{NotTaken, OnQueueFull};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::notifications::{self, Noted};
@@ -267,6 +267,10 @@ fn plan_streams(
             }
             Ok(()) => {}
         }
+        if cause == Cause::Replica && stream.options.on_queue_full == OnQueueFull::Reject {
+            // Nobody is there to send it again for this reason.
+            stream.options.on_queue_full = OnQueueFull::Spill;
+        }
         let made = replication::insert_stream_job(
             tx,
             &mut stream,
@@ -367,13 +371,11 @@ pub(crate) fn note_stream_job(app: &App, stream: StreamId, made: StreamEnqueued,
             figures.bytes_queued.add(size);
             figures.spilled.one();
         }
-        StreamEnqueued::Dropped | StreamEnqueued::Rejected => {
-            if made == StreamEnqueued::Rejected {
-                figures.rejected.one();
-            }
+        StreamEnqueued::Dropped => {
             figures.files_failed_to_queue.one();
             figures.bytes_failed_to_queue.add(size);
         }
-        StreamEnqueued::Known => {}
+        // A refused upload is among the refusals.
+        StreamEnqueued::Known | StreamEnqueued::Rejected => {}
     }
 }

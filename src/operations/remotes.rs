@@ -294,7 +294,8 @@ pub(crate) async fn name_bucket(
     Ok(bucket)
 }
 
-/// Forgets that a bucket is reached through a remote. Jobs of rules that lead there wait then.
+/// Forgets that a bucket is reached through a remote. Jobs of rules that lead there fail
+/// from then on, until they are retried.
 pub(crate) async fn forget_bucket(
     app: &App,
     caller: &Caller,

@@ -63,9 +63,7 @@ pub(crate) fn check_against_catalog(
 /// Whether a rule leads to a bucket that is reached through a remote of the same account.
 fn leads_to_peer(tx: &mut dyn Tx, bucket: &Bucket, rule: &ReplicationRule) -> Result<bool, Error> {
     let Some(destination) = rule.destination() else { return Ok(false) };
-    let Some(remote) = remotes::find_remote_bucket(tx, destination)? else { return Ok(false) };
-    let stored = remotes::find_remote(tx, remote)?;
-    Ok(stored.is_some_and(|stored| stored.remote.account == bucket.account))
+    Ok(remotes::find_remote_to(tx, destination, bucket.account)?.is_some())
 }
 
 fn check_key(
@@ -161,6 +159,7 @@ pub(crate) fn enqueue(
     for rule in winners {
         let Some(destination) = rule.destination() else { continue };
         let job = NewJob {
+            account: bucket.account,
             source_bucket: bucket.id,
             destination,
             file_number: version.number,

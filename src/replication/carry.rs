@@ -12,10 +12,11 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
 use crate::catalog::blob_refs::StoredBlob;
-use crate::catalog::replication::{self, Begun, Job, JobOrigin};
+use crate::catalog::remotes::{self, NewOrphan};
+use crate::catalog::replication::{self, Begun, Job, JobOrigin, NameOrder};
 use crate::domain::encryption::Encryption;
 use crate::domain::range::ByteRange;
-use crate::domain::remote::{RemoteBucket, RemoteToken};
+use crate::domain::remote::{RemoteBucket, RemoteId, RemoteToken};
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
 use crate::domain::replication::Reason;
 use crate::metrics::StreamFigures;
@@ -134,6 +135,7 @@ pub(super) struct Carrier<'a> {
 
 /// What the steps of an attempt share.
 struct Errand {
+    remote: RemoteId,
     store: Arc<dyn RemoteStore>,
     file: OutgoingFile,
     content: Arc<dyn Content>,
@@ -177,13 +179,13 @@ impl Carrier<'_> {
             text: refusal.to_string(),
         })?;
         let store = self.remotes.open(&outward.remote.remote, token).await?;
-        if !store.keeps_timestamps() && self.has_older()? {
-            let text = "an older version of the same name goes first".to_owned();
-            return Err(Failure { reason: Reason::NameAwaited, text }.into());
+        if !store.keeps_timestamps() {
+            self.check_order()?;
         }
         let broken = Arc::new(Mutex::new(None));
         let pace = self.remotes.pace(&outward.remote.remote, self.progress);
         let errand = Errand {
+            remote: outward.remote.remote.id,
             store,
             file: self.outgoing(&outward)?,
             content: Arc::new(BlobContent {
@@ -207,9 +209,19 @@ impl Carrier<'_> {
         })
     }
 
-    fn has_older(&self) -> Result<bool, Failure> {
-        let older = self.app.catalog.read(|tx| Ok(replication::has_older_of_name(tx, self.job)?));
-        older.map_err(|abort| failure(&Error::from(abort)))
+    /// Where the times of versions are not kept, they arrive in the order of their age or not at all.
+    fn check_order(&self) -> Result<(), Failure> {
+        let order = self.app.catalog.read(|tx| Ok(replication::name_order(tx, self.job)?));
+        let (reason, text) = match order.map_err(|abort| failure(&Error::from(abort)))? {
+            NameOrder::Free => return Ok(()),
+            NameOrder::Waits => {
+                (Reason::NameAwaited, "another version of the same name is on its way")
+            }
+            NameOrder::Superseded => {
+                (Reason::Superseded, "a newer version of the same name has arrived")
+            }
+        };
+        Err(Failure { reason, text: text.to_owned() })
     }
 
     fn outgoing(&self, outward: &Outward) -> Result<OutgoingFile, Failure> {
@@ -221,7 +233,7 @@ impl Carrier<'_> {
             (None, Some(rule)) => (RemoteBucket::Id(rule.destination.to_string()), ""),
             (None, None) => {
                 let text = "the job leads nowhere".to_owned();
-                return Err(Failure { reason: Reason::RemoteMissing, text });
+                return Err(Failure { reason: Reason::Purged, text });
             }
         };
         let own = self.app.instance.to_string();
@@ -261,8 +273,8 @@ impl Carrier<'_> {
         {
             self.progress.note();
             if let Some(session) = &self.job.session {
-                // What is left of it there costs whoever owns the remote, so it is given up.
-                drop(store.cancel(&file.bucket, &file.name, session).await);
+                // What is left of it there costs whoever owns the remote.
+                self.give_up(errand, session).await?;
             }
             if let Some(figures) = &errand.figures {
                 figures.adopted.one();
@@ -307,7 +319,7 @@ impl Carrier<'_> {
             let session = store.start(file).await?;
             if let Err(broken) = self.note_session(&session, 0, (0, plan.len())).await {
                 // Nobody would ever know of it.
-                drop(store.cancel(&file.bucket, &file.name, &session).await);
+                self.give_up(errand, &session).await?;
                 return Err(broken);
             }
             (session, Vec::new())
@@ -344,6 +356,22 @@ impl Carrier<'_> {
         drop(sent);
         confirmed.sort_by_key(|part| part.number);
         Ok(store.finish(file, &session, &confirmed).await?)
+    }
+
+    /// Gives up what was begun at the remote, now or, if it takes nothing now, later.
+    async fn give_up(&self, errand: &Errand, session: &str) -> Result<(), Broken> {
+        let file = &errand.file;
+        if errand.store.cancel(&file.bucket, &file.name, session).await.is_ok() {
+            return Ok(());
+        }
+        let (remote, now) = (errand.remote, self.app.waits.now());
+        let (bucket, name) = (file.bucket.clone(), file.name.clone());
+        let session = session.to_owned();
+        let remembered = self.app.catalog.write("orphan_session", move |tx| {
+            let orphan = NewOrphan { remote, bucket: &bucket, file_name: &name, session: &session };
+            Ok(remotes::insert_orphan(tx, &orphan, now)?)
+        });
+        remembered.await.map_err(|abort| Broken::Here(failure(&Error::from(abort))))
     }
 
     /// Stores what is at the remote, before more is done there.

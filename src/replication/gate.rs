@@ -84,7 +84,7 @@ pub(crate) fn check_outward(
     at: Checked,
     now: Steady,
 ) -> Result<Option<Result<Outward, Reason>>, Abort> {
-    let (stream, remote) = match &job.route {
+    let stream = match &job.route {
         Route::Stream(id) => {
             let Some(stream) = streams::find_stream(tx, *id)? else {
                 return Ok(Some(Err(Reason::Purged)));
@@ -93,22 +93,25 @@ pub(crate) fn check_outward(
             if age_ms > 0 && job.enqueued_at.plus(age_ms) < now {
                 return Ok(Some(Err(Reason::Expired)));
             }
-            let remote = stream.remote;
-            (Some(stream), remote)
+            Some(stream)
         }
         Route::Rule(rule) => {
             if buckets::find_by_id(tx, rule.destination)?.is_some() {
                 return Ok(None);
             }
-            match remotes::find_remote_bucket(tx, rule.destination)? {
-                Some(remote) => (None, remote),
-                None => return Ok(None),
-            }
+            None
         }
     };
     let (bucket, source, blob) = match source_of(tx, job)? {
         Ok(found) => found,
         Err(reason) => return Ok(Some(Err(reason))),
+    };
+    let peer = match job.rule() {
+        None => None,
+        Some(rule) => match remotes::find_remote_to(tx, rule.destination, bucket.account)? {
+            None => return Ok(None),
+            peer => peer,
+        },
     };
     if let Route::Rule(rule) = &job.route {
         let carried = Carried { name: source.name.as_str(), lock: source.lock, now: at.now };
@@ -116,9 +119,11 @@ pub(crate) fn check_outward(
             return Ok(Some(Err(reason)));
         }
     }
-    let Some(remote) = remotes::find_remote(tx, remote)? else {
-        return Ok(Some(Err(Reason::RemoteMissing)));
+    let remote = match &stream {
+        Some(stream) => remotes::find_remote(tx, stream.remote)?,
+        None => None,
     };
+    let Some(remote) = remote.or(peer) else { return Ok(Some(Err(Reason::Purged))) };
     let part_sizes = match source.parts {
         Some(_) => files::find_part_sizes(tx, source.number)?,
         None => None,

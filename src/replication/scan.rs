@@ -42,8 +42,12 @@ fn pauses(tx: &mut dyn Tx, scan: &Scan) -> Result<bool, Abort> {
     let Some(bucket) = buckets::find_by_id(tx, scan.bucket)? else { return Ok(false) };
     let rules = bucket.settings.replication.rules();
     for destination in rules.iter().filter_map(ReplicationRule::destination) {
-        let waiting =
-            replication::count_waiting_scan_jobs(tx, scan.bucket, destination, WAITING_MAX)?;
+        let waiting = replication::count_waiting_scan_jobs(
+            tx,
+            (bucket.account, scan.bucket),
+            destination,
+            WAITING_MAX,
+        )?;
         if waiting >= WAITING_MAX {
             return Ok(true);
         }

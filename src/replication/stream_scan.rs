@@ -68,7 +68,7 @@ fn note(app: &App, stream: StreamId, advanced: &Advanced) {
 /// Whether the next version that a walk comes by finds no room in the queue of its stream.
 fn waits(tx: &mut dyn Tx, scan: &StreamScan) -> Result<bool, Abort> {
     let Some(stream) = streams::find_stream(tx, scan.stream)? else { return Ok(false) };
-    if !stream.sums.admits(0, stream.max_queue_bytes) {
+    if !replication::admits(tx, &stream, stream.sums, 0)? {
         return Ok(true);
     }
     let Some(Walk { place, from, prefix }) = walk_of(tx, &stream, scan)? else { return Ok(false) };
@@ -77,7 +77,7 @@ fn waits(tx: &mut dyn Tx, scan: &StreamScan) -> Result<bool, Abort> {
         return Ok(false);
     };
     let asks = matches!(look_at(tx, &stream, scan, next)?, Looked::Asks(_));
-    Ok(asks && !stream.sums.admits(next.size, stream.max_queue_bytes))
+    Ok(asks && !replication::admits(tx, &stream, stream.sums, next.size)?)
 }
 
 /// What a walk goes over, from where on.
@@ -116,7 +116,7 @@ fn advance(tx: &mut dyn Tx, id: i64, moment: Moment) -> Result<Advanced, Abort> 
             break;
         }
         match look_at(tx, stream, &scan, version)? {
-            Looked::Asks(_) if !stream.sums.admits(version.size, stream.max_queue_bytes) => {
+            Looked::Asks(_) if !replication::admits(tx, stream, stream.sums, version.size)? => {
                 ended = false;
                 break;
             }

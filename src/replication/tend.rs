@@ -34,7 +34,7 @@ pub(super) async fn look(app: &App) -> Result<(), Error> {
         if stream.max_age_s > 0 {
             drop_expired(app, stream.id, stream.max_age_s).await?;
         }
-        if stream.sums.takes_spilled(stream.max_queue_bytes) {
+        if stream.sums.spilled > 0 {
             let (id, now) = (stream.id, app.waits.now());
             app.catalog
                 .write("stream_promote", move |tx| Ok(replication::promote_spilled(tx, id, now)?))

@@ -63,6 +63,9 @@ const STALL_MS: i64 = 60_000;
 /// The same of one that goes to a remote. The connection has limits of its own that end sooner; the
 /// longest of them is that a large file is finished within a quarter of an hour.
 const REMOTE_STALL_MS: i64 = 1_200_000;
+/// How long a version waits at most until it is looked again whether those before it are through; it is
+/// told when one is.
+const NAME_AWAITED_MS: i64 = 30_000;
 /// The engine looks at least this often, in case a wake-up was lost.
 const POLL: Duration = Duration::from_millis(500);
 /// Lanes looked at for due work at a time.
@@ -218,8 +221,7 @@ impl Engine {
         self.reclaim().await?;
         self.start_daily_scans().await?;
         self.start_tending();
-        let mut scanned = scan::advance_all(&self.app).await?;
-        scanned |= stream_scan::advance_all(&self.app).await?;
+        let scanned = scan::advance_all(&self.app).await?;
         let slots = self.options.workers.saturating_sub(self.state().in_flight.len());
         let claimed = self.claim(slots).await?;
         let started = claimed.len();
@@ -235,7 +237,6 @@ impl Engine {
         self.reclaim().await?;
         self.start_daily_scans().await?;
         while scan::advance_all(&self.app).await? {}
-        while stream_scan::advance_all(&self.app).await? {}
         let Some(job) = self.claim(1).await?.into_iter().next() else { return Ok(false) };
         let progress = self.enter(&job);
         Arc::clone(self).attempt(job, progress).await;
@@ -623,9 +624,11 @@ impl Engine {
                     (_, true) => 1,
                     (_, false) => job.attempts + 1,
                 };
+                let jitter = self.jitter_per_mille();
                 let wait_ms = match reason {
-                    Reason::NameAwaited => 0,
-                    _ => backoff_ms(attempts, self.jitter_per_mille()),
+                    // Spread, so that two versions do not wait for each other again and again.
+                    Reason::NameAwaited => NAME_AWAITED_MS * i64::from(jitter) / 1000,
+                    _ => backoff_ms(attempts, jitter),
                 };
                 let wait_ms = wait_ms
                     .max(reason.wait_ms_min())

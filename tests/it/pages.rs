@@ -55,12 +55,12 @@ fn figures(text: &str) -> BTreeSet<String> {
 }
 
 fn reasons_of_source(source: &str) -> BTreeSet<String> {
-    let table = between(between(source, "\nimpl Reason {\n", "\n}"), "fn as_str", "fn consequence");
+    let table = between(source, "\nreasons! {\n", "\n}");
     quoted(table, '"').map(str::to_owned).collect()
 }
 
 fn reasons_of_page(page: &str) -> BTreeSet<String> {
-    const OF_ONE_WORD: [&str; 3] = ["timeout", "expired", "purged"];
+    const OF_ONE_WORD: [&str; 4] = ["timeout", "expired", "purged", "superseded"];
     let (_, section) = page.split_once("## When replication fails").unwrap();
     let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
     let is_reason = |word: &&str| word.contains('_') || OF_ONE_WORD.contains(word);
@@ -97,7 +97,7 @@ fn a_page_that_leaves_something_out_is_noticed() {
     assert_ne!(codes_of_page("| `not_found` | 400 | x |"), codes_of_source(source));
     assert_eq!(figures("(\"kiln_x_total\", 1)"), figures("| `kiln_x_total` | x |"));
     assert_ne!(figures("(\"kiln_x_total\", 1)"), figures("| `kiln_x` | x |"));
-    let source = "\nimpl Reason {\n fn as_str() { \"io_error\" } fn consequence\n}";
+    let source = "\nreasons! {\n    IoError, \"io_error\";\n}";
     let page = "## When replication fails\n| `io_error` | wait |";
     assert_eq!(reasons_of_page(page), reasons_of_source(source));
     assert_ne!(reasons_of_page("## When replication fails\n"), reasons_of_source(source));

@@ -36,7 +36,7 @@ const INFLUX: [(&str, &str, Value); 7] = [
 ];
 
 /// Ours, all with the label `stream`.
-const OURS: [(&str, &str, Value); 13] = [
+const OURS: [(&str, &str, Value); 12] = [
     ("kiln_replication_stream_files_sent_total", "counter", |view| view.figures.files_sent.value()),
     ("kiln_replication_stream_expired_total", "counter", |view| view.figures.expired.value()),
     ("kiln_replication_stream_adopted_total", "counter", |view| view.figures.adopted.value()),
@@ -47,7 +47,6 @@ const OURS: [(&str, &str, Value); 13] = [
         view.figures.restarted_sessions.value()
     }),
     ("kiln_replication_stream_spilled_total", "counter", |view| view.figures.spilled.value()),
-    ("kiln_replication_stream_rejected_total", "counter", |view| view.figures.rejected.value()),
     ("kiln_replication_stream_spill_pending", "gauge", |view| unsigned(view.stream.sums.spilled)),
     ("kiln_replication_stream_queue_files", "gauge", |view| unsigned(view.stream.sums.entries)),
     ("kiln_replication_stream_queue_bytes", "gauge", |view| {

@@ -209,6 +209,7 @@ pub(crate) async fn diff(
     from: Option<&str>,
 ) -> Result<DiffPage, Error> {
     caller.require(Capability::ReadBucketReplications)?;
+    caller.require(Capability::ListFiles)?;
     let position = from.map(Position::parse).transpose()?;
     let (stream, bucket, stored) = app.catalog.read(|tx| {
         let (stream, bucket) =

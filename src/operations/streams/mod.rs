@@ -434,6 +434,8 @@ pub(crate) async fn delete(app: &App, caller: &Caller, id: StreamId) -> Result<(
 /// meanwhile.
 fn remove(tx: &mut dyn Tx, stream: &Stream, now: Steady) -> Result<(), CatalogError> {
     streams::orphan_sessions(tx, stream, now)?;
+    // An attempt under way notes nothing from now on, and gives up what it has begun.
+    streams::revoke_leases(tx, stream.id, now)?;
     streams::delete_stream(tx, stream.id)?;
     Ok(())
 }
@@ -441,11 +443,10 @@ fn remove(tx: &mut dyn Tx, stream: &Stream, now: Steady) -> Result<(), CatalogEr
 /// Removes the jobs that are left of a stream that is gone, bit by bit: there may be many.
 pub(crate) async fn clear(app: &App, id: StreamId) -> Result<(), Error> {
     loop {
-        let now = app.waits.now();
         let removed = app
             .catalog
             .write("forget_stream_jobs", move |tx| {
-                Ok(replication::forget_stream_jobs(tx, id, now, BATCH)?)
+                Ok(replication::forget_stream_jobs(tx, id, BATCH)?)
             })
             .await?;
         if removed == 0 {

@@ -17,7 +17,7 @@ use crate::domain::stream::{NotTaken, Stream};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::error::Error;
-use crate::operations::streams::{BATCH, existing, existing_with_names};
+use crate::operations::streams::{BATCH, existing_with_names};
 
 /// Files of a page at most.
 const PAGE_MAX: usize = 1000;
@@ -66,6 +66,7 @@ pub(crate) fn files(
     query: &FilesQuery,
 ) -> Result<FilePage, Error> {
     caller.require(Capability::ReadBucketReplications)?;
+    caller.require(Capability::ListFiles)?;
     let state = query.state.as_deref().map(parse_state).transpose()?;
     let limit = query.limit.unwrap_or(100);
     if !(1..=PAGE_MAX).contains(&limit) {
@@ -122,7 +123,8 @@ pub(crate) async fn retry(
     };
     let now = app.waits.now();
     let retried = if numbers.is_empty() {
-        app.catalog.read(|tx| existing(tx, caller, id))?;
+        app.catalog
+            .read(|tx| existing_with_names(tx, caller, id, Capability::WriteBucketReplications))?;
         let mut retried = 0;
         for state in states {
             retried += retry_state(app, id, state, now).await?;
@@ -132,7 +134,7 @@ pub(crate) async fn retry(
         let asking = caller.clone();
         app.catalog
             .write("retry_stream_files", move |tx| {
-                existing(tx, &asking, id)?;
+                existing_with_names(tx, &asking, id, Capability::WriteBucketReplications)?;
                 let mut retried = 0;
                 for number in &numbers {
                     let Some((job, now_state)) = streams::find_job_of_file(tx, id, *number)? else {
@@ -191,7 +193,7 @@ pub(crate) async fn purge(app: &App, caller: &Caller, id: StreamId) -> Result<u6
         let ended = app
             .catalog
             .write("purge_stream", move |tx| {
-                existing(tx, &asking, id)?;
+                existing_with_names(tx, &asking, id, Capability::WriteBucketReplications)?;
                 Ok(replication::purge(tx, id, now, BATCH)?)
             })
             .await?;
@@ -248,10 +250,9 @@ pub(crate) async fn resync(
     let scan_id = app
         .catalog
         .write("resync_stream", move |tx| {
-            existing(tx, &asking, id)?;
+            existing_with_names(tx, &asking, id, Capability::WriteBucketReplications)?;
             let running = streams::list_running_scans(tx, Some(id))?;
-            let is_new = running.iter().all(|scan| scan.prefix != what.prefix);
-            if is_new && running.len() >= SCANS_MAX {
+            if running.len() >= SCANS_MAX {
                 let text = format!("at most {SCANS_MAX} walks of a stream can be under way");
                 return Err(refuse(Code::Clash, text).into());
             }

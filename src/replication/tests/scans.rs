@@ -243,10 +243,12 @@ async fn replication_127_a_scan_pauses_while_its_own_jobs_wait_and_no_others() {
     // Jobs of another bucket first, then jobs of the bucket that is walked.
     for (source, pauses) in [(elsewhere, false), (pair.source, true)] {
         let (destination, now) = (pair.destination, house.app.waits.now());
+        let account = house.caller.account();
         let fill = move |tx: &mut dyn Tx| {
             for number in 0..scan::WAITING_MAX {
                 let file_number = FileNumber(number + if pauses { scan::WAITING_MAX } else { 0 });
                 let job = NewJob {
+                    account,
                     source_bucket: source,
                     destination,
                     file_number,

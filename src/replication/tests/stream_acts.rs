@@ -1074,3 +1074,50 @@ async fn a_rule_may_lead_to_a_bucket_of_a_peer_that_is_reached_through_a_remote(
     let not_theirs = house.configure_as(&other, foreign, not_theirs).await.map(|_| ());
     assert_eq!(refusal(not_theirs).code, Code::BadBucketId, "the remote is not of that account");
 }
+
+#[tokio::test]
+async fn what_a_stream_carries_is_named_and_changed_only_by_keys_that_reach_all_of_it() {
+    let (house, bucket) = begin().await;
+    let app = &house.app;
+    let remote = remotes::create(app, &house.caller, new_remote(&house.caller, "r")).await.unwrap();
+    let wanted = new_stream(&house.caller, remote.remote.id, bucket);
+    let made = streams::create(app, &house.caller, wanted).await.unwrap().stream;
+    house.upload(bucket, "of-others/f", b"x").await;
+    let rights = ["readBucketReplications", "writeBucketReplications", "listFiles"];
+    let narrow = house.caller_of(&rights, bucket, "own/").await;
+    let everything = RetryWhat::default();
+    assert_eq!(refusal(streams::retry(app, &narrow, made.id, everything).await).code.status(), 401);
+    assert_eq!(refusal(streams::purge(app, &narrow, made.id).await).code.status(), 401);
+    let resync = streams::resync(app, &narrow, made.id, Resync::default()).await;
+    assert_eq!(refusal(resync).code.status(), 401);
+    let files = streams::files(app, &narrow, made.id, &FilesQuery::default());
+    assert_eq!(refusal(files.map(drop)).code.status(), 401);
+    let nameless = house.caller_of(&rights[..2], bucket, "").await;
+    let files = streams::files(app, &nameless, made.id, &FilesQuery::default());
+    assert_eq!(refusal(files.map(drop)).code.status(), 401, "names want listFiles");
+    let wide = house.caller_of(&rights, bucket, "").await;
+    assert_eq!(streams::files(app, &wide, made.id, &FilesQuery::default()).unwrap().files.len(), 1);
+    assert_eq!(streams::purge(app, &wide, made.id).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_walk_gives_way_only_to_one_that_looks_at_all_that_it_would() {
+    let (house, bucket) = begin().await;
+    let stream = house.stream(bucket, |_| {}).await;
+    let start = async |before: Option<i64>, carries_again: bool| {
+        let started = house.app.catalog.write("start", move |tx| {
+            let now = crate::domain::time::Millis(1);
+            let before = before.map(crate::domain::time::Millis);
+            Ok(rows::start_scan(tx, stream, "", before, carries_again, now)?)
+        });
+        started.await.unwrap();
+        let running = house.app.catalog.read(|tx| Ok(rows::list_running_scans(tx, Some(stream))?));
+        running.unwrap().len()
+    };
+    assert_eq!(start(None, false).await, 1);
+    assert_eq!(start(Some(5), true).await, 2, "it looks at old versions only");
+    assert_eq!(start(Some(4), true).await, 3, "at older ones than the second");
+    assert_eq!(start(Some(6), true).await, 2, "at all that the two before it would");
+    assert_eq!(start(None, false).await, 2, "but not for those that are gone at the remote");
+    assert_eq!(start(None, true).await, 1, "at everything");
+}

@@ -566,3 +566,141 @@ async fn replication_175_210_a_stream_job_that_is_lost_five_times_is_parked_and_
     let sums = house.sums(stream);
     assert_eq!((sums.current_bytes, sums.remaining_bytes), (356, 356));
 }
+
+#[tokio::test]
+async fn replication_159_what_another_account_says_of_a_bucket_leads_nobody_elses_files_anywhere() {
+    let house = TestHouse::open().await;
+    let pair = house.pair().await;
+    // A stranger has a remote, and says that the destination is reached through it.
+    let stranger = house.another_account().await;
+    let own = house.bucket_of(&stranger, "of-a-stranger").await;
+    let stream = house.stream(own, |_| {}).await;
+    let remote = house.stream_now(stream).remote;
+    let (destination, account) = (pair.destination, stranger.account());
+    let named = house.app.catalog.write("name_bucket", move |tx| {
+        let stored = remotes::find_remote(tx, remote)?.unwrap();
+        let remote = crate::domain::remote::Remote { account, ..stored.remote.clone() };
+        remotes::delete_remote(tx, remote.id)?;
+        let id = remote.id;
+        remotes::insert_remote(tx, &StoredRemote { remote, ..stored })?;
+        Ok(remotes::put_remote_bucket(tx, destination, id)?)
+    });
+    named.await.unwrap();
+    let id = pair.destination.to_string();
+    crate::operations::buckets::delete_bucket(&house.app, &house.caller, &id).await.unwrap();
+    let version = house.upload(pair.source, "secret", b"x").await;
+    house.settle().await;
+    assert_eq!(house.status(&version), Some("failed"));
+    assert_eq!(house.only_job().1.as_deref(), Some("dest_bucket_missing"));
+    assert!(house.remote.held().is_empty() && house.remote.tokens().is_empty());
+}
+
+/// A version whose job is made after that of a newer one, as a walk does.
+async fn late_job(house: &TestHouse, stream: StreamId, version: &FileVersion) {
+    let (version, now) = (version.clone(), house.app.waits.now());
+    let made = house.app.catalog.write("late_job", move |tx| {
+        let mut stream = streams::find_stream(tx, stream)?.unwrap();
+        Ok(rows::insert_stream_job(tx, &mut stream, &version, JobOrigin::Scan, now)?)
+    });
+    assert_eq!(made.await.unwrap(), rows::StreamEnqueued::Queued);
+}
+
+#[tokio::test]
+async fn replication_131_an_old_version_never_hides_a_newer_one_where_timestamps_are_not_kept() {
+    for newer_has_arrived in [true, false] {
+        let house = TestHouse::open().await;
+        house.remote.forget_timestamps();
+        let bucket = house.bucket("local-files").await;
+        let old = house.upload(bucket, "same", b"old").await;
+        house.clock.advance(10);
+        let stream = house.stream(bucket, |_| {}).await;
+        house.upload(bucket, "same", b"new").await;
+        if newer_has_arrived {
+            house.settle().await;
+        }
+        late_job(&house, stream, &old).await;
+        house.drain_stream(stream).await;
+        let held: Vec<Vec<u8>> = house.remote.held().into_iter().map(|one| one.bytes).collect();
+        let jobs = house.stream_jobs(stream);
+        if newer_has_arrived {
+            assert_eq!(held, [b"new"]);
+            let reason = jobs[1].last_reason.as_deref();
+            assert_eq!((jobs[1].state, reason), (JobState::Cancelled, Some("superseded")));
+        } else {
+            assert_eq!(held, [b"old", b"new"], "the older one went first");
+        }
+        assert_eq!(house.sums(stream), QueueSums::default());
+    }
+}
+
+#[tokio::test]
+async fn f8_f62_a_blocked_file_does_not_keep_one_that_is_larger_than_the_queue_outside() {
+    let (house, bucket, stream) = begin().await;
+    house.limit_queue(stream, 10_000, OnQueueFull::Spill).await;
+    house.remote.plan(Verb::Put, 1, fault(AnswerClass::Rejected));
+    house.upload(bucket, "blocked", &[7; 9_500]).await;
+    house.settle().await;
+    assert_eq!(house.stream_job(stream).2.as_deref(), Some("remote_rejected"));
+    house.upload(bucket, "huge", &[7; 15_000]).await;
+    house.upload(bucket, "small", b"x").await;
+    house.engine_upkeep().await;
+    house.settle().await;
+    let names: Vec<String> = house.remote.held().into_iter().map(|one| one.file.name).collect();
+    assert_eq!(names, ["huge", "small"]);
+    assert_eq!(house.sums(stream).entries, 1, "the blocked one is still there");
+}
+
+#[tokio::test]
+async fn an_expired_file_that_is_retried_is_young_again() {
+    let (house, bucket, stream) = begin().await;
+    house.change_stream(stream, |stream| stream.max_age_s = 60).await;
+    house.remote.plan(Verb::Put, 1, busy(503, None));
+    house.upload(bucket, "old", b"x").await;
+    house.settle().await;
+    house.clock.advance(200_000);
+    house.engine_upkeep().await;
+    assert_eq!(house.stream_job(stream).0, JobState::Dropped);
+    let job = house.stream_jobs(stream).remove(0);
+    let now = house.app.waits.now();
+    let reopened =
+        house.app.catalog.write("retry", move |tx| Ok(rows::retry_stream_job(tx, &job, now)?));
+    assert!(reopened.await.unwrap());
+    assert_eq!(house.sums(stream).entries, 1);
+    house.settle().await;
+    assert_eq!(house.stream_job(stream).0, JobState::Done);
+}
+
+#[tokio::test]
+async fn replication_187_a_file_that_is_reopened_goes_where_its_stream_leads_today() {
+    let (house, bucket, stream) = begin().await;
+    house.change_stream(stream, |stream| stream.is_paused = true).await;
+    house.upload(bucket, "f", b"x").await;
+    let now = house.app.waits.now();
+    let purged = house.app.catalog.write("purge", move |tx| Ok(rows::purge(tx, stream, now, 10)?));
+    assert_eq!(purged.await.unwrap(), 1);
+    let other = house.stream(bucket, |stream| stream.name = "other".to_owned()).await;
+    let remote = house.stream_now(other).remote;
+    house.change_stream(stream, |stream| stream.remote = remote).await;
+    let job = house.stream_jobs(stream).remove(0);
+    let reopened =
+        house.app.catalog.write("retry", move |tx| Ok(rows::retry_stream_job(tx, &job, now)?));
+    assert!(reopened.await.unwrap());
+    assert_eq!(house.settle().await, 0, "the stream is paused");
+    assert_eq!(house.stream_jobs(stream)[0].target, remotes::target_of_remote(remote));
+}
+
+#[tokio::test]
+async fn replication_209_a_session_whose_cancel_fails_is_given_up_later() {
+    let (house, bucket, stream) = begin().await;
+    upload_large(&house, bucket, "large").await;
+    house.remote.lose_answer(Verb::Finish);
+    house.settle().await;
+    house.remote.plan(Verb::Cancel, 1, busy(503, None));
+    house.drain_stream(stream).await;
+    assert_eq!(house.remote.held().len(), 1);
+    let left = || house.app.catalog.read(|tx| Ok(remotes::count_orphans(tx)?)).unwrap();
+    assert_eq!(left(), 1, "remembered");
+    house.clock.advance(60_000);
+    house.engine_upkeep().await;
+    assert_eq!(left(), 0);
+}
