@@ -206,8 +206,18 @@ fn is_region(text: &str) -> bool {
     (1..=REGION_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+impl BandwidthWindow {
+    /// Whether the window holds at a minute of the day.
+    pub(crate) fn holds_at(&self, minute: u32) -> bool {
+        let (Some(from), Some(to)) = (minute_of_day(&self.from), minute_of_day(&self.to)) else {
+            return false;
+        };
+        if from < to { (from..to).contains(&minute) } else { minute >= from || minute < to }
+    }
+}
+
 /// The minute of the day that `HH:MM` names, from 0 to 1439.
-pub(crate) fn minute_of_day(text: &str) -> Option<u32> {
+fn minute_of_day(text: &str) -> Option<u32> {
     let (hour, minute) = text.split_once(':')?;
     let number = |digits: &str, end: u32| {
         let is_plain = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());

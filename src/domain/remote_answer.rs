@@ -70,7 +70,8 @@ pub(crate) struct RemoteFault {
     pub(crate) text: String,
     /// How long the store asks to be left alone, in milliseconds (at most an hour).
     pub(crate) retry_after_ms: Option<i64>,
-    /// The store may have done what it was asked: look before asking again.
+    /// The store may have done what it was asked, so it is not asked again within the attempt; the next
+    /// attempt looks first in any case.
     pub(crate) is_ambiguous: bool,
 }
 

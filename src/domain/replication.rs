@@ -176,7 +176,7 @@ impl ReplicationStatus {
     }
 }
 
-/// State of one replication job. Dropped and parked are for streams, which come later.
+/// State of one replication job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobState {
     Ready,

@@ -3,8 +3,7 @@
 
 use crate::auth::sealing::Unsealable;
 use crate::catalog::remotes::StoredRemote;
-use crate::domain::key::Secret;
-use crate::domain::remote::RemoteId;
+use crate::domain::remote::{RemoteId, RemoteToken};
 use crate::operations::App;
 use crate::operations::error::{Error, Fault};
 
@@ -19,13 +18,14 @@ pub(crate) fn seal_token(app: &App, remote: RemoteId, token: &str) -> Result<Vec
     sealed.map_err(|error| unsealable("seal the token of a remote", error).into())
 }
 
-/// Opens the token of a remote.
-pub(crate) fn open_token(app: &App, stored: &StoredRemote) -> Result<Secret, Error> {
+/// Opens the token of a remote. One that was sealed was understood before, so it is again.
+pub(crate) fn open_token(app: &App, stored: &StoredRemote) -> Result<RemoteToken, Error> {
     let doing = "open the token of a remote";
     let opened = app.sealer.open(&owner(stored.remote.id), &stored.sealed_token);
     let opened = opened.map_err(|error| unsealable(doing, error))?;
     let text = std::str::from_utf8(&opened).map_err(|_| unsealable(doing, Unsealable))?;
-    Ok(Secret::new(text.to_owned()))
+    let read = RemoteToken::parse(text).map_err(|_| unsealable(doing, Unsealable))?;
+    Ok(read)
 }
 
 fn unsealable(doing: &'static str, error: Unsealable) -> Fault {

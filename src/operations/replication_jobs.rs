@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::catalog::replication::{self, Job, JobFilter, Pending};
 use crate::catalog::{Abort, Tx, buckets};
 use crate::domain::ids::BucketId;
-use crate::domain::refusal::{bad_request, shorten};
+use crate::domain::refusal::{Refusal, bad_request, shorten};
 use crate::domain::replication::{JobState, rule_of_retry};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
@@ -33,11 +33,11 @@ pub(crate) struct JobPage {
 /// Jobs of a page at most.
 const PAGE_MAX: usize = 1000;
 
-fn parse_state(text: &str) -> Result<JobState, Error> {
+/// Reads the state of a job that a caller names.
+pub(crate) fn parse_state(text: &str) -> Result<JobState, Refusal> {
     let known = JobState::ALL.map(JobState::as_str).join(", ");
-    JobState::parse(text).ok_or_else(|| {
-        bad_request(format!("unknown state {}: use one of {known}", shorten(text))).into()
-    })
+    JobState::parse(text)
+        .ok_or_else(|| bad_request(format!("unknown state {}: use one of {known}", shorten(text))))
 }
 
 /// Lists jobs, oldest first.

@@ -16,7 +16,7 @@ use crate::catalog::remotes::{self, NewOrphan};
 use crate::catalog::replication::{self, Begun, Job, JobOrigin, NameOrder};
 use crate::domain::encryption::Encryption;
 use crate::domain::range::ByteRange;
-use crate::domain::remote::{RemoteBucket, RemoteId, RemoteToken};
+use crate::domain::remote::{RemoteBucket, RemoteId};
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
 use crate::domain::replication::Reason;
 use crate::metrics::StreamFigures;
@@ -174,10 +174,6 @@ impl Carrier<'_> {
                 .map_err(|error| failure(&error))?;
         }
         let token = open_token(self.app, &outward.remote).map_err(|error| failure(&error))?;
-        let token = RemoteToken::parse(token.expose()).map_err(|refusal| Failure {
-            reason: Reason::RemoteUnauthorized,
-            text: refusal.to_string(),
-        })?;
         let store = self.remotes.open(&outward.remote.remote, token).await?;
         if !store.keeps_timestamps() {
             self.check_order()?;

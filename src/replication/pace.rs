@@ -45,26 +45,11 @@ impl Rates {
     /// those of UTC, since nothing here knows of zones. The first window that fits counts; one that
     /// allows nothing allows a byte a second, so that what waits is not taken for dead.
     fn at(&self, now: Millis) -> Option<u64> {
-        let minute = now.0.rem_euclid(DAY_MS) / 60_000;
-        let fitting = self.windows.iter().find(|window| {
-            let (Some(from), Some(to)) = (minute_of(&window.from), minute_of(&window.to)) else {
-                return false;
-            };
-            if from < to { (from..to).contains(&minute) } else { minute >= from || minute < to }
-        });
+        let minute = u32::try_from(now.0.rem_euclid(DAY_MS) / 60_000).unwrap_or_default();
+        let fitting = self.windows.iter().find(|window| window.holds_at(minute));
         let rate = fitting.map_or(self.usual, |window| Some(window.bytes_per_second));
         rate.map(|rate| rate.max(1))
     }
-}
-
-/// Minutes since midnight of `HH:MM`.
-fn minute_of(text: &str) -> Option<i64> {
-    let (hours, minutes) = text.split_once(':')?;
-    let number = |digits: &str, end: i64| {
-        let is_plain = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
-        digits.parse::<i64>().ok().filter(|number| is_plain && *number < end)
-    };
-    Some(number(hours, 24)? * 60 + number(minutes, 60)?)
 }
 
 /// A limit that many may share.
@@ -262,7 +247,8 @@ mod tests {
         assert_eq!((at(0, 0), at(6, 29), at(6, 30)), (Some(9), Some(9), Some(5)));
         assert_eq!((at(12, 0), at(13, 0)), (Some(1), Some(5)), "nothing is as little as can be");
         for wrong in ["24:00", "1:00", "01:60", "0100", "", "+1:00", "01:+1"] {
-            assert_eq!(minute_of(wrong), None, "{wrong}");
+            let unreadable = window(wrong, "12:00", 9);
+            assert!((0..1440).all(|minute| !unreadable.holds_at(minute)), "{wrong}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::catalog::remotes::{self, Orphan};
 use crate::catalog::{replication, streams};
-use crate::domain::remote::{RemoteToken, StreamId};
+use crate::domain::remote::StreamId;
 use crate::domain::remote_answer::{AnswerClass, RemoteFault};
 use crate::domain::replication::backoff_ms;
 use crate::domain::stream::QueueSums;
@@ -156,7 +156,6 @@ async fn cancel(
         return Ok(());
     };
     let token = open_token(app, &stored).map_err(|error| here(error.to_string()))?;
-    let token = RemoteToken::parse(token.expose()).map_err(|refusal| here(refusal.to_string()))?;
     let store = opened_by.open(&stored.remote, token).await?;
     store.cancel(&orphan.bucket, &orphan.file_name, &orphan.session).await
 }

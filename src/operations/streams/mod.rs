@@ -25,7 +25,7 @@ use crate::domain::capability::Capability;
 use crate::domain::ids::BucketId;
 use crate::domain::names::fold_bucket_name;
 use crate::domain::refusal::{Code, Refusal, bad_request, no_such_bucket, refuse, shorten};
-use crate::domain::remote::{Checked, RemoteBucket, RemoteId, RemoteToken, StreamId};
+use crate::domain::remote::{Checked, RemoteBucket, RemoteId, StreamId};
 use crate::domain::remote_answer::RemoteFault;
 use crate::domain::replication::JobState;
 use crate::domain::stream::{
@@ -527,7 +527,7 @@ fn failed(what: &str, why: &str) -> Error {
 
 /// Where a stream leads, with what opens it.
 fn place_of(app: &App, stream: &Stream, stored: &StoredRemote) -> Result<RemotePlace, Error> {
-    let token = RemoteToken::parse(open_token(app, stored)?.expose())?;
+    let token = open_token(app, stored)?;
     Ok(RemotePlace { remote: stored.remote.clone(), token, bucket: stream.remote_bucket() })
 }
 

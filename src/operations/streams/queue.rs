@@ -10,13 +10,14 @@ use crate::domain::capability::Capability;
 use crate::domain::file::FileVersion;
 use crate::domain::ids::{BucketId, ClaimedFileId, FileNumber};
 use crate::domain::names::check_prefix;
-use crate::domain::refusal::{Code, Refusal, bad_request, invalid_file_id, refuse, shorten};
+use crate::domain::refusal::{Code, bad_request, invalid_file_id, refuse};
 use crate::domain::remote::StreamId;
 use crate::domain::replication::{JobState, Reason};
 use crate::domain::stream::{NotTaken, Stream};
 use crate::domain::time::{Millis, Steady};
 use crate::operations::App;
 use crate::operations::error::Error;
+use crate::operations::replication_jobs::parse_state;
 use crate::operations::streams::{BATCH, existing_with_names};
 
 /// Files of a page at most.
@@ -27,12 +28,6 @@ const NAMED_MAX: usize = 1000;
 const SCANS_MAX: usize = 20;
 /// Versions that are read at a time.
 const READ: usize = 500;
-
-fn parse_state(text: &str) -> Result<JobState, Refusal> {
-    let known = JobState::ALL.map(JobState::as_str).join(", ");
-    JobState::parse(text)
-        .ok_or_else(|| bad_request(format!("unknown state {}: use one of {known}", shorten(text))))
-}
 
 /// Which files of a stream a listing shows.
 #[derive(Clone, Debug, Default)]
